@@ -1,0 +1,1 @@
+"""From records to a verdict. Never imports torch, ray or trainables."""

@@ -1,0 +1,1 @@
+"""Where a study runs: one backend a file."""

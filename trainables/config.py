@@ -1,0 +1,107 @@
+"""How a model declares its hyperparameters: a frozen dataclass whose fields carry their documentation and bounds.
+
+The study file's schema, its documentation, the packing planner and the trial's hash are all derived from these
+fields, so a hyperparameter is declared once, beside the model that reads it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
+
+SCHEMA = 1
+"""Version of the resolved configuration. Raise it when the same fields come to mean a different training run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hyperparameter:
+    """What is known of one field beside its type and default."""
+
+    doc: str
+    """One sentence: meaning, unit, range."""
+    structural: bool
+    """True: trials that differ in it cannot share a pack."""
+    choices: tuple[Any, ...] | None = None
+    """The allowed values, or None for a number."""
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+
+def hp(
+    default: Any,
+    doc: str,
+    *,
+    structural: bool = True,
+    choices: tuple[Any, ...] | None = None,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+) -> Any:
+    """Declare a dataclass field that is a hyperparameter. `default=None` means that the data decides (see `resolve`)."""
+    meta = Hyperparameter(doc=doc, structural=structural, choices=choices, ge=ge, gt=gt, le=le, lt=lt)
+    return field(default=default, metadata={"hp": meta})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """What every model's configuration has. Subclassed once a model, in `trainables/models/`."""
+
+    model: ClassVar[str]
+    """Name in MODELS."""
+
+    data: str = hp("ring8", "Data set that is learnt: a name in DATASETS.")
+    seed: int = hp(0, "Seed of every random stream of the trial (weights, data order, z).", structural=False, ge=0, lt=2**32)
+    d_updates: int = hp(2000, "Budget: discriminator updates of the whole run.", ge=1)
+    evaluations: int = hp(50, "Evaluations, equally spaced in discriminator updates, besides the one at step 0.", ge=1)
+    batch_size: int = hp(64, "Real images (points) in a minibatch.", ge=2)
+    precision: str = hp("fp32", "Arithmetic of the training step.", choices=("fp32",))
+
+    def resolve(self) -> Self:
+        """This configuration with every `None` filled in from the data, and every field that it does not read reset.
+
+        Equal resolved configurations are the same training run.
+        """
+        changes = {**self.data_defaults(), **self.unread()}
+        return dataclasses.replace(self, **changes) if changes else self
+
+    def data_defaults(self) -> dict[str, Any]:
+        """The values for the fields that are None, from the data set."""
+        return {}
+
+    def unread(self) -> dict[str, Any]:
+        """Fields that training with this configuration never reads, with their defaults."""
+        return {}
+
+    def inert(self) -> tuple[str, ...]:
+        """Fields whose value provably cannot change the run although the model reads them (placebos)."""
+        return ()
+
+    def g_steps_of_period(self) -> int:
+        """Generator updates in one period (for cost estimates)."""
+        return 1
+
+    def structure(self) -> tuple[tuple[str, Any], ...]:
+        """The structural fields with their values: equal for all trials of a pack."""
+        return (("model", self.model),) + tuple(
+            (name, getattr(self, name)) for name, meta in hyperparameters(type(self)).items() if meta.structural
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields and the model's name, as plain JSON values."""
+        return {"model": self.model, **dataclasses.asdict(self)}
+
+    def trial_id(self) -> str:
+        """`t<schema>-<12 hex digits>`: content hash of the resolved configuration, the same in every study."""
+        text = json.dumps(self.resolve().to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return f"t{SCHEMA}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def hyperparameters(config: type[TrainConfig]) -> dict[str, Hyperparameter]:
+    """Name -> declaration of every hyperparameter of a model's configuration, in order."""
+    return {f.name: f.metadata["hp"] for f in dataclasses.fields(config)}
