@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -82,9 +83,9 @@ class TrainConfig:
         """Fields whose value provably cannot change the run although the model reads them (placebos)."""
         return ()
 
-    def g_steps_of_period(self) -> int:
-        """Generator updates in one period (for cost estimates)."""
-        return 1
+    def steps_of_period(self) -> tuple[int, int]:
+        """D and G updates in one period."""
+        return (1, 1)
 
     def structure(self) -> tuple[tuple[str, Any], ...]:
         """The structural fields with their values: equal for all trials of a pack."""
@@ -95,6 +96,18 @@ class TrainConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields and the model's name, as plain JSON values."""
         return {"model": self.model, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: a field is missing or unknown.
+        """
+        names = {f.name for f in dataclasses.fields(cls)} | {"model"}
+        if set(values) != names:
+            raise TypeError(f"fields of {cls.__name__}: missing or unknown {sorted(names ^ set(values))}")
+        return cls(**{name: value for name, value in values.items() if name != "model"})
 
     def trial_id(self) -> str:
         """`t<schema>-<12 hex digits>`: content hash of the resolved configuration, the same in every study."""

@@ -1,1 +1,1 @@
-"""METRICS: how samples are judged, one file a metric, the protocol in its name."""
+"""How samples are judged, one file a metric; `evaluate.METRICS` lists them, `docs/metrics.md` explains them."""

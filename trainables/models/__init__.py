@@ -1,6 +1,57 @@
 """MODELS: every model that a study file can name. To add one: a file here, and a line below."""
 
-from trainables.config import TrainConfig
-from trainables.models.gan import GanConfig
+from __future__ import annotations
 
-MODELS: dict[str, type[TrainConfig]] = {"gan": GanConfig}
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from trainables.config import TrainConfig
+from trainables.models.gan import GanConfig, GanPack
+from trainables.nets import PackedNet
+
+
+class Pack(Protocol):
+    """K trials of one structure, as the engine drives them."""
+
+    d_updates: int
+    """Updates done; the budget's clock."""
+    def period(self, *, diagnose: bool) -> dict[str, Tensor]:
+        """Train for one period; with `diagnose`, its diagnostics of shape (K,)."""
+
+    def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
+        """n samples a trial (K, n, *shape) to be judged, and those with batch norm's running statistics if it has any."""
+
+    @property
+    def nets(self) -> dict[str, PackedNet]:
+        """The trained nets by the short name that their diagnostics carry."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The complete state of training."""
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """A model's two faces: what a study file may say of it, and how a pack of it is built."""
+
+    config: type[TrainConfig]
+    pack: Callable[[Sequence[Any], torch.device], Pack]
+
+
+MODELS: dict[str, Model] = {"gan": Model(config=GanConfig, pack=GanPack)}
+
+
+def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
+    """The inverse of `TrainConfig.to_dict`, for any model.
+
+    Raises:
+        KeyError: unknown model.
+        TypeError: a field is missing or unknown.
+    """
+    return MODELS[values["model"]].config.from_dict(values)

@@ -1,0 +1,66 @@
+"""A running Ray cluster, by the address of its head (HOST:PORT), or `auto` for the one that this node belongs to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+
+from clusters.base import Cluster, ClusterError, nodes
+
+CONNECT_TIMEOUT_S = 5.0
+ROOMS = ("study", "trainables", "analysis", "clusters")
+
+
+@contextmanager
+def address(where: str, modules: Sequence[str] = ROOMS) -> Iterator[Cluster]:
+    """Connect to a cluster, and send it this project's code.
+
+    Raises:
+        ClusterError: nothing answers there, it refuses us, or its Ray or Python is another.
+    """
+    if where != "auto":
+        _must_answer(where)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    root = Path(__file__).resolve().parent.parent
+    try:
+        ray.init(
+            address=where,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            runtime_env={"py_modules": [str(root / name) for name in modules]},
+        )
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        raise ClusterError(
+            f"cluster {where}: Ray refused the connection: {error}. Check that this is the address of a running head, "
+            "that Ray and Python have the same versions here and there, and, where the cluster uses tokens, that "
+            "RAY_AUTH_MODE=token and its token are set here too."
+        ) from error
+    try:
+        yield Cluster(name=where, nodes=nodes(), local=False)
+    finally:
+        ray.shutdown()
+
+
+def _must_answer(where: str) -> None:
+    """Ray itself would try for a minute."""
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    if where.startswith("ray://"):
+        raise ClusterError(
+            f"cluster {where}: Ray Client (ray://) cannot run studies; give the head's own address, "
+            f"{host}:6379 by default, from a machine of the cluster's network."
+        )
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ClusterError(f"cluster {where!r}: want local, auto, or HOST:PORT such as 10.0.0.5:6379.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"cluster {where}: nothing answers there ({error}). Start a head with `ray start --head --port={port}`, "
+            "or leave --cluster out to run on this machine."
+        ) from error

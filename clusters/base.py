@@ -1,0 +1,74 @@
+"""What every backend yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+
+class ClusterError(Exception):
+    """A cluster cannot be reached or used. One message: what, where, what to do."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """One machine of a cluster."""
+
+    name: str
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cluster:
+    """A connected Ray cluster, seen as places for packs: one GPU each where there are GPUs, else one CPU each."""
+
+    name: str
+    nodes: tuple[Node, ...]
+    local: bool
+    """On this machine only, started for this run."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all nodes."""
+        return sum(node.gpus for node in self.nodes)
+
+    @property
+    def slots(self) -> int:
+        """Packs that can run at once."""
+        return self.gpus or sum(node.cpus for node in self.nodes)
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """What one pack asks of Ray."""
+        return {"cpu": 1, "gpu": 1} if self.gpus else {"cpu": 1}
+
+    def check(self) -> None:
+        """Refuse a cluster on which no node can hold one pack: Ray would wait for ever.
+
+        Raises:
+            ClusterError: with what each node has.
+        """
+        need = self.resources
+        if not any(node.cpus >= need["cpu"] and node.gpus >= need.get("gpu", 0) for node in self.nodes):
+            has = "; ".join(f"{node.name}: {node.cpus} CPU, {node.gpus} GPU" for node in self.nodes) or "no live node"
+            wants = ", ".join(f"{amount:g} {kind.upper()}" for kind, amount in need.items())
+            raise ClusterError(
+                f"cluster {self.name}: no node can hold a pack, which needs {wants} on one node. The nodes have: {has}. "
+                "Add a node with that much, or start its Ray with --num-cpus of at least 1."
+            )
+
+
+def nodes() -> tuple[Node, ...]:
+    """The live nodes of the connected cluster."""
+    found: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    return tuple(
+        Node(
+            name=node["NodeManagerAddress"],
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+        )
+        for node in found
+    )

@@ -1,0 +1,187 @@
+"""Packs -> Ray Tune, as an executor of an explicit list. Running again is resuming: only what the ledger lacks runs."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray import tune
+
+from clusters import Cluster, ClusterError, connect
+from study.design import Plan
+from study.errors import StudyError
+from study.ledger import Ledger
+from study.packing import MAX_TRIALS_CPU, MAX_TRIALS_GPU, Pack, make_packs, resumable
+from study.pilot import Estimate, Timing, estimate, measure, representatives
+from trainables.config import TrainConfig
+from trainables.engine import reference, reference_key
+from trainables.models import config_from_dict
+from trainables.tune import train_pack
+
+CHECKPOINT_EVERY_S = 20.0
+MACHINE_FAILURES = 5
+"""How often a pack is tried again after its process or node died, before its trials are `failed`."""
+PILOT_STRUCTURES = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What a run has to do."""
+
+    pending: dict[str, TrainConfig]
+    """Trials that the ledger has no outcome of."""
+    packs: tuple[Pack, ...]
+    done: int
+    """Trials of the plan that are in the store already."""
+    failed: int
+    """Those of them that failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Executed:
+    """What Tune did."""
+
+    wall_s: float
+    lost_packs: dict[str, str]
+    """Packs whose processes died too often -> last error."""
+    interrupted: bool
+
+
+@contextmanager
+def cluster(name: str) -> Iterator[Cluster]:
+    """Connect, and refuse a cluster on which a pack can never be placed."""
+    try:
+        with connect(name) as connected:
+            connected.check()
+            yield connected
+    except ClusterError as error:
+        raise StudyError(str(error)) from error
+
+
+def work(plan: Plan, ledger: Ledger, *, slots: int, gpu: bool) -> Work:
+    """Compare a plan with the ledger and pack what is missing. Packs that were begun go on as they were composed."""
+    exists = ledger.exists()
+    done = ledger.done() if exists else set()
+    pending = {trial.trial_id: trial.config for trial in plan.trials if trial.trial_id not in done}
+    begun = resumable(ledger.packs(), pending, done) if exists and pending else []
+    in_begun = {config.trial_id() for pack in begun for config in pack.configs}
+    fresh = [config for trial_id, config in pending.items() if trial_id not in in_begun]
+    new = make_packs(fresh, slots=slots, max_trials=MAX_TRIALS_GPU if gpu else MAX_TRIALS_CPU)
+    mine = {trial.trial_id for trial in plan.trials} & done
+    outcomes = ledger.read_outcomes(mine) if mine else {}
+    return Work(
+        pending=pending,
+        packs=tuple(sorted([*begun, *new], key=lambda pack: -pack.cost)),
+        done=len(mine),
+        failed=sum(outcome["state"] == "failed" for outcome in outcomes.values()),
+    )
+
+
+def prepare(plan: Plan, todo: Work, ledger: Ledger, now_ms: int, progress: Callable[[str], None]) -> None:
+    """Write the packs, with the references that their trials will be judged by."""
+    blocks = {block.name: block for block in plan.study.blocks}
+    block_of = {trial.trial_id: blocks[trial.block] for trial in plan.trials}
+    for pack in todo.packs:
+        if pack.resumed:
+            continue
+        trial_ids = [config.trial_id() for config in pack.configs]
+        block = block_of[trial_ids[0]]
+        ledger.write_pack(
+            {
+                "pack_id": pack.pack_id,
+                "trials": [config.to_dict() for config in pack.configs],
+                "reference": _reference(pack.configs[0], ledger, progress),
+                "samples": list(block.sample_evaluations),
+                "keep_checkpoints": block.keep_checkpoints,
+                "created_ms": now_ms,
+            }
+        )
+
+
+def _reference(config: TrainConfig, ledger: Ledger, progress: Callable[[str], None]) -> dict[str, float]:
+    key = reference_key(config)
+    known = ledger.read_reference(key)
+    if known is None:
+        progress(f"computing floor and ceiling of the metrics for {key}")
+        known = reference(config)
+        ledger.write_reference(key, known)
+    return known
+
+
+def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster) -> Executed:
+    """Train the packs to their ends, costliest first, each as one Tune trial. Needs a connected cluster."""
+    started = time.monotonic()
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            train_pack, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=CHECKPOINT_EVERY_S
+        ),
+        on.resources,
+    )
+    try:
+        results = tune.Tuner(
+            trainable,
+            param_space={"pack_id": tune.grid_search([pack.pack_id for pack in packs])},
+            # One process trains pack after pack: importing torch costs seconds. The engine keeps nothing between packs.
+            tune_config=tune.TuneConfig(reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="packs",
+                storage_path=scratch,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=MACHINE_FAILURES),
+            ),
+        ).fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    lost = {
+        str(result.config["pack_id"]): str(result.error)
+        for result in results
+        if result.error is not None and result.config is not None
+    }
+    ended = sum(result.metrics is not None and "trials" in result.metrics for result in results)
+    return Executed(
+        wall_s=time.monotonic() - started, lost_packs=lost, interrupted=ended + len(lost) < len(packs)
+    )
+
+
+def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
+    """Estimate from a moment of training of each structure, on the cluster's own hardware."""
+    chosen = representatives(packs, PILOT_STRUCTURES)
+    remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(measure)
+    timings: list[Timing] = ray.get([remote.remote(list(pack.configs)) for pack in chosen])
+    by_pack: Mapping[str, Timing] = dict(zip((p.pack_id for p in chosen), timings, strict=True))
+    return estimate(packs, dict(by_pack), on.slots)
+
+
+def mark_lost(lost: Mapping[str, str], ledger: Ledger, now_ms: int) -> None:
+    """Trials of a pack whose processes died too often are `failed`: a state, not an outcome."""
+    done = ledger.done()
+    for pack_id, error in lost.items():
+        attempts = ledger.attempts(pack_id)
+        origin: dict[str, Any] = {"pack_id": pack_id, "attempt": max(attempts, default=1), "device": "", "versions": {}}
+        for trial in ledger.read_pack(pack_id)["trials"]:
+            trial_id = config_from_dict(trial).trial_id()
+            if trial_id not in done:
+                ledger.finish_trial(
+                    {
+                        "trial_id": trial_id,
+                        "state": "failed",
+                        "wall_s": 0.0,
+                        "error": f"the worker process or its node died {MACHINE_FAILURES + 1} times: {error}",
+                        "unix_ms": now_ms,
+                        **origin,
+                    }
+                )
+

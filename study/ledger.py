@@ -1,0 +1,356 @@
+"""The ledger: the append-only store of studies, packs, records and outcomes, and the only source of truth.
+
+Layout, units and the meaning of every field: `docs/records.md`. Each file is written whole and atomically, an
+evaluation of a pack is one file, and a pack's attempt has one writer: a kill at any moment leaves no torn line behind.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+import socket
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from study.errors import StoreError
+from study.journal import Attempt, Merged, attempt_path, files, members, merge, newest_checkpoint, read_samples
+from study.storage import Storage, sync_path
+
+if TYPE_CHECKING:
+    import numpy as np
+
+FORMAT = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,199}")
+_ATTEMPT = re.compile(r"attempt-(\d{3,})")
+
+__all__ = ["Attempt", "Ledger"]
+
+
+class _ForeignStoreError(StoreError):
+    """The store has another format."""
+
+
+class Ledger:
+    """A store of trials and records in a directory, or under any fsspec URI.
+
+    Making one touches nothing; `create` makes the store. Every other method raises StoreError if there is no store, if
+    it has another format, or if a file in it is damaged: the message names the file.
+    """
+
+    uri: str
+    """Absolute path or URI of the store; equal for all processes that see it."""
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        self._disk = Storage(uri)
+        self.uri = self._disk.uri
+        self._checked = False
+        self._packs: dict[str, dict[str, Any]] = {}
+        self._synced: set[str] = set()
+        self._first: dict[tuple[str, int], set[str]] = {}
+
+    # -- the store itself ------------------------------------------------------------------------------------------
+
+    def create(self) -> None:
+        """Make the store if it is not there and check that it can be written to.
+
+        Raises:
+            StoreError: the place is not writable, is a file, or holds a store of another format.
+        """
+        try:
+            if not self.exists():
+                self._disk.write("ledger.json", json.dumps({"format": FORMAT}).encode(), durable=True)
+            probe = f"probe-{socket.gethostname()}-{os.getpid()}"
+            self._disk.write(probe, b"")
+            self._disk.remove(probe)
+        except _ForeignStoreError:
+            raise
+        except Exception as error:  # filesystems have exceptions of their own for credentials, buckets, read-only media
+            raise StoreError(
+                f"store {self.uri}: cannot be written to ({error}). "
+                "Give another place with --store, or make this one a directory that you may write to."
+            ) from error
+
+    def exists(self) -> bool:
+        """Whether there is a store. Raises StoreError if it has another format."""
+        if self._checked:
+            return True
+        try:
+            found = self._disk.read_json("ledger.json")
+        except FileNotFoundError:
+            return False
+        if found.get("format") != FORMAT:
+            raise _ForeignStoreError(
+                f"store {self.uri}: ledger.json says format {found.get('format')!r}; this vistudy reads {FORMAT}. "
+                "Use the version of vistudy that wrote it, or another --store."
+            )
+        self._checked = True
+        return True
+
+    def _need(self) -> Storage:
+        if not self.exists():
+            raise StoreError(
+                f"store {self.uri}: no vistudy store is there (no ledger.json), as seen from {socket.gethostname()}. "
+                "Check --store; on a cluster it must be on storage that every node shares."
+            )
+        return self._disk
+
+    # -- studies ---------------------------------------------------------------------------------------------------
+
+    def write_study(self, name: str, text: str, plan: dict[str, Any], meta: dict[str, Any]) -> None:
+        """Store a study's file (every version is kept in its history), its plan and where it ran."""
+        disk, folder, data = self._need(), f"studies/{_safe(name, 'study')}", text.encode()
+        disk.write(f"{folder}/history/{hashlib.sha256(data).hexdigest()[:12]}.yaml", data)
+        disk.write(f"{folder}/study.yaml", data)
+        disk.write(f"{folder}/meta.json", _dump(meta))
+        disk.write(f"{folder}/plan.json", _dump(plan), durable=True)
+
+    def study_names(self) -> list[str]:
+        """Names of the studies in the store, sorted."""
+        return self._need().list("studies")
+
+    def read_plan(self, name: str) -> dict[str, Any]:
+        """The plan of a study: its factors and trials."""
+        return self._disk.parse(f"studies/{name}/plan.json", self._of_study(name, "plan.json"))
+
+    def read_meta(self, name: str) -> dict[str, Any]:
+        """Git state, versions and timestamps of a study."""
+        return self._disk.parse(f"studies/{name}/meta.json", self._of_study(name, "meta.json"))
+
+    def read_study_text(self, name: str) -> str:
+        """The study file as last run."""
+        return self._of_study(name, "study.yaml").decode()
+
+    def _of_study(self, name: str, file: str) -> bytes:
+        disk = self._need()
+        try:
+            return disk.read(f"studies/{_safe(name, 'study')}/{file}")
+        except FileNotFoundError:
+            known = self.study_names()
+            near = difflib.get_close_matches(name, known, n=1)
+            raise StoreError(
+                f"study {name!r} is not in the store {self.uri} (no {file})."
+                + (f" Did you mean {near[0]!r}?" if near and near[0] != name else "")
+                + f" Studies there: {', '.join(known) or 'none'}."
+            ) from None
+
+    def lock(self, study: str, what: str) -> AbstractContextManager[None]:
+        """Hold `studies/<study>/<what>.lock`; the system frees it when the process ends, however it ends.
+
+        Local disks only: other filesystems have no locks, and there this does nothing.
+
+        Raises:
+            StudyBusyError: somebody else holds it (on entering).
+        """
+        return self._disk.hold(f"studies/{_safe(study, 'study')}", what)
+
+    # -- packs and attempts ----------------------------------------------------------------------------------------
+
+    def write_pack(self, pack: dict[str, Any]) -> None:
+        """Store a pack once; a second call with the same trials changes nothing."""
+        disk, pack_id = self._need(), _safe(pack["pack_id"], "pack")
+        path, data = f"packs/{pack_id}/pack.json", _dump(pack)
+        if not disk.write(path, data, durable=True, exclusive=True):
+            there = self._disk.read_json(path)
+            if there["trials"] != json.loads(data)["trials"]:
+                raise StoreError(f"{disk.name(path)} holds other trials than the pack {pack_id} to be stored.")
+
+    def packs(self) -> dict[str, dict[str, Any]]:
+        """Every pack: pack_id -> content of its `pack.json`."""
+        disk = self._need()
+        new = [name for name in disk.list("packs") if name not in self._packs]
+        new = [name for name in new if disk.exists(f"packs/{name}/pack.json") or self.attempts(name)]
+        paths = [f"packs/{name}/pack.json" for name in new]
+        try:
+            found = disk.read_many(paths)
+        except FileNotFoundError as error:
+            raise StoreError(f"a pack in {self.uri} has attempts but no pack.json: {error}") from error
+        for name, path, data in zip(new, paths, found, strict=True):
+            self._packs[name] = self._disk.parse(path, data)  # never changes once written
+        return dict(self._packs)
+
+    def read_pack(self, pack_id: str) -> dict[str, Any]:
+        """Content of one pack's `pack.json`. Raises StoreError if it is not there."""
+        if pack_id not in self._packs:
+            path = f"packs/{_safe(pack_id, 'pack')}/pack.json"
+            try:
+                self._packs[pack_id] = self._need().read_json(path)
+            except FileNotFoundError:
+                raise StoreError(f"pack {pack_id!r} is not in the store {self.uri}: no {path}.") from None
+        return self._packs[pack_id]
+
+    def attempts(self, pack_id: str) -> list[int]:
+        """Numbers of a pack's attempts, ascending."""
+        names = self._need().list(f"packs/{_safe(pack_id, 'pack')}")
+        return sorted(int(match.group(1)) for name in names if (match := _ATTEMPT.fullmatch(name)))
+
+    def open_attempt(self, pack_id: str) -> Attempt:
+        """Begin the next attempt of a pack; two openers get two numbers."""
+        disk = self._need()
+        if not disk.exists(f"packs/{_safe(pack_id, 'pack')}/pack.json"):
+            raise StoreError(f"pack {pack_id!r} is not in the store {self.uri}; write_pack comes first.")
+        number = max(self.attempts(pack_id), default=0) + 1
+        while not disk.claim(attempt_path(pack_id, number)):
+            number += 1
+        return Attempt(disk, pack_id, number)
+
+    def latest_checkpoint(self, pack_id: str) -> tuple[int, bytes] | None:
+        """(evaluation, payload) of the newest good checkpoint: highest attempt, then highest evaluation.
+
+        Damaged ones are logged by name and passed over; None if no good one is left.
+        """
+        return newest_checkpoint(self._need(), pack_id, self.attempts(pack_id))
+
+    def progress(self) -> dict[str, int]:
+        """pack_id -> highest evaluation recorded by any attempt (-1 if none). Reads listings only."""
+        found = {}
+        for pack_id in self.packs():
+            last = [files(self._disk, pack_id, number, "records")[-1:] for number in self.attempts(pack_id)]
+            found[pack_id] = max((evaluation for item in last for evaluation, _ in item), default=-1)
+        return found
+
+    # -- outcomes of trials ----------------------------------------------------------------------------------------
+
+    def finish_trial(self, outcome: dict[str, Any]) -> None:
+        """Store that a trial has ended; this file alone means "done". Its records reach the disk before it does.
+
+        In one pack the highest attempt wins. A failure never replaces a completed trial; of two packs the first stays.
+        """
+        disk, path = self._need(), f"trials/{_safe(outcome['trial_id'], 'trial')}.json"
+        if outcome["state"] not in ("complete", "failed"):
+            raise ValueError(f"state of a finished trial is complete or failed, got {outcome['state']!r}")
+        self._sync_attempt(outcome["pack_id"], outcome["attempt"])
+        data = _dump(outcome)
+        while not disk.write(path, data, durable=True, exclusive=True):
+            try:
+                there = self._outcome(path, disk.read(path))
+            except FileNotFoundError:
+                continue  # forgotten between the two calls
+            if _supersedes(outcome, there):
+                disk.write(path, data, durable=True)
+            return
+
+    def _sync_attempt(self, pack_id: str, number: int) -> None:
+        root = self._disk.local
+        if root is None:
+            return
+        new = {path for _, path in files(self._disk, pack_id, number, "records")} - self._synced
+        for path in sorted(new):
+            sync_path(f"{root}/{path}")
+        if new:
+            sync_path(f"{root}/{attempt_path(pack_id, number)}")
+        self._synced |= new
+
+    def _outcome(self, path: str, data: bytes) -> dict[str, Any]:
+        found = self._disk.parse(path, data)
+        if path != f"trials/{found.get('trial_id')}.json" or found.get("state") not in ("complete", "failed"):
+            raise self._disk.damaged(path, "it is not the outcome of the trial that its name says")
+        return found
+
+    def done(self) -> set[str]:
+        """Ids of the trials that have ended, complete or failed. One listing."""
+        return {name.removesuffix(".json") for name in self._need().list("trials")}
+
+    def read_outcomes(self, trial_ids: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
+        """trial_id -> content of its outcome file, for those (of `trial_ids`) that have ended."""
+        wanted = sorted(self.done() if trial_ids is None else self.done() & set(trial_ids))
+        paths = [f"trials/{trial_id}.json" for trial_id in wanted]
+        found = zip(wanted, paths, self._disk.read_many(paths), strict=True)
+        return {trial_id: self._outcome(path, data) for trial_id, path, data in found}
+
+    def forget(self, trial_ids: Iterable[str]) -> None:
+        """Remove the outcomes of failed trials, so that they run again. Their records stay.
+
+        Raises:
+            StoreError: one of them is complete; then none is removed.
+        """
+        outcomes = self.read_outcomes(list(trial_ids))
+        complete = [trial_id for trial_id, outcome in outcomes.items() if outcome["state"] != "failed"]
+        if complete:
+            raise StoreError(f"only failed trials can be forgotten; these are complete: {', '.join(complete)}")
+        for trial_id in outcomes:
+            self._disk.remove(f"trials/{trial_id}.json")
+
+    # -- records and samples ---------------------------------------------------------------------------------------
+
+    def records(self, trial_ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
+        """Records of all trials or some, one for each (trial_id, evaluation), in that order.
+
+        The highest attempt wins. A trial that several packs hold is taken from one of them only: the pack of its
+        outcome, else the newest. What an older attempt wrote beyond the last evaluation of the attempt that finished
+        is left out.
+        """
+        wanted = None if trial_ids is None else set(trial_ids)
+        outcomes = self.read_outcomes(wanted)
+        found: Merged = {}
+        for pack_id in self._homes(wanted, outcomes):
+            merged = merge(self._disk, pack_id, self.attempts(pack_id), wanted, outcomes)
+            for trial_id, records in merged.items():
+                if trial_id not in outcomes or outcomes[trial_id]["pack_id"] == pack_id:
+                    found[trial_id] = records  # packs come oldest first: a newer one replaces an older one, whole
+        for trial_id in sorted(found):
+            for evaluation in sorted(found[trial_id]):
+                yield found[trial_id][evaluation]
+
+    def _homes(self, wanted: set[str] | None, outcomes: dict[str, dict[str, Any]]) -> list[str]:
+        """Packs to read for these trials, oldest first."""
+        packs = self.packs()
+        order = sorted(packs, key=lambda pack_id: (packs[pack_id].get("created_ms", 0), pack_id))
+        if wanted is None:
+            return order
+        finished = {outcome["pack_id"] for outcome in outcomes.values()}
+        open_trials = wanted - outcomes.keys()
+        return [p for p in order if p in finished or (open_trials and not open_trials.isdisjoint(self._members(p)))]
+
+    def _members(self, pack_id: str) -> set[str]:
+        found: set[str] = set()
+        for number in self.attempts(pack_id):
+            key = (pack_id, number)
+            if key not in self._first:
+                first = members(self._disk, pack_id, number)
+                if first:
+                    self._first[key] = first  # a first segment never changes
+            found |= self._first.get(key, set())
+        return found
+
+    def samples(self, trial_id: str) -> dict[int, np.ndarray]:
+        """evaluation -> samples (n, *shape) of one trial; pack and attempt are chosen as in `records`."""
+        found: dict[int, np.ndarray] = {}
+        outcomes = self.read_outcomes([trial_id])
+        for pack_id in self._homes({trial_id}, outcomes):
+            found = read_samples(self._disk, pack_id, self.attempts(pack_id), trial_id) or found
+        return found
+
+    def write_reference(self, key: str, reference: dict[str, float]) -> None:
+        """Store a reference under its key."""
+        self._need().write(f"references/{_safe(key, 'reference')}.json", _dump(reference))
+
+    def read_reference(self, key: str) -> dict[str, float] | None:
+        """The reference of that key, or None if it has not been computed."""
+        try:
+            self._need()
+            return self._disk.read_json(f"references/{_safe(key, 'reference')}.json")
+        except FileNotFoundError:
+            return None
+
+
+def _safe(name: str, what: str) -> str:
+    """Names become folders: nothing that could climb out of the store."""
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"{what} name {name!r}: use letters, digits and . _ + = @ -, beginning with a letter or digit."
+        )
+    return name
+
+
+def _dump(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _supersedes(new: dict[str, Any], there: dict[str, Any]) -> bool:
+    if new["state"] != there["state"]:
+        return bool(new["state"] == "complete")
+    return bool(new["pack_id"] == there["pack_id"] and new["attempt"] >= there["attempt"])

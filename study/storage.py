@@ -1,0 +1,271 @@
+"""Whole files under one root, on a local disk or any fsspec filesystem, each read and written in one piece."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import errno
+import json
+import os
+import re
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from study.errors import StoreError, StudyBusyError
+
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(//)?")
+
+
+class Storage:
+    """Named byte files under a root. A reader sees a file whole or not at all, never half of it.
+
+    Local paths use a temporary file and `os.replace`; other filesystems one put, which object stores make atomic. Names
+    that begin with a dot are temporary files of a writer (perhaps a killed one) and are never listed.
+    """
+
+    def __init__(self, uri: str | os.PathLike[str]) -> None:
+        """Parse a path, `file://` or fsspec URI. Touches nothing.
+
+        Raises:
+            StoreError: the scheme is unknown, mistyped, or its package is not installed.
+        """
+        text = os.fspath(uri)
+        if not text.strip():
+            raise StoreError("store: the value is empty. Give a directory, or a URI such as s3://bucket/folder.")
+        match = _SCHEME.match(text)
+        if match and not match.group(2):
+            raise StoreError(
+                f"store {text!r}: a URI has two slashes after its scheme, like {match.group(1)}://bucket/folder. "
+                f"If it is a local directory, write ./{text}"
+            )
+        scheme = match.group(1).lower() if match else "file"
+        self._fs: Any = None
+        if scheme in ("file", "local"):
+            path = text[match.end() :] if match else os.path.expanduser(text)
+            self.uri = self._root = os.path.abspath(path)
+        else:
+            self.uri = text.rstrip("/")
+            self._fs, self._root = _remote(self.uri, scheme)
+
+    @property
+    def local(self) -> Path | None:
+        """The root as a path, or None where it is not on a local (or mounted) disk."""
+        return Path(self._root) if self._fs is None else None
+
+    def name(self, path: str) -> str:
+        """Full name of a file, for messages."""
+        return f"{self.uri}/{path}"
+
+    def damaged(self, path: str, why: str) -> StoreError:
+        """The error for a file that is not as it was written."""
+        return StoreError(
+            f"damaged file in the store: {self.name(path)}: {why}. "
+            "Bring it back from a copy, or move it away and run the study again; nothing was changed."
+        )
+
+    def parse(self, path: str, data: bytes) -> dict[str, Any]:
+        """A JSON file's object. Raises StoreError, naming the file, if it is not one."""
+        try:
+            found = json.loads(data)
+        except ValueError as error:
+            raise self.damaged(path, str(error)) from error
+        if not isinstance(found, dict):
+            raise self.damaged(path, f"a {type(found).__name__} instead of an object")
+        return found
+
+    def read_json(self, path: str) -> dict[str, Any]:
+        """`parse` of `read`."""
+        return self.parse(path, self.read(path))
+
+    def read(self, path: str) -> bytes:
+        """Bytes of a file. Raises FileNotFoundError if there is none, StoreError if it cannot be read."""
+        try:
+            if self._fs is None:
+                with open(f"{self._root}/{path}", "rb") as file:
+                    return file.read()
+            return bytes(self._fs.cat_file(f"{self._root}/{path}"))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError(f"cannot read {self.name(path)} on {socket.gethostname()}: {error}") from error
+
+    def read_many(self, paths: Sequence[str]) -> list[bytes]:
+        """`read` of each path, fetched together where the filesystem can do that."""
+        if self._fs is None or len(paths) < 2:
+            return [self.read(path) for path in paths]
+        try:
+            found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError(f"cannot read files under {self.uri}: {error}") from error
+        return [bytes(found[self._fs._strip_protocol(f"{self._root}/{path}")]) for path in paths]
+
+    def write(self, path: str, data: bytes, *, durable: bool = False, exclusive: bool = False) -> bool:
+        """Write a file whole; returns False, writing nothing, if `exclusive` and it exists.
+
+        Args:
+            path: name below the root; folders are made as needed.
+            data: the content.
+            durable: on a local disk, outlive a power cut (fsync).
+            exclusive: never replace. Exact on local disks; elsewhere a check before the put.
+        """
+        try:
+            if self._fs is None:
+                return self._write_local(f"{self._root}/{path}", data, durable, exclusive)
+            if exclusive and self.exists(path):
+                return False
+            self._fs.pipe_file(f"{self._root}/{path}", data)
+            return True
+        except OSError as error:
+            raise StoreError(f"cannot write {self.name(path)} on {socket.gethostname()}: {error}") from error
+
+    @staticmethod
+    def _write_local(target: str, data: bytes, durable: bool, exclusive: bool) -> bool:
+        folder = os.path.dirname(target)
+        scratch = f"{folder}/.{uuid.uuid4().hex}.tmp"
+        try:
+            file = open(scratch, "xb")  # noqa: SIM115 (closed below, whichever open succeeds)
+        except FileNotFoundError:
+            os.makedirs(folder, exist_ok=True)
+            file = open(scratch, "xb")  # noqa: SIM115
+        try:
+            with file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if exclusive:
+                os.link(scratch, target)  # fails if the target exists, in one step
+                os.unlink(scratch)
+            else:
+                os.replace(scratch, target)
+        except FileExistsError:
+            os.unlink(scratch)
+            return False
+        except BaseException:
+            if os.path.exists(scratch):
+                os.unlink(scratch)
+            raise
+        if durable:
+            sync_path(folder)
+        return True
+
+    def list(self, folder: str) -> list[str]:
+        """Sorted names in a folder, without its path; empty if the folder does not exist."""
+        try:
+            if self._fs is None:
+                names: Iterable[str] = os.listdir(f"{self._root}/{folder}")
+            else:
+                self._fs.invalidate_cache()  # another process may have written since
+                found = self._fs.ls(f"{self._root}/{folder}", detail=False)
+                names = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"cannot list {self.name(folder)} on {socket.gethostname()}: {error}") from error
+        return sorted(name for name in names if not name.startswith("."))
+
+    def exists(self, path: str) -> bool:
+        """Whether a file or folder is there."""
+        if self._fs is None:
+            return os.path.exists(f"{self._root}/{path}")
+        self._fs.invalidate_cache()
+        return bool(self._fs.exists(f"{self._root}/{path}"))
+
+    def remove(self, path: str) -> None:
+        """Delete a file; nothing happens if it is gone already."""
+        try:
+            if self._fs is None:
+                os.unlink(f"{self._root}/{path}")
+            else:
+                self._fs.rm_file(f"{self._root}/{path}")
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"cannot delete {self.name(path)}: {error}") from error
+
+    def claim(self, folder: str) -> bool:
+        """Make a folder that nobody else has made; False if somebody else has, or is doing so at this moment.
+
+        Local disks and NFS: `mkdir`, which is exclusive. Elsewhere: put a file of one's own, list, and win only if
+        it is alone. With strongly consistent listings (S3, GCS, Azure) at most one of any number of claimants wins;
+        with eventually consistent ones two may.
+        """
+        if self._fs is None:
+            try:
+                os.mkdir(f"{self._root}/{folder}")
+            except FileExistsError:
+                return False
+            except OSError as error:
+                raise StoreError(f"cannot make {self.name(folder)} on {socket.gethostname()}: {error}") from error
+            return True
+        if self.list(folder):
+            return False
+        mine = f"claim-{uuid.uuid4().hex}"
+        self.write(f"{folder}/{mine}", b"")
+        return self.list(folder) == [mine]
+
+    @contextlib.contextmanager
+    def hold(self, folder: str, what: str) -> Iterator[None]:
+        """Hold the lock `<folder>/<what>.lock` of a local root, without waiting for it; elsewhere do nothing.
+
+        Raises:
+            StudyBusyError: somebody else holds it.
+        """
+        if self.local is None:
+            yield
+            return
+        import filelock
+
+        path = self.local / folder
+        path.mkdir(parents=True, exist_ok=True)
+        holder = path / f".{what}.holder"
+        lock = filelock.FileLock(path / f"{what}.lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            by = holder.read_text() if holder.exists() else "another process"
+            raise StudyBusyError(f"{path} is busy: {what} is being done by {by}. Wait for it, or stop it.") from None
+        try:
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')}")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def sync_path(path: str) -> None:
+    """Push a local file or folder to the disk (fsync)."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network mounts refuse fsync on folders; the rename itself is then synchronous
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def _remote(uri: str, scheme: str) -> tuple[Any, str]:
+    import fsspec
+
+    known = fsspec.available_protocols()
+    if scheme not in known:
+        near = difflib.get_close_matches(scheme, known, n=1, cutoff=0.5)
+        hint = f" Did you mean {near[0]}://?" if near else ""
+        raise StoreError(
+            f"store {uri!r}: unknown scheme {scheme!r}.{hint} Give a directory, or a URI such as s3://bucket/folder, "
+            "gs://bucket/folder or abfs://container/folder."
+        )
+    try:
+        fs, root = fsspec.core.url_to_fs(uri)
+    except ImportError as error:
+        raise StoreError(f"store {uri!r}: this scheme needs another package. {error}") from error
+    except (ValueError, OSError) as error:
+        raise StoreError(f"store {uri!r} cannot be opened: {error}") from error
+    return fs, str(root).rstrip("/")

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.outcome import FLAG_TEXT, LABELS, Outcome, Reference, Thresholds, deficiency, label
+from tests.analysis.series import REFERENCE, cut, judge, series
+
+
+def step_at(when: int, before: float, after: float, until: int = 10**9):
+    return lambda t: np.where((t >= when) & (t < until), after, before)
+
+
+# -- the twelve edge cases of the methodology ------------------------------------------------------------------------
+
+
+def test_real_against_real_converges() -> None:
+    outcome = judge(series(0.01))
+    assert (outcome.label, outcome.t_thr, outcome.flags) == ("converged", 0.0, ())
+    assert outcome.q_final == pytest.approx(0.01)
+
+
+def test_untrained_throughout_is_stalled() -> None:
+    outcome = judge(series(1.0, cov=0.0, prec=0.0))
+    assert (outcome.label, outcome.t_thr, outcome.q_final) == ("stalled", None, 1.0)
+
+
+def test_fast_exponential_converges_at_its_crossing() -> None:
+    # exp(-t/5) <= 0.25 from t = 5 ln 4 = 6.93 on
+    outcome = judge(series(lambda t: np.exp(-t / 5)))
+    assert (outcome.label, outcome.t_thr) == ("converged", 70.0)
+
+
+def test_slow_exponential_is_slow() -> None:
+    assert judge(series(lambda t: np.exp(-t / 60))).label == "slow"
+
+
+def test_collapse_that_stays() -> None:
+    outcome = judge(series(step_at(25, 0.05, 0.9), cov=step_at(25, 1.0, 0.125)))
+    assert (outcome.label, outcome.t_coll, outcome.t_thr) == ("mode_collapse_late", 250.0, 0.0)
+
+
+def test_collapse_and_recovery() -> None:
+    outcome = judge(series(step_at(20, 0.05, 0.9, until=30), cov=step_at(20, 1.0, 0.125, until=30)))
+    assert (outcome.label, outcome.t_coll, outcome.flags) == ("converged", None, ("transient_collapse",))
+
+
+def test_single_mode_from_the_start() -> None:
+    assert judge(series(1.2, cov=0.125, prec=1.0)).label == "mode_collapse_early"
+
+
+def test_sinusoid_oscillates() -> None:
+    assert judge(series(lambda t: 0.5 + 0.4 * np.sin(t / 2))).label == "oscillating"
+
+
+def test_non_finite_at_30_diverges_there() -> None:
+    run = series(0.1)
+    run["finite"][30], run["dist"][30] = 0.0, np.nan
+    outcome = judge(cut(run, 30))
+    assert (outcome.label, outcome.t_div, outcome.q_final) == ("diverged", 300.0, None)
+    assert outcome.q_best == pytest.approx(0.1)
+
+
+def test_constant_mediocrity_is_a_plateau() -> None:
+    assert judge(series(0.5)).label == "plateau"
+
+
+def test_stalled_because_d_won() -> None:
+    outcome = judge(series(0.95, d_acc_real=0.999, d_acc_fake=0.999))
+    assert (outcome.label, outcome.flags) == ("stalled_d_won", ("d_won_segment",))
+    assert judge(series(0.95, d_acc_real=0.999, d_acc_fake=0.5)).label == "stalled"
+
+
+def test_one_bad_evaluation_at_the_end_is_no_collapse() -> None:
+    run = series(0.05)
+    run["dist"][-1], run["cov"][-1] = 1.0, 0.1
+    assert (judge(run).label, judge(run).flags) == ("converged", ("late_spike",))
+
+
+# -- calibration and the composite -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("modes", "quality", "expected", "q"),
+    [(17.3, 0.948, "plateau", 0.308), (24.1, 0.957, "converged", 0.036), (23.8, 0.917, "converged", 0.0727)],
+    ids=["GAN", "ALI", "PacGAN2-like"],
+)
+def test_published_rows(modes: float, quality: float, expected: str, q: float) -> None:
+    reference = dataclasses.replace(REFERENCE, prec_real=0.98889)
+    outcome = label(series(0.0, cov=modes / 25, prec=quality), reference, evaluations=50)
+    assert outcome.label == expected
+    assert outcome.q_final == pytest.approx(q, abs=5e-4)
+
+
+def test_deficiency_is_the_worst_of_three() -> None:
+    reference = dataclasses.replace(REFERENCE, dist_floor=1.0, dist_ceiling=3.0, cov_real=0.8, prec_real=0.5)
+    values = {
+        "dist": np.array([0.5, 2.0, 1.0, 1.0, 7.0, np.inf, np.nan, -np.inf, 1.0]),
+        "cov": np.array([0.9, 0.8, 0.2, 0.8, 0.8, 0.8, 0.8, 0.8, np.inf]),
+        "prec": np.array([0.6, 0.5, 0.5, 0.4, 0.5, 0.5, 0.5, 0.5, 0.5]),
+    }
+    expected = [0.0, 0.5, 0.75, 0.2, 3.0, np.inf, np.nan, np.nan, np.nan]
+    np.testing.assert_allclose(deficiency(values, reference), expected)
+
+
+def test_running_statistics_have_their_own_deficiency() -> None:
+    run = series(0.1, dist_running=0.6, cov_running=1.0, prec_running=1.0)
+    assert deficiency(run, REFERENCE, suffix="_running") == pytest.approx(0.6)
+    assert judge(run).flags == ("bn_stats_mismatch",)
+    assert judge(series(0.1, dist_running=0.29)).flags == ()
+
+
+@pytest.mark.parametrize(
+    "change", [{"dist_ceiling": 0.0}, {"dist_ceiling": float("nan")}, {"cov_real": 0.0}, {"max_abs_data": -1.0}]
+)
+def test_useless_reference_is_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="reference: "):
+        dataclasses.replace(REFERENCE, **change)
+
+
+def test_reference_from_a_pack() -> None:
+    stored = dataclasses.asdict(REFERENCE)
+    assert Reference.from_dict(stored | {"n": 3}) == REFERENCE
+    del stored["cov_real"]
+    with pytest.raises(ValueError, match="cov_real missing"):
+        Reference.from_dict(stored)
+
+
+# -- divergence --------------------------------------------------------------------------------------------------------
+
+
+def exploding(name: str, height: float, first: int, last: int) -> dict[str, np.ndarray]:
+    run = series(0.1)
+    run[name][first : last + 1] = height
+    return run
+
+
+@pytest.mark.parametrize(("name", "limit"), [("g_param_norm", 1e3), ("d_param_norm", 1e3), ("max_abs_sample", 100.0)])
+def test_explosion_must_last(name: str, limit: float) -> None:
+    assert judge(exploding(name, 1.01 * limit, 20, 24)).label == "diverged"
+    assert judge(exploding(name, 1.01 * limit, 20, 24)).t_div == 200.0
+    assert judge(exploding(name, 1.01 * limit, 20, 23)).label == "converged"
+    assert judge(exploding(name, 1.01 * limit, 50, 50)).t_div == 500.0
+    assert judge(exploding(name, limit, 20, 50)).label == "converged"
+
+
+def test_divergence_comes_before_every_other_rule() -> None:
+    run = series(step_at(25, 0.05, 0.9), cov=step_at(25, 1.0, 0.125))
+    run["finite"][40] = 0.0
+    outcome = judge(cut(run, 40))
+    assert (outcome.label, outcome.t_thr, outcome.t_coll, outcome.t_div) == ("diverged", 0.0, 250.0, 400.0)
+
+
+def test_non_finite_before_training() -> None:
+    run = cut(series(np.nan, finite=0.0), 0)
+    outcome = judge(run)
+    assert (outcome.label, outcome.t_div, outcome.q_best) == ("diverged", 0.0, None)
+
+
+# -- metric failures, short and incomplete runs ------------------------------------------------------------------------
+
+
+def test_nan_metric_with_finite_samples_is_not_divergence() -> None:
+    run = series(0.1)
+    run["dist"][[10, 45, 50]] = np.nan
+    outcome = judge(run)
+    assert (outcome.label, outcome.flags, outcome.t_div) == ("converged", ("metric_failure",), None)
+    assert outcome.q_final == pytest.approx(0.1)
+
+
+def test_metric_failing_in_most_of_the_final_window_says_nothing() -> None:
+    run = series(0.1)
+    run["dist"][45:] = np.nan
+    assert judge(run).label == "undetermined"
+    run["dist"][45] = 0.1
+    assert judge(run).label == "converged"
+
+
+def test_records_that_stop_without_divergence_say_nothing() -> None:
+    outcome = judge(cut(series(0.1), 49))
+    assert (outcome.label, outcome.flags, outcome.q_final) == ("undetermined", ("records_incomplete",), None)
+    assert judge({}).label == "undetermined"
+
+
+@pytest.mark.parametrize(("evaluations", "expected"), [(9, "plateau"), (10, "slow")])
+def test_few_evaluations_refuse_a_trend(evaluations: int, expected: str) -> None:
+    outcome = judge(series(lambda t: 0.7 - 0.03 * t, evaluations=evaluations), evaluations)
+    assert outcome.label == expected
+    assert ("too_few_evaluations" in outcome.flags) == (evaluations < 10)
+
+
+@pytest.mark.parametrize(("evaluations", "expected"), [(9, "plateau"), (16, "oscillating")])
+def test_few_evaluations_refuse_an_oscillation(evaluations: int, expected: str) -> None:
+    run = series(lambda t: 0.5 + 0.2 * (-1.0) ** t, evaluations=evaluations)
+    assert judge(run, evaluations).label == expected
+
+
+def test_windows_follow_the_number_of_evaluations() -> None:
+    t = Thresholds()
+    assert [t.persistence(e) for e in (1, 30, 31, 50, 51)] == [3, 3, 4, 5, 6]
+    assert [t.window(e) for e in (1, 25, 26, 50)] == [5, 5, 6, 10]
+
+
+# -- single conditions -------------------------------------------------------------------------------------------------
+
+
+def test_collapse_shorter_than_w_is_none() -> None:
+    assert judge(series(step_at(47, 0.05, 0.9), cov=step_at(47, 1.0, 0.125))).label == "plateau"
+    assert judge(series(step_at(46, 0.05, 0.9), cov=step_at(46, 1.0, 0.125))).label == "mode_collapse_late"
+
+
+def test_losing_less_than_half_of_the_coverage_is_no_collapse() -> None:
+    assert judge(series(0.05, cov=step_at(25, 1.0, 0.51))).label == "plateau"
+    assert judge(series(0.05, cov=step_at(25, 1.0, 0.5))).label == "mode_collapse_late"
+
+
+def test_early_collapse_needs_precision() -> None:
+    assert judge(series(1.0, cov=0.125, prec=0.4)).label == "stalled"
+
+
+def test_saturation_is_a_flag() -> None:
+    outcome = judge(series(0.1, saturated_share=step_at(10, 0.0, 0.99, until=15)))
+    assert (outcome.label, outcome.flags) == ("converged", ("saturated",))
+
+
+def test_data_without_coverage_and_precision() -> None:
+    run = series(0.1)
+    del run["cov"], run["prec"]
+    assert judge(run).label == "converged"
+
+
+def test_ragged_or_unsorted_series_are_refused() -> None:
+    with pytest.raises(ValueError, match="every array must be"):
+        judge(series(0.1) | {"cov": np.ones(3)})
+    with pytest.raises(ValueError, match="strictly increasing"):
+        judge({name: array[::-1] for name, array in series(0.1).items()})
+
+
+# -- properties --------------------------------------------------------------------------------------------------------
+
+NAMES = ("dist", "cov", "prec", "finite", "g_param_norm", "d_param_norm", "max_abs_sample", "d_acc_real", "d_acc_fake",
+         "saturated_share", "dist_running", "cov_running", "prec_running")  # fmt: skip
+
+
+@st.composite
+def runs(draw: st.DrawFn, numbers: st.SearchStrategy[float]) -> tuple[dict[str, np.ndarray], int]:
+    evaluations = draw(st.integers(1, 40))
+    length = draw(st.integers(0, evaluations + 1))
+    names = draw(st.sets(st.sampled_from(NAMES)))
+    t = np.arange(length, dtype=np.float64)
+    columns = {name: np.array(draw(st.lists(numbers, min_size=length, max_size=length)), np.float64) for name in names}
+    return {"evaluation": t, "step": 7 * t, **columns}, evaluations
+
+
+def check(outcome: Outcome, evaluations: int) -> None:
+    assert outcome.label in LABELS
+    assert set(outcome.flags) <= set(FLAG_TEXT)
+    assert (outcome.t_div is not None) == (outcome.label == "diverged")
+    times = [t for t in (outcome.t_thr, outcome.t_coll, outcome.t_div) if t is not None]
+    assert all(0 <= t <= 7 * evaluations for t in times)
+    assert outcome.t_div is None or max(times) == outcome.t_div
+    for q in (outcome.q_final, outcome.q_best):
+        assert q is None or q >= 0
+    if outcome.label == "converged":
+        assert outcome.q_final is not None
+        assert outcome.q_final <= Thresholds().tau_ok
+
+
+@settings(deadline=None, max_examples=150)
+@given(run=runs(st.floats(allow_nan=True, allow_infinity=True)))
+def test_any_series_has_exactly_one_label(run: tuple[dict[str, np.ndarray], int]) -> None:
+    check(judge(*run), run[1])
+
+
+@settings(deadline=None, max_examples=150)
+@given(run=runs(st.integers(0, 64).map(lambda n: n / 32)), threshold=st.integers(1, 8))
+def test_plausible_series(run: tuple[dict[str, np.ndarray], int], threshold: int) -> None:
+    series_, evaluations = run
+    outcome = judge(series_, evaluations)
+    check(outcome, evaluations)
+    for dtype in (np.float32, np.float16):  # halves, quarters ... are exact in each
+        assert label({k: v.astype(dtype) for k, v in series_.items()}, REFERENCE, evaluations=evaluations) == outcome
+    strict = label(series_, REFERENCE, Thresholds(tau_ok=threshold / 32), evaluations=evaluations)
+    if strict.t_thr is not None:  # a stricter threshold is never reached earlier
+        assert outcome.t_thr is not None
+        assert outcome.t_thr <= strict.t_thr
+
+
+def test_labelling_changes_nothing() -> None:
+    run = series(lambda t: np.exp(-t / 5), cov=0.5)
+    before = {name: array.copy() for name, array in run.items()}
+    judge(run)
+    for name, array in before.items():
+        np.testing.assert_array_equal(run[name], array)

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.data.digits import DIGITS
+from trainables.data.mixtures import GRID25, RING8, Mixture
+from trainables.metrics.modes import Modes, mode_statistics
+from trainables.metrics.reference import moment_matched
+from trainables.metrics.views import view_points
+
+N = 2500
+BOTH = pytest.mark.parametrize("data", [RING8, GRID25], ids=lambda data: data.name)
+
+
+def statistics(data: Mixture, points: np.ndarray) -> dict[str, float]:
+    return mode_statistics(torch.from_numpy(points), torch.from_numpy(data.means), data.sd)
+
+
+@BOTH
+def test_real_points_are_of_high_quality_as_often_as_a_gaussian_is_within_three_sd(data: Mixture) -> None:
+    share = statistics(data, data.real(200_000, 0))["hq_share"]
+    assert share == pytest.approx(1 - math.exp(-4.5), abs=1e-3)  # 4 sd
+
+
+@BOTH
+def test_reverse_kl_of_real_points_is_its_finite_sample_bias(data: Mixture) -> None:
+    values = [statistics(data, data.real(N, split))["reverse_kl"] for split in range(200)]
+    assert np.mean(values) == pytest.approx((len(data.modes) - 1) / (2 * N), rel=0.15)  # sd of the mean: < 4 %
+
+
+@pytest.mark.parametrize(("reached", "expected"), [(99, 2.3126), (150, 1.8971)])
+def test_reverse_kl_of_an_even_part_of_the_modes(reached: int, expected: float) -> None:
+    means = torch.stack([torch.arange(1000.0), torch.zeros(1000)], dim=1)
+    values = mode_statistics(means[:reached].repeat(5, 1), means, 0.01)
+    assert values["reverse_kl"] == pytest.approx(expected, abs=5e-5)
+    assert values["modes"] == reached
+
+
+def test_reverse_kl_counts_samples_of_low_quality_too() -> None:
+    off = RING8.means + np.float32(4 * RING8.sd) * RING8.means  # outwards, beyond 3 sd of each centre
+    values = statistics(RING8, off)
+    assert values["hq_share"] == 0
+    assert values["modes"] == 0
+    assert values["reverse_kl"] == pytest.approx(0, abs=1e-9)
+
+
+@BOTH
+def test_one_mode_is_one_mode(data: Mixture) -> None:
+    points = data.means[3] + np.float32(data.sd / 10) * data.real(N, 0)
+    view = view_points(torch.from_numpy(points))
+    values = Modes(data, view)(view)
+    assert values["cov"] == 1 / len(data.modes)
+    assert values["modes"] == values["robust_modes"] == 1
+    assert values["prec"] == values["hq_share"]
+    assert values["reverse_kl"] == pytest.approx(math.log(len(data.modes)))
+
+
+def test_a_mode_is_robust_from_a_tenth_of_its_fair_share() -> None:
+    # 2,500 points on 25 modes: fair is 100 each, robust from 10.
+    counts = np.full(25, 9)
+    counts[:5] = 10
+    counts[24] = N - counts[:24].sum()
+    values = statistics(GRID25, np.repeat(GRID25.means, counts, axis=0))
+    assert values["modes"] == 25
+    assert values["robust_modes"] == 6
+
+
+def test_a_gaussian_blob_reaches_modes_by_chance_only() -> None:
+    draws = [statistics(GRID25, moment_matched(GRID25, draw)) for draw in range(8)]
+    variance = 8 + GRID25.sd**2
+    near = math.pi * (3 * GRID25.sd) ** 2 / (2 * math.pi * variance)  # a disc's area times the density at the origin
+    hits = near * np.exp(-np.square(GRID25.means).sum(axis=1) / (2 * variance))
+    assert np.mean([d["hq_share"] for d in draws]) == pytest.approx(hits.sum(), abs=0.0035)  # .0153, 4 sd
+    assert np.mean([d["modes"] for d in draws]) == pytest.approx((1 - np.exp(-N * hits)).sum(), abs=2.5)  # 18.4
+    assert max(d["robust_modes"] for d in draws) <= 2
+
+
+def test_images_have_no_modes() -> None:
+    with pytest.raises(TypeError, match="'digits' is none"):
+        Modes(DIGITS, view_points(torch.zeros(3, 2)))

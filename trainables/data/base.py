@@ -1,0 +1,70 @@
+"""What every data set offers to the engine and to the metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+
+Kind = Literal["points", "images"]
+Split = int | Literal["reference", "held_out"]
+"""Which fixed set of real data. See `Dataset.real`."""
+
+NETS = ("mlp", "dcgan")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dataset(ABC):
+    """One data set: minibatches keyed by (seed, step), and fixed real sets for evaluation. Equal fields, equal data."""
+
+    kind: ClassVar[Kind]
+    """Which suite of metrics judges it: `METRICS[kind]`."""
+    name: str
+    """The key in DATASETS, and what a study file calls it."""
+    shape: tuple[int, ...]
+    """Shape of one sample: (2,) for points, (channels, height, width) for images."""
+
+    @property
+    @abstractmethod
+    def max_abs(self) -> float:
+        """Largest |component| of real data, in data units."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) of the content. Part of the key under which real-data references are cached."""
+
+    @abstractmethod
+    def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
+        """Minibatches of steps block * BLOCK ... (block + 1) * BLOCK - 1, float32 (BLOCK, batch_size, *shape).
+
+        A function of the arguments only, so that any block can be drawn alone (resume) and arms see equal data.
+        """
+
+    @abstractmethod
+    def real(self, n: int, split: Split) -> np.ndarray:
+        """`n` fixed real samples, float32 (n, *shape), the same for every trial.
+
+        `reference` is what generators are compared with. `held_out` is disjoint from it. The numbered splits 2i and
+        2i + 1 are disjoint from each other: pairs for real-against-real floors.
+
+        Raises:
+            ValueError: the data set has not that many.
+        """
+
+    @abstractmethod
+    def net_defaults(self, net: str | None) -> dict[str, str | int]:
+        """`net`, `width`, `depth` and `z_dim` for this data; `net=None` means the data set's own choice of family.
+
+        Raises:
+            ValueError: no net of that family fits the data.
+        """
+
+
+def check_net(name: str, net: str | None, allowed: tuple[str, ...]) -> None:
+    """Refuse a family of nets that does not fit the data set `name`."""
+    if net is not None and net not in allowed:
+        why = "makes images, and this data set has none" if net in NETS else "is not a family of nets"
+        raise ValueError(f"net: {net!r} {why}: data {name!r} can be learnt with net {' or '.join(allowed)}")

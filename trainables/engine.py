@@ -1,0 +1,187 @@
+"""THE loop: train a pack period by period, evaluate, hand on Records; checkpoint and resume the complete state."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables.config import TrainConfig
+from trainables.data import DATASETS
+from trainables.metrics.evaluate import Evaluator, evaluator
+from trainables.metrics.reference import reference as data_reference
+from trainables.models import MODELS
+from trainables.records import Record
+
+SATURATED = 0.99
+"""|component| above which a tanh generator counts as saturated."""
+
+CHECKPOINT_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """What one evaluation of a pack yields."""
+
+    index: int
+    step: int
+    records: tuple[Record, ...]
+    """One a trial that was not yet decided before."""
+    samples: dict[str, np.ndarray]
+    """trial_id -> evaluation samples, where they were asked for at this evaluation."""
+
+
+class Engine:
+    """Trains the trials of one pack, from their start or from a checkpoint."""
+
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        *,
+        device: torch.device | str = "cpu",
+        keep_samples: Collection[int] = (),
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Build the pack. `keep_samples`: evaluations whose samples are handed on.
+
+        Raises:
+            ValueError: the configurations differ in a structural field, or are not resolved, or stand there twice.
+        """
+        if len({c.structure() for c in configs}) != 1:
+            raise ValueError("the trials of a pack must agree in every structural field")
+        if any(c != c.resolve() for c in configs):
+            raise ValueError("a pack takes resolved configurations (TrainConfig.resolve)")
+        self.configs = tuple(configs)
+        self.trial_ids = [c.trial_id() for c in configs]
+        if len(set(self.trial_ids)) != len(self.trial_ids):
+            raise ValueError("a pack holds each trial once")
+        self.device = torch.device(device)
+        c = configs[0]
+        self.pack = MODELS[c.model].pack(configs, self.device)
+        self._evaluator: Evaluator = evaluator(DATASETS[c.data])
+        self._keep = frozenset(keep_samples)
+        self._clock = clock
+        self.wall_s = 0.0
+        """Seconds of training so far, shared equally among the trials."""
+        self._active = torch.ones(len(configs), dtype=torch.bool)
+        self.next_evaluation = 0
+
+    def evaluations(self) -> Iterator[Evaluation]:
+        """Train to the budget, yielding at step 0 and then `evaluations` times, equally spaced in D updates.
+
+        Ends early when every trial of the pack is decided (non-finite). Between two items the state is complete:
+        `checkpoint()` may be called.
+        """
+        torch.set_flush_denormal(True)  # a collapsing net is full of denormals, which are many times slower
+        c, diagnostics = self.configs[0], {}
+        while self.next_evaluation <= c.evaluations and bool(self._active.any()):
+            started = self._clock()
+            target = c.d_updates * self.next_evaluation / c.evaluations
+            while self.pack.d_updates < target:
+                last = self.pack.d_updates + c.steps_of_period()[0] >= target
+                diagnostics = self.pack.period(diagnose=last)
+            item = self._evaluate(diagnostics, started)
+            self.next_evaluation += 1
+            yield item
+
+    def _evaluate(self, diagnostics: dict[str, Tensor], started: float) -> Evaluation:
+        index, pack = self.next_evaluation, self.pack
+        samples, running_samples = pack.evaluation_samples(self._evaluator.n_samples, index)
+        values = {name: value.double().cpu() for name, value in diagnostics.items()}
+        values |= self._health(samples, diagnostics)
+        rows = [i for i, active in enumerate(self._active.tolist()) if active]
+        metrics = self._evaluator(samples[rows])
+        running = None if running_samples is None else self._evaluator(running_samples[rows])
+        self.wall_s += (self._clock() - started) / len(self.configs)
+        records = []
+        for place, i in enumerate(rows):
+            row = {name: float(value[i]) for name, value in values.items()} | metrics[place]
+            if running:
+                row |= {f"{name}_running": running[place][name] for name in ("dist", "cov", "prec")}
+            records.append(
+                Record(
+                    trial_id=self.trial_ids[i], evaluation=index, step=pack.d_updates, values=row, wall_s=self.wall_s
+                )
+            )
+            if row["finite"] == 0.0:
+                self._active[i] = False
+        kept = {self.trial_ids[i]: samples[i].cpu().numpy() for i in rows} if index in self._keep else {}
+        return Evaluation(index=index, step=pack.d_updates, records=tuple(records), samples=kept)
+
+    def _health(self, samples: Tensor, diagnostics: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Norms, extremes and finiteness, each (K,)."""
+        flat = samples.flatten(1)
+        parameters = {name: net.flat for name, net in self.pack.nets.items()}
+        finite = flat.isfinite().all(1)
+        for tensor in parameters.values():
+            finite &= tensor.isfinite().all(1)
+        for name, value in diagnostics.items():
+            if name != "rho":  # 0/0 where a generator gets no gradient at all: stalled, not diverged
+                finite &= value.isfinite()
+        out = {f"{name}_param_norm": tensor.double().norm(dim=1) for name, tensor in parameters.items()}
+        out |= {
+            "max_abs_sample": flat.abs().amax(1),
+            "finite": finite.double(),
+        }
+        if samples.dim() > 3:
+            out["saturated_share"] = (flat.abs() > SATURATED).double().mean(1)
+        return {name: value.cpu() for name, value in out.items()}
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """Every parameter of every trial, by `<trial_id>/<net>/<parameter>`."""
+        return {
+            f"{trial_id}/{net}/{name}": view[i].cpu().numpy().copy()
+            for net, packed in self.pack.nets.items()
+            for name, view in packed.frozen.items()
+            for i, trial_id in enumerate(self.trial_ids)
+        }
+
+    def checkpoint(self) -> bytes:
+        """The complete state, to be continued by `restore` in another process."""
+        buffer = io.BytesIO()
+        state = {
+            "format": CHECKPOINT_FORMAT,
+            "trial_ids": self.trial_ids,
+            "next_evaluation": self.next_evaluation,
+            "wall_s": self.wall_s,
+            "active": self._active,
+            "pack": self.pack.state(),
+        }
+        torch.save(state, buffer)
+        return buffer.getvalue()
+
+    def restore(self, payload: bytes) -> None:
+        """Continue from a checkpoint.
+
+        Raises:
+            ValueError: it is another pack's, or of another format.
+        """
+        state = torch.load(io.BytesIO(payload), map_location=self.device, weights_only=True)
+        if state["format"] != CHECKPOINT_FORMAT or state["trial_ids"] != self.trial_ids:
+            raise ValueError("the checkpoint is not of this pack")
+        self.pack.load(state["pack"])
+        self._active = state["active"].cpu()
+        self.wall_s, self.next_evaluation = state["wall_s"], state["next_evaluation"]
+
+
+def reference_key(config: TrainConfig) -> str:
+    """Names what the floor and the ceiling depend on: data and the generator's structure, not its training."""
+    return "-".join(str(getattr(config, name)) for name in ("model", "data", "net", "width", "depth", "z_dim", "norm", "init"))
+
+
+def reference(config: TrainConfig) -> dict[str, float]:
+    """Floor, ceiling and the other constants that outcomes are judged by, computed on the CPU."""
+    device = torch.device("cpu")
+    judge = evaluator(DATASETS[config.data])
+
+    def untrained(seed: int) -> Tensor:
+        pack = MODELS[config.model].pack([dataclasses.replace(config, seed=seed)], device)
+        return pack.evaluation_samples(judge.n_samples, 0)[0][0]
+
+    return data_reference(DATASETS[config.data], untrained)

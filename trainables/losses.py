@@ -1,0 +1,44 @@
+"""Losses as pure functions of logits, one value a trial. Equation numbers are those of arXiv:1807.05936.
+
+With l the discriminator's logit: -log D = softplus(-l) and -log(1 - D) = softplus(l). Shapes: K trials, B samples.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+
+def discriminator(real: Float[Tensor, "K B"], fake: Float[Tensor, "K B"]) -> Float[Tensor, "K"]:
+    """(16): -E log D(x) - E log(1 - D(G(z)))."""
+    return F.softplus(-real).mean(1) + F.softplus(fake).mean(1)
+
+
+def generator_non_saturating(fake: Float[Tensor, "K B"]) -> Float[Tensor, "K"]:
+    """(20): -E log D(G(z))."""
+    return F.softplus(-fake).mean(1)
+
+
+def generator_saturating(fake: Float[Tensor, "K B"]) -> Float[Tensor, "K"]:
+    """E log(1 - D(G(z))), the minimax loss of Goodfellow et al. 2014."""
+    return -F.softplus(fake).mean(1)
+
+
+GENERATOR_LOSSES = {"non_saturating": generator_non_saturating, "saturating": generator_saturating}
+
+
+def old_generator(x: Float[Tensor, "K B *shape"], x_old: Float[Tensor, "K B *shape"]) -> Float[Tensor, "K"]:
+    """The term of (26) in the mean convention: mean over batch and components of (G(z) - G_old(z))^2."""
+    return (x - x_old).square().flatten(1).mean(1)
+
+
+def r1(real: Float[Tensor, "K B"], x: Float[Tensor, "K B *shape"]) -> Float[Tensor, "K"]:
+    """R1 of Mescheder et al. 2018 without its gamma/2: E ||grad_x l(x)||^2 at real x. `x` must require gradients."""
+    (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
+    return gradient.square().flatten(2).sum(2).mean(1)

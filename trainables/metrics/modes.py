@@ -1,0 +1,62 @@
+"""Which modes of a mixture the samples reach, how purely, and how evenly: coverage and precision of points.
+
+Source: Srivastava et al. 2017 (VEEGAN, arXiv:1705.07761); Lin et al. 2018 (PacGAN, arXiv:1712.04086).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from trainables.data.base import Dataset
+from trainables.data.mixtures import Mixture
+from trainables.metrics.views import PointView
+
+HQ_SDS = 3.0
+"""A sample is of high quality within so many standard deviations of its nearest centre."""
+ROBUST_SHARE = 0.1
+"""A mode is robustly covered with this share of its fair number of high-quality samples: one stray point is luck."""
+
+
+def nearest(points: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distance to, and index of, the nearest of (K, 2) means for each of (N, 2) points."""
+    # Coordinate by coordinate, mode-major: three times as fast as a broadcast (N, K, 2).
+    dx = points[:, 0] - means[:, :1]
+    dy = points[:, 1] - means[:, 1:]
+    least = (dx * dx + dy * dy).min(dim=0)
+    return least.values, least.indices
+
+
+def mode_statistics(points: Tensor, means: Tensor, sd: float) -> dict[str, float]:
+    """Modes captured, robustly covered, share of high quality, and reverse KL in nats, of (N, 2) points."""
+    n, k = len(points), len(means)
+    squared, mode = nearest(points, means)
+    good = squared <= (HQ_SDS * sd) ** 2
+    counts = torch.bincount(mode[good], minlength=k)
+    shares = torch.bincount(mode, minlength=k).double() / n
+    return {
+        "modes": float((counts >= 1).sum()),
+        "robust_modes": float((counts >= max(1.0, ROBUST_SHARE * n / k)).sum()),
+        "hq_share": int(good.sum()) / n,
+        "reverse_kl": float(torch.xlogy(shares, shares).sum()) + math.log(k),
+    }
+
+
+class Modes:
+    """`cov`: robustly covered modes / all; `prec`: share of high-quality samples; and the counts they come from."""
+
+    names: ClassVar[tuple[str, ...]] = ("cov", "prec", "modes", "robust_modes", "hq_share", "reverse_kl")
+
+    def __init__(self, dataset: Dataset, reference: PointView) -> None:
+        if not isinstance(dataset, Mixture):
+            raise TypeError(f"modes are counted for mixtures, and data {dataset.name!r} is none")
+        self._means = torch.from_numpy(dataset.means)
+        self._sd = dataset.sd
+
+    def __call__(self, view: PointView) -> dict[str, float]:
+        """Statistics against the true centres; the reference sample is not needed."""
+        values = mode_statistics(view.points, self._means, self._sd)
+        return {"cov": values["robust_modes"] / len(self._means), "prec": values["hq_share"]} | values

@@ -1,0 +1,73 @@
+"""Adam and SGD on a flat (K, P) buffer, with a learning rate (and betas) for each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+ADAM_EPS = 1e-8
+
+
+def column(values: Sequence[float], device: torch.device) -> Float[Tensor, "K 1"]:
+    """One number a trial, to be broadcast over its parameters."""
+    return torch.tensor(values, dtype=torch.float32, device=device).unsqueeze(1)
+
+
+class Sgd:
+    """Plain gradient descent."""
+
+    def __init__(self, lr: Float[Tensor, "K 1"]) -> None:
+        self._lr = lr
+
+    def step(self, flat: Float[Tensor, "K P"], gradient: Float[Tensor, "K P"]) -> None:
+        """Update `flat` in place."""
+        flat.sub_(gradient * self._lr)
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing to remember."""
+        return {}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Nothing to restore."""
+
+
+class Adam:
+    """Adam (Kingma and Ba 2015) as torch.optim.Adam computes it, each trial with its own rate and betas."""
+
+    def __init__(self, like: Float[Tensor, "K P"], lr: Tensor, beta1: Tensor, beta2: Tensor) -> None:
+        self._lr, self._beta1, self._beta2 = lr, beta1, beta2
+        self._first, self._second = torch.zeros_like(like), torch.zeros_like(like)
+        self._scratch = torch.empty_like(like)
+        self._updates = 0
+
+    def step(self, flat: Float[Tensor, "K P"], gradient: Float[Tensor, "K P"]) -> None:
+        """Update `flat` in place."""
+        self._updates += 1
+        self._first.lerp_(gradient, 1 - self._beta1)
+        torch.mul(gradient, gradient, out=self._scratch)
+        self._second.lerp_(self._scratch, 1 - self._beta2)
+        corrected = self._lr / (1 - self._beta1**self._updates)
+        root = (1 - self._beta2**self._updates).sqrt()
+        torch.sqrt(self._second, out=self._scratch)
+        self._scratch.div_(root).add_(ADAM_EPS)
+        torch.div(self._first, self._scratch, out=self._scratch)
+        flat.sub_(self._scratch.mul_(corrected))
+
+    def state(self) -> dict[str, Tensor]:
+        """Both moments and the number of updates."""
+        return {"first": self._first, "second": self._second, "updates": torch.tensor(self._updates)}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()`."""
+        self._first.copy_(state["first"])
+        self._second.copy_(state["second"])
+        self._updates = int(state["updates"])
+
+
+Optimizer = Adam | Sgd
