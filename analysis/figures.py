@@ -149,9 +149,10 @@ def _cell(ax: Axes, cell: Cell, x: float, y: float, width: float) -> None:
         )
     else:
         _text(ax, middle, y + HEIGHT * 0.5, share, size=9, color=ink, weight="bold", ha="center", halo=halo)
-    marks = " ".join(f"{mark}{rates[name]}" for name, mark, _ in _MARKS if rates[name])
+    marks = "\n".join(f"{mark}{rates[name]}" for name, mark, _ in _MARKS if rates[name])
     if marks:
-        _text(ax, x + width - 0.045, y + HEIGHT - 0.075, marks, size=5.8, color=ink, ha="right", halo=halo)
+        right, high = x + width - 0.05, y + HEIGHT - 0.045
+        _text(ax, right, high, marks, size=5.8, color=ink, ha="right", va="top", halo=halo)
 
 
 _MARKS = (
@@ -245,7 +246,7 @@ def _marks(ax: Axes, plan: Layout, cells: Sequence[Cell], x: float, top: float) 
     entries += [
         (sign, f"n {text}") for name, sign, text in _MARKS if any(c.rates["n"] and c.rates[name] for c in cells)
     ]
-    half = math.ceil(len(entries) / 2) if len(entries) > 3 else len(entries)
+    half = math.ceil(len(entries) / 2) if len(entries) > 2 else len(entries)
     for i, (kind, text) in enumerate(entries):
         left, y = x + (i // max(half, 1)) * 2.1, top - 0.08 - 0.17 * (i % max(half, 1))
         if kind == "hatch":

@@ -6,14 +6,14 @@ import dataclasses
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.outcome import Outcome, Reference, Thresholds, label
+from analysis.outcome import Outcome, Reference, Thresholds, deficiency, label
 from study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -107,6 +107,30 @@ def load_frame(
         for trial_id, entry in plan.items()
     ]
     return _typed(rows)
+
+
+def judge(
+    store: Ledger | str | os.PathLike[str], study: str, trial_ids: Collection[str]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[int, float]]]:
+    """Label some trials of a study: (trial_id -> fields of its Outcome, trial_id -> evaluation -> Q).
+
+    Only complete trials have an outcome; every trial with records has its composite deficiency Q.
+
+    Raises:
+        StudyError: as `load_frame`.
+    """
+    ledger = _ledger(store)
+    plan, packs, outcomes = _planned(ledger, study), ledger.packs(), ledger.read_outcomes(trial_ids)
+    home = {trial_id: pack_id for pack_id, pack in packs.items() for trial_id in pack["trial_ids"]}
+    labels: dict[str, dict[str, Any]] = {}
+    q: dict[str, dict[int, float]] = {}
+    for trial_id, records in _by_trial(ledger.records(trial_ids), plan, study):
+        if outcomes.get(trial_id, {}).get("state") == "complete":
+            labels[trial_id] = dataclasses.asdict(_judge(trial_id, records, plan, outcomes, packs, Thresholds()))
+        series = _series(records)
+        composite = deficiency(series, Reference.from_dict(packs[home[trial_id]]["reference"]))
+        q[trial_id] = dict(zip(series["evaluation"].astype(int).tolist(), composite.tolist(), strict=True))
+    return labels, q
 
 
 def load_records(store: Ledger | str | os.PathLike[str], study: str) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from analysis.grid import Block
 
 MARGIN = 0.22
 LEFT, GAP, FACET_TITLE, TICKS = 0.92, 0.28, 0.30, 0.26
-WIDEST, NARROWEST, TALLEST = 10.4, 5.6, 12.0
+WIDEST, NARROWEST, TALLEST = 10.4, 6.3, 12.0
 HEIGHT = 0.52
 
 
@@ -33,6 +33,7 @@ class Layout:
 
     @classmethod
     def of(cls, block: Block, header: float, footer: float) -> Layout:
+        """Lay a block out between a header and a footer of the given heights."""
         cell = 0.80 if len(block.x.levels) <= 6 else 0.70
         cell = max(cell, 0.085 * max(len(text) for text in block.x.texts))
         wide, high = cell * len(block.x.levels), HEIGHT * len(block.y.levels)
@@ -43,8 +44,8 @@ class Layout:
         width = max(left + inner + MARGIN, NARROWEST)
         body = rows * (high + title + TICKS)
         return cls(
-            places=tuple(places), columns=columns, title=title, cell=cell, width=width, height=header + body + footer, facet_width=wide,
-            facet_height=high, left=left, top=footer + body,
+            places=tuple(places), columns=columns, title=title, cell=cell, width=width, height=header + body + footer,
+            facet_width=wide, facet_height=high, left=left, top=footer + body,
         )  # fmt: skip
 
     def corner(self, row: int, column: int) -> tuple[float, float]:

@@ -104,10 +104,6 @@ class Alias:
     """JSON schema of one level."""
 
 
-def _both_rates(level: Level) -> dict[str, Level]:
-    return {"g_lr": level, "d_lr": level}
-
-
 def _ratio(level: Level) -> dict[str, Level]:
     match = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", level) if isinstance(level, str) else None
     d_steps, g_steps = map(int, match.groups()) if match else (0, 0)
@@ -131,7 +127,7 @@ ALIASES: dict[str, Alias] = {
         targets=("g_lr", "d_lr"),
         doc="Both learning rates together.",
         allowed="as g_lr",
-        expand=_both_rates,
+        expand=lambda level: {"g_lr": level, "d_lr": level},
         ranged=True,
         schema={"type": "number", "exclusiveMinimum": 0},
     ),
@@ -223,8 +219,7 @@ def assign(config: type[TrainConfig], name: str, level: object) -> dict[str, Any
     """The hyperparameters that a level sets, as checked values of the declared type."""
     if not isinstance(level, bool | int | float | str):
         raise ValueError(refusal("not a value", got=level, allowed=describe(config, name)))
-    alias = ALIASES.get(name) if name in settable(config) else None
-    values = alias.expand(level) if alias else {name: level}
+    values = ALIASES[name].expand(level) if name in ALIASES else {name: level}
     return {target: check_value(config, target, value) for target, value in values.items()}
 
 

@@ -17,13 +17,13 @@ from study.storage import Storage
 if TYPE_CHECKING:
     import numpy as np
 
-Kind = Literal["records", "samples", "checkpoint"]
+Kind = Literal["records", "samples", "weights", "checkpoint"]
 Merged = dict[str, dict[int, dict[str, Any]]]
 """trial_id -> evaluation -> record."""
 
 _log = logging.getLogger("vistudy.ledger")
-_FILE = re.compile(r"(records|samples|checkpoint)-(\d{5,})\.(jsonl|npz|pt)|claim-[0-9a-f]+")
-_SUFFIX: dict[Kind, str] = {"records": "jsonl", "samples": "npz", "checkpoint": "pt"}
+_FILE = re.compile(r"(records|samples|weights|checkpoint)-(\d{5,})\.(jsonl|npz|pt)|claim-[0-9a-f]+")
+_SUFFIX: dict[Kind, str] = {"records": "jsonl", "samples": "npz", "weights": "npz", "checkpoint": "pt"}
 _CHECKPOINT = b"vistudy-checkpoint-1 sha256:"
 _KEPT_CHECKPOINTS = 2
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
@@ -70,11 +70,19 @@ class Attempt:
 
     def samples(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store samples (n, *shape) of some trials at an evaluation, by trial_id."""
-        import numpy as np
+        self._disk.write(self._path("samples", evaluation), _npz(arrays), durable=False)
 
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
-        self._disk.write(self._path("samples", evaluation), buffer.getvalue())
+    def weights(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
+        """Store trained parameters by `<trial_id>/<net>/<parameter>`, durably."""
+        self._disk.write(self._path("weights", evaluation), _npz(arrays), durable=True)
+
+
+def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **dict(arrays))
+    return buffer.getvalue()
 
 
 def attempt_path(pack_id: str, number: int) -> str:

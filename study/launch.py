@@ -98,6 +98,7 @@ def prepare(plan: Plan, todo: Work, ledger: Ledger, now_ms: int, progress: Calla
         ledger.write_pack(
             {
                 "pack_id": pack.pack_id,
+                "trial_ids": trial_ids,
                 "trials": [config.to_dict() for config in pack.configs],
                 "reference": _reference(pack.configs[0], ledger, progress),
                 "samples": list(block.sample_evaluations),

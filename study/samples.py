@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Image = np.ndarray
 """(height, width, 3), uint8."""
 
-_PAPER, _FRAME, _MODE = (255, 255, 255), (214, 214, 214), (190, 190, 190)
+_FRAME, _MODE, _ALARM = (214, 214, 214), (190, 190, 190), (200, 30, 30)
 _INK = (0, 90, 181)
 """A blue that colour-blind readers tell from the grey of the modes."""
 _OVER = 3
-"""Discs are drawn this many times too large and averaged down: smooth edges without a drawing library."""
+"""Discs are drawn this many times larger and averaged down: smooth edges without a drawing library."""
 
 
 def render(samples: np.ndarray, *, modes: np.ndarray | None = None, limit: float | None = None) -> Image:
@@ -52,58 +49,53 @@ def draw_points(
     """
     if limit is None:
         limit = 1.0 if modes is None else 1.4 * float(np.abs(modes).max())
-    side = size * _OVER
-    canvas = np.empty((side, side, 3), np.float32)
-    canvas[:] = _PAPER
-    if modes is not None:
-        _discs(canvas, _pixels(modes, limit, side), radius=side / 26, colour=_MODE, alpha=0.55)
     points = points.astype(np.float64)
     finite = points[np.isfinite(points).all(1)]
     outside = (np.abs(finite) > limit).any(1)
-    _discs(canvas, _pixels(finite[~outside], limit, side), radius=side / 190, colour=_INK, alpha=0.45)
     edge = np.clip(finite[outside], -0.985 * limit, 0.985 * limit)
-    _discs(canvas, _pixels(edge, limit, side), radius=side / 130, colour=(200, 30, 30), alpha=0.8)
-    image = canvas.reshape(size, _OVER, size, _OVER, 3).mean((1, 3)).round().astype(np.uint8)
-    for rows in (np.s_[:2], np.s_[-2:], np.s_[:, :2], np.s_[:, -2:]):
-        image[rows] = _FRAME if len(finite) == len(points) else (200, 30, 30)
+    canvas = np.full((size, size, 3), 255, np.float32)
+    for centres, share, colour, alpha in (
+        (modes, 1 / 26, _MODE, 0.55),
+        (finite[~outside], 1 / 190, _INK, 0.45),
+        (edge, 1 / 130, _ALARM, 0.8),
+    ):
+        if centres is not None and len(centres):
+            cover = _cover(np.asarray(centres, np.float64) / limit, size=size, radius=share * size, alpha=alpha)
+            canvas += cover[..., None] * (np.asarray(colour, np.float32) - canvas)
+    image: Image = canvas.round().astype(np.uint8)
+    for border in (np.s_[:2], np.s_[-2:], np.s_[:, :2], np.s_[:, -2:]):
+        image[border] = _FRAME if len(finite) == len(points) else _ALARM
     return image
 
 
-def _pixels(points: np.ndarray, limit: float, side: int) -> np.ndarray:
-    """(x, y) -> (row, column), as floats."""
-    scaled = (points / limit + 1) / 2 * (side - 1)
-    return np.stack([side - 1 - scaled[:, 1], scaled[:, 0]], 1)
-
-
-def _discs(
-    canvas: np.ndarray, centres: np.ndarray, *, radius: float, colour: Sequence[int], alpha: float
-) -> None:
-    """Paint discs one over another, in place; `alpha` makes a crowd darker than a single point."""
+def _cover(centres: np.ndarray, *, size: int, radius: float, alpha: float) -> np.ndarray:
+    """Share of each pixel (size, size) that discs around centres in [-1, 1]^2 hide; overlapping ones hide more."""
+    side, radius = size * _OVER, radius * _OVER
     reach = math.ceil(radius)
     offset = np.arange(-reach, reach + 1)
-    mask = (offset[:, None] ** 2 + offset[None, :] ** 2 <= radius**2)[..., None] * np.float32(alpha)
-    ink = np.asarray(colour, np.float32)
-    for row, column in np.rint(centres).astype(int):
-        top, left = row - reach, column - reach
-        a, b = max(top, 0), max(left, 0)
-        part = canvas[a : row + reach + 1, b : column + reach + 1]
-        cover = mask[a - top : a - top + part.shape[0], b - left : b - left + part.shape[1]]
-        part += cover * (ink - part)
+    disc = 1 - np.float32(alpha) * (offset[:, None] ** 2 + offset**2 <= radius**2)
+    left = np.ones((side + 2 * reach, side + 2 * reach), np.float32)  # a margin, so that no disc needs to be cut
+    columns, rows = np.rint((centres + 1) / 2 * (side - 1)).astype(int).T
+    for row, column in zip(side - 1 - rows, columns, strict=True):
+        left[row : row + 2 * reach + 1, column : column + 2 * reach + 1] *= disc
+    inner = left[reach : reach + side, reach : reach + side]
+    hidden: np.ndarray = 1 - inner.reshape(size, _OVER, size, _OVER).mean((1, 3))
+    return hidden
 
 
 def tile_images(images: np.ndarray, *, size: int = 420, most: int = 64) -> Image:
     """Images (n, C, H, W) in a near-square grid with gaps, enlarged by a whole factor without smoothing.
 
-    Grey or RGB; at most `most` of them; the picture is about `size` pixels wide. Pixels that are not finite are magenta.
+    Grey or RGB; at most `most` of them; the picture is about `size` pixels wide. Non-finite pixels are magenta.
     """
     images = images[:most]
     n, channels, height, width = images.shape
     if images.dtype == np.uint8:
         pixels = images
-        broken = np.zeros((n, height, width), bool)
+        broken: np.ndarray = np.zeros((n, height, width), bool)
     else:
         values = images.astype(np.float32)
-        broken = ~np.isfinite(values).all(1)
+        broken = ~np.all(np.isfinite(values), axis=1)
         shown = np.where(np.isfinite(values), values, 0.0)
         pixels = ((np.clip(shown, -1, 1) + 1) * 127.5).round().astype(np.uint8)
     rgb = np.repeat(pixels, 3, 1) if channels == 1 else pixels
@@ -128,6 +120,8 @@ def encode(image: Image, kind: Literal["png", "webp"] = "png") -> bytes:
     from PIL import Image as Pillow
 
     buffer = io.BytesIO()
-    options: dict[str, int] = {"compress_level": 6} if kind == "png" else {"quality": 80, "method": 2}
+    options: dict[str, int | bool] = (
+        {"compress_level": 4} if kind == "png" else {"lossless": True, "quality": 20, "method": 1}
+    )
     Pillow.fromarray(image).save(buffer, format=kind.upper(), **options)
     return buffer.getvalue()

@@ -55,9 +55,12 @@ class _FileModel(BaseModel):
 class BudgetSpec(_FileModel):
     """How long every trial trains and how often it is looked at; equal for all trials of a block."""
 
-    d_updates: Any = Field(description="Discriminator updates of every trial. Whole number from 1.")
+    d_updates: Any = Field(
+        description="Discriminator updates of every trial. Whole number from 1.", json_schema_extra={"type": "integer"}
+    )
     evaluations: Any = Field(
-        default=50,
+        default=TrainConfig().evaluations,
+        json_schema_extra={"type": "integer"},
         description="Evaluations, equally spaced in D updates, besides the one before training. Whole number from 1; "
         "each needs at least one period of the D:G ratio.",
     )
@@ -66,8 +69,8 @@ class BudgetSpec(_FileModel):
 class DimensionSpec(_FileModel):
     """What one sampled hyperparameter may be: a range (`low`, `high`, `log`) or `choices`."""
 
-    low: Any = Field(default=None, description="Lowest value of a range.")
-    high: Any = Field(default=None, description="Highest value of a range.")
+    low: Any = Field(default=None, description="Lowest value of a range.", json_schema_extra={"type": "number"})
+    high: Any = Field(default=None, description="Highest value of a range.", json_schema_extra={"type": "number"})
     log: bool = Field(default=False, description="Draw uniformly in the logarithm; `low` must be above 0.")
     choices: list[Any] | None = Field(default=None, description="The levels to choose from, instead of a range.")
     when: dict[str, Any] | None = Field(
@@ -101,12 +104,15 @@ class BlockSpec(_FileModel):
     """
 
     name: str | None = Field(default=None, pattern=NAME, description="The block's name; default `model-data`.")
-    model: str | None = Field(default=None, description="What is trained.")
-    data: str | None = Field(default=None, description="What it learns.")
+    model: str | None = Field(default=None, description="What is trained. Required, here or at the top level.")
+    data: str | None = Field(default=None, description="What it learns. Required, here or at the top level.")
     seeds: list[Any] | None = Field(
-        default=None, description="Seeds of the trials: every cell is trained once with each. Whole numbers from 0."
+        default=None,
+        description="Every cell is trained once with each. Whole numbers from 0. Required, here or at the top level.",
     )
-    budget: BudgetSpec | None = Field(default=None, description="Length of training and number of evaluations.")
+    budget: BudgetSpec | None = Field(
+        default=None, description="Length of training and number of evaluations. Required, here or above."
+    )
     factors: dict[str, list[Any]] | None = Field(
         default=None, description="Name -> levels. The grid of all combinations is trained."
     )
@@ -390,13 +396,13 @@ def _shape_error(error: ValidationError, source: Source) -> StudyError:
         )
     if kind == "missing":
         return source.error(path[:-1], refusal(f"'{path[-1]}' is missing", mend=f"add '{path[-1]}: ...'"))
-    words = EXPECTED.get(kind, first["msg"])
+    words = EXPECTED.get(kind, first["msg"].removeprefix("Input should be "))
     guess = None
     if kind == "literal_error":
         words = str(first["ctx"]["expected"])
         guess = near(got, re.findall("'([^']*)'", words))
     mend = "put it in quotes" if kind == "string_type" and isinstance(got, int | float) else ""
-    return source.error(path, refusal("not as it should be", got=got, near=guess, allowed=words, mend=mend))
+    return source.error(path, refusal("wrong value", got=got, near=guess, allowed=words, mend=mend))
 
 
 def _model_at(path: KeyPath) -> type[BaseModel]:

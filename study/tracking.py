@@ -1,104 +1,55 @@
 """The mirror: ledger -> MLflow, by one writer, in batches. The only module of `study` that knows MLflow.
 
-What a run holds: `docs/records.md`. Training never waits for this. An MLflow that is down, slow or wiped costs nothing: the
-next `sync` writes what is missing, with the ledger's timestamps, and nothing twice.
+What a run holds: `docs/records.md`. Training never waits for this. An MLflow that is down, slow or wiped costs nothing:
+the next `sync` writes what is missing, with the ledger's timestamps, and nothing twice.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
-import math
 import os
-import sys
+import tempfile
+import threading
 import time
 import urllib.parse
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from analysis.frame import cell_tag
-from study.artifacts import SampleFiles, study_files, upload
+from study.artifacts import Files, fingerprint
 from study.errors import StudyError
 from study.ledger import Ledger
-
-Records = list[dict[str, Any]]
-Labels = Mapping[str, Mapping[str, object]]
-"""trial_id -> tag (without `vistudy.`) -> value: outcome, flags, t_thr, t_coll, t_div, outcome_version ..."""
-
-BATCH_METRICS = 880
-"""Metrics in a call: MLflow takes 1,000 entities, params and tags among them."""
-
-SEARCHES: tuple[tuple[str, str], ...] = (
-    ("all trials, without the run of the study itself", "tags.vistudy.kind = 'trial'"),
-    ("trials that kept all modes to the end", "tags.vistudy.outcome = 'converged'"),
-    ("trials that found the modes and lost them again", "tags.vistudy.outcome = 'mode_collapse_late'"),
-    ("trials that left the real numbers", "tags.vistudy.outcome = 'diverged' and metrics.finite = 0"),
-    ("without the regularizer", "params.reg_weight = '0'"),
-    ("one cell, all its seeds", "tags.vistudy.cell LIKE '%lr=0.0004,%' and tags.vistudy.kind = 'trial'"),
-    ("near the real data at the last evaluation", "metrics.dist < 0.1 and metrics.cov > 0.9"),
-    ("trials whose regularizer outweighs the adversarial gradient", "metrics.rho > 1"),
-    ("trials that a machine failed, with their traceback as a tag", "tags.vistudy.state = 'failed'"),
+from study.replay import Labels, Point, Run, Syncer, SyncReport, newer
+from study.tracking_uri import (
+    SEARCHES,
+    UI_ENVIRONMENT,
+    TrackingError,
+    artifact_location,
+    check_database,
+    check_tracking_uri,
+    default_tracking_uri,
+    ui_command,
+    without_password,
 )
-"""(what it finds, filter) to type into the search field of an experiment."""
 
-UI_ENVIRONMENT = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-"""Environment for `ui_command`: without the job runners a server takes a third of the memory."""
+__all__ = [
+    "SEARCHES", "UI_ENVIRONMENT", "Mirror", "MirrorStatus", "SyncReport", "TrackingError", "check_tracking_uri",
+    "default_tracking_uri", "sync", "ui_command",
+]  # fmt: skip
 
-_QUIET = {**UI_ENVIRONMENT, "MLFLOW_LOGGING_LEVEL": "WARNING", "GIT_PYTHON_REFRESH": "quiet"}
-_FAIL_FAST = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-_SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
-_ENDED = {"complete": "FINISHED", "failed": "FAILED"}
+Series = Mapping[str, Mapping[int, float]]
+"""trial_id -> evaluation -> value."""
 
-
-class TrackingError(StudyError):
-    """MLflow cannot be reached or refuses. The ledger has everything; `vistudy sync` catches up."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SyncReport:
-    """What one `sync` wrote."""
-
-    runs_created: int = 0
-    runs_finished: int = 0
-    """Runs of trials set to FINISHED or FAILED."""
-    metrics_written: int = 0
-    images_written: int = 0
-    behind: int = 0
-    """Records of the study that MLflow still lacks: 0 unless the sync failed."""
-
-
-@dataclass(kw_only=True, slots=True)
-class _Run:
-    """What is known of one MLflow run, so that only differences are sent."""
-
-    run_id: str
-    status: str
-    tags: dict[str, str]
-    params: frozenset[str] = frozenset()
-    metrics: frozenset[str] = frozenset()
-    found: bool = False
-    """It was there before this process: another sync may have been cut off in it."""
-
-    @property
-    def synced(self) -> int:
-        """Last evaluation whose metrics are there."""
-        return int(self.tags.get("vistudy.synced", -1))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Job:
-    """Arguments of one sync."""
-
-    labels: Labels
-    q: Mapping[str, Mapping[int, float]]
-    artifacts: Sequence[Path]
-    samples: SampleFiles | None
-    final: bool
-    progress: Callable[[int, int], None] | None
+_DEFAULTS = {
+    **UI_ENVIRONMENT,
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # MLflow's own policy blocks one call for 247 s when a server is gone
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
 
 
 def sync(
@@ -107,246 +58,257 @@ def sync(
     tracking_uri: str,
     *,
     outcomes: Labels | Callable[[Collection[str]], Labels] | None = None,
-    q: Mapping[str, Mapping[int, float]] | Callable[[Collection[str]], Mapping[str, Mapping[int, float]]] | None = None,
+    q: Series | Callable[[Collection[str]], Series] | None = None,
     artifacts: Sequence[Path] = (),
     samples: bool = True,
     modes: Mapping[str, Any] | None = None,
     final: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> SyncReport:
-    """Bring a study's MLflow experiment up to date with the ledger.
+    """Bring a study's MLflow experiment up to date with the ledger. Calling it again changes nothing.
 
     Args:
         ledger: the source.
         study_name: a study in it; also the experiment's name.
         tracking_uri: where MLflow is: sqlite:///file, http(s)://host:port, or a database.
-        outcomes: tags of trials (see Labels). A mapping is compared with every run (relabel); a function is asked
-            only for the trials whose runs are not ended in MLflow.
-        q: trial_id -> evaluation -> composite deficiency, written as the metric `q`; or a function, asked likewise.
+        outcomes: tags of trials (see Labels). A mapping is compared with every run, as after a relabel; a function
+            is called once, with the ids of the trials whose runs have not ended.
+        q: composite deficiency of evaluations, written as the metric `q`; a mapping, or a function as above.
         artifacts: files for the parent run, such as heatmaps.
-        samples: also write pictures of the samples of ended trials.
+        samples: also write pictures of the samples of trials that have ended.
         modes: data set -> (m, 2) centres of its real modes, drawn behind sampled points.
-        final: no training goes on: runs of unfinished trials are KILLED instead of RUNNING.
+        final: no training goes on: runs of unfinished trials are KILLED, not RUNNING.
         progress: called with (trials done, trials to do).
 
     Raises:
         TrackingError: MLflow cannot be reached, or refuses.
         StudyBusyError: another process is syncing this study.
     """
-    syncer = _Syncer(ledger, study_name, tracking_uri)
-    pictures = SampleFiles(ledger, modes or {}) if samples else None
-    return syncer.run(outcomes, q, artifacts=artifacts, samples=pictures, final=final, progress=progress)
+    check_tracking_uri(tracking_uri)
+    syncer = Syncer(ledger, study_name, lambda: Experiment(tracking_uri, study_name), samples=samples, modes=modes)
+    with _translated(tracking_uri):
+        return syncer.sync(outcomes=outcomes, q=q, artifacts=artifacts, final=final, progress=progress)
 
 
-class _Syncer:
-    """One writer of one experiment. Keeps the index of its runs between calls, until one of them fails."""
+def experiment_url(uri: str, name: str, served_at: str = "http://127.0.0.1:5000") -> str | None:
+    """Page of a study's experiment: on the server of `uri`, or where `vistudy ui` serves a database; None if unknown."""
+    try:
+        with _translated(uri):
+            found = connect(uri).get_experiment_by_name(name)
+    except TrackingError:
+        return None
+    base = without_password(uri).rstrip("/") if uri.startswith("http") else served_at
+    return f"{base}/#/experiments/{found.experiment_id}" if found else None
 
-    def __init__(self, ledger: Ledger, study: str, uri: str) -> None:
-        check_tracking_uri(uri)
-        self._ledger, self._study, self._uri = ledger, study, uri
-        self._client: Any = None
-        self._experiment = ""
-        self._runs: dict[str, _Run] = {}
-        self._parent: _Run | None = None
 
-    def run(
-        self, outcomes: Any, q: Any, *, artifacts: Sequence[Path] = (), samples: SampleFiles | None = None,
-        final: bool, progress: Callable[[int, int], None] | None = None,
-    ) -> SyncReport:  # fmt: skip
-        """One pass over the whole study."""
-        with self._ledger.lock(self._study, "sync"), _translated(self._uri):
-            try:
-                plan = self._ledger.read_plan(self._study)
-                if self._client is None:
-                    self._open()
-                ids = [trial["trial_id"] for trial in plan["trials"]]
-                ended = self._ledger.read_outcomes(ids)
-                pending = [trial_id for trial_id in ids if not self._mirrored(trial_id, ended)]
-                job = _Job(
-                    labels=_ask(outcomes, pending), q=_ask(q, pending), artifacts=artifacts, samples=samples,
-                    final=final, progress=progress,
-                )  # fmt: skip
-                return self._pass(plan, ended, pending, job)
-            except BaseException:
-                self._client = None  # what was written is unknown: look again next time
-                raise
+class Experiment:
+    """The MLflow calls that we make, on one experiment. Each sends what differs from the `Run` given, and notes it."""
 
-    def _mirrored(self, trial_id: str, ended: Mapping[str, Mapping[str, Any]]) -> bool:
-        run, outcome = self._runs.get(trial_id), ended.get(trial_id)
-        if run is None or outcome is None:
-            return False
-        return run.status == _ENDED[outcome["state"]] and run.tags.get("vistudy.attempt") == str(outcome["attempt"])
-
-    def _pass(
-        self, plan: Mapping[str, Any], ended: Mapping[str, Mapping[str, Any]], pending: Collection[str], job: _Job
-    ) -> SyncReport:
-        records: dict[str, Records] = {}
-        for record in self._ledger.records(pending):
-            records.setdefault(record["trial_id"], []).append(record)
-        parent = self._write_parent(plan, job)
-        done = {"runs_created": 0, "runs_finished": 0, "metrics_written": 0, "images_written": 0}
-        todo = [t for t in plan["trials"] if t["trial_id"] in pending or t["trial_id"] in job.labels]
-        for number, trial in enumerate(todo):
-            trial_id = trial["trial_id"]
-            mine, outcome = records.get(trial_id, []), ended.get(trial_id)
-            if mine or outcome:
-                writer = _TrialWriter(self._client, self._experiment, self._study, trial, mine, outcome, job)
-                for name, count in writer.write(self._runs, parent.run_id).items():
-                    done[name] += count
-            if job.progress:
-                job.progress(number + 1, len(todo))
-        self._close_parent(parent, plan, ended, final=job.final)
-        return SyncReport(**done)
-
-    def _open(self) -> None:
-        self._client = _client(self._uri)
-        experiment = self._client.get_experiment_by_name(self._study)
-        if experiment is None:
-            self._experiment = self._client.create_experiment(
-                self._study, artifact_location=_artifact_location(self._uri, self._study)
-            )
+    def __init__(self, uri: str, name: str) -> None:
+        self._client = connect(uri)
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            location = artifact_location(uri)
+            location = f"{location}/{urllib.parse.quote(name)}" if location else None
+            self.id = str(self._client.create_experiment(name, artifact_location=location))
         else:
-            self._experiment = experiment.experiment_id
-            if experiment.lifecycle_stage == "deleted":
-                self._client.restore_experiment(self._experiment)
-        self._runs, self._parent = {}, None
-        for found in self._search():
-            tags = dict(found.data.tags)
-            run = _Run(
-                run_id=found.info.run_id, status=found.info.status, tags=tags, found=True,
-                params=frozenset(found.data.params), metrics=frozenset(found.data.metrics),
-            )  # fmt: skip
-            if tags.get("vistudy.kind") == "study":
-                self._parent = self._parent or run
-            elif tags.get("vistudy.kind") == "trial":
-                self._keep_one(tags["vistudy.trial_id"], run)
+            self.id = str(found.experiment_id)
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(self.id)
 
-    def _search(self) -> Iterator[Any]:
+    def runs(self) -> Iterator[Run]:
+        """All runs of the experiment."""
         token = None
         while True:
-            page = self._client.search_runs([self._experiment], max_results=200, page_token=token)
-            yield from page
+            page = self._client.search_runs([self.id], max_results=200, page_token=token)
+            for found in page:
+                yield Run(
+                    run_id=found.info.run_id,
+                    status=found.info.status,
+                    tags=dict(found.data.tags),
+                    has_params=bool(found.data.params),
+                    metrics=frozenset(found.data.metrics),
+                    found=True,
+                )
             token = page.token
             if not token:
                 return
 
-    def _keep_one(self, trial_id: str, run: _Run) -> None:
-        """A server that answered too late may have made a run twice: the fuller one stays."""
-        other = self._runs.get(trial_id)
-        if other is None:
-            self._runs[trial_id] = run
+    def create(self, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
+        """Make a run; its tags come with it in one step, so that it is always found again."""
+        made = self._client.create_run(self.id, start_time=start_ms, tags=dict(tags), run_name=name)
+        return Run(run_id=made.info.run_id, status="RUNNING", tags=dict(tags))
+
+    def log(self, run: Run, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Write metrics, params (once a run) and those tags that differ, in one call or none."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
+        params = {} if run.has_params else params
+        if points or params or tags:
+            self._client.log_batch(
+                run.run_id,
+                metrics=[Metric(*point) for point in points],
+                params=[Param(*param) for param in params.items()],
+                tags=[RunTag(*tag) for tag in tags.items()],
+                synchronous=True,
+            )
+        run.tags.update(tags)
+        run.has_params = run.has_params or bool(params)
+
+    def set_status(self, run: Run, status: str, end_ms: int | None = None) -> None:
+        """Set RUNNING, or an end status with its time."""
+        if run.status == status:
             return
-        keep, drop = (run, other) if run.synced > other.synced else (other, run)
-        self._client.delete_run(drop.run_id)
-        self._runs[trial_id] = keep
-
-    def _write_parent(self, plan: Mapping[str, Any], job: _Job) -> _Run:
-        meta = self._ledger.read_meta(self._study)
-        if self._parent is None:
-            tags = {"vistudy.kind": "study", "vistudy.study": self._study, "mlflow.note.content": _note()}
-            start = int(meta.get("created_ms", time.time() * 1000))
-            made = self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=f"study {self._study}")
-            self._parent = _Run(run_id=made.info.run_id, status="RUNNING", tags=tags)
-        files = study_files(self._ledger.read_study_text(self._study), plan, meta, job.artifacts)
-        upload(self._client, self._parent.run_id, files, self._parent.tags, "vistudy.artifacts")
-        return self._parent
-
-    def _close_parent(
-        self, parent: _Run, plan: Mapping[str, Any], ended: Mapping[str, Any], *, final: bool
-    ) -> None:
-        tags = {"vistudy.trials": str(len(plan["trials"])), "vistudy.trials_ended": str(len(ended))}
-        _log(self._client, parent, tags=tags)
-        status = "FINISHED" if len(ended) == len(plan["trials"]) else "KILLED" if final else "RUNNING"
-        end = max((int(outcome["unix_ms"]) for outcome in ended.values()), default=int(time.time() * 1000))
-        _set_status(self._client, parent, status, end)
-
-
-@dataclass(frozen=True, slots=True)
-class _TrialWriter:
-    """Brings the run of one trial up to date: run, pictures, then params, metrics and tags in one call, then the end."""
-
-    client: Any
-    experiment: str
-    study: str
-    trial: Mapping[str, Any]
-    records: Records
-    outcome: Mapping[str, Any] | None
-    job: _Job
-
-    def write(self, runs: dict[str, _Run], parent_id: str) -> dict[str, int]:
-        """Do it; returns counts by the names of SyncReport."""
-        trial_id = self.trial["trial_id"]
-        made = trial_id not in runs
-        if made:
-            runs[trial_id] = self._create(parent_id)
-        run = runs[trial_id]
-        new = self._missing(run)
-        before = run.status
-        status = _ENDED[self.outcome["state"]] if self.outcome else self._unfinished(run, new)
         if status == "RUNNING":
-            _set_status(self.client, run, status, 0)
-        tags = self._tags(status)
-        images = 0
-        if self.outcome and self.records and self.job.samples:
-            files = self.job.samples.of(trial_id, self.trial["config"]["data"], self.records)
-            images = upload(self.client, run.run_id, files, run.tags, "vistudy.samples") // 2
-            tags |= {"mlflow.loggedImages": "True"} if files else {}
-        written = self._write_batches(run, new, tags)
-        if status != "RUNNING":
-            _set_status(self.client, run, status, self._end())
-        finished = int(status in _ENDED.values() and (made or before != status))
-        return {"runs_created": int(made), "runs_finished": finished, "metrics_written": written, "images_written": images}
+            self._client.update_run(run.run_id, status=status)
+        else:
+            self._client.set_terminated(run.run_id, status=status, end_time=end_ms)
+        run.status = status
 
-    def _unfinished(self, run: _Run, new: Records) -> str:
-        if self.job.final:
-            return "KILLED"
-        return "RUNNING" if new else run.status
+    def upload(self, run: Run, files: Files, known: str | None) -> tuple[str, int]:
+        """Store files, unless their fingerprint is `known`. Returns the fingerprint and the number of files sent."""
+        found = fingerprint(files)
+        if not files or found == known:
+            return found, 0
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self._client.log_artifacts(run.run_id, folder)
+        return found, len(files)
 
-    def _create(self, parent_id: str) -> _Run:
-        start = self.records[0]["unix_ms"] if self.records else self._end()
-        cell, seed = cell_tag(self.trial["cell"]), self.trial["config"]["seed"]
-        tags = {"mlflow.parentRunId": parent_id, "vistudy.kind": "trial", "vistudy.trial_id": self.trial["trial_id"]}
-        tags |= {"vistudy.study": self.study, "vistudy.cell": cell, "vistudy.seed": str(seed)}
-        tags |= self._tags("RUNNING")
-        made = self.client.create_run(
-            self.experiment, start_time=start, tags=tags, run_name=f"{cell.replace(',', ' ')} s{seed}".strip()
-        )
-        return _Run(run_id=made.info.run_id, status="RUNNING", tags=tags)
+    def last_step(self, run: Run, metric: str) -> int:
+        """Highest step that a metric has; -1 if none."""
+        return max((int(point.step) for point in self._client.get_metric_history(run.run_id, metric)), default=-1)
 
-    def _end(self) -> int:
-        if self.outcome:
-            return int(self.outcome["unix_ms"])
-        return int(self.records[-1]["unix_ms"])
+    def delete(self, run: Run) -> None:
+        """Move a run to MLflow's bin."""
+        self._client.delete_run(run.run_id)
 
-    def _tags(self, status: str) -> dict[str, str]:
-        tags = {f"vistudy.{k}": _text(v) for k, v in self.job.labels.get(self.trial["trial_id"], {}).items() if v is not None}
-        if self.outcome is None:
-            return tags | {"vistudy.state": "running" if status == "RUNNING" else "planned"}
-        found = self.outcome
-        tags |= {"vistudy.state": found["state"], "vistudy.pack": found["pack_id"], "vistudy.attempt": str(found["attempt"])}
-        tags |= {"vistudy.device": str(found.get("device"))}
-        tags |= {f"vistudy.version.{name}": str(version) for name, version in (found.get("versions") or {}).items()}
-        if found.get("error"):
-            tags["vistudy.error"] = str(found["error"])[-4000:]
-        return tags
 
-    def _missing(self, run: _Run) -> Records:
-        new = [record for record in self.records if record["evaluation"] > run.synced]
-        shared = sorted(run.metrics & new[0]["values"].keys()) if new else []
-        if run.found and shared:  # MLflow commits metrics before tags: a cut between them left the tag behind
-            key = "finite" if "finite" in shared else shared[0]
-            last = max((metric.step for metric in self.client.get_metric_history(run.run_id, key)), default=-1)
-            new = [record for record in new if record["step"] > last]
-        run.found = False
-        return new
+def _prepare() -> None:
+    """Import MLflow (a second or two) so that it is quiet, sends no telemetry and fails fast."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its dependencies; none is ours to mend
+        import mlflow  # noqa: F401
+    # MLflow 3.17 calls SQLAlchemy 2.1 in ways that it deprecates, at every query.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow\..*")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
-    def _write_batches(self, run: _Run, new: Records, tags: dict[str, str]) -> int:
-        params = {} if run.params else {name: _text(value) for name, value in self.trial["config"].items()}
-        count = 0
-        for batch, last in _batches(new, self.job.q.get(self.trial["trial_id"], {})):
-            _log(self.client, run, metrics=batch, params=params, tags=tags | {"vistudy.synced": str(last)})
-            params, count = {}, count + len(batch)
-        if self.records:
-            tags = tags | {"vistudy.synced": str(self.records[-1]["evaluation"])}
-        _log(self.client, run, params=params, tags=tags)
-        return count
+
+def connect(uri: str) -> Any:
+    """An `MlflowClient` of that URI, not opened yet."""
+    _prepare()
+    from mlflow import MlflowClient
+
+    check_database(uri)
+    return MlflowClient(uri)
+
+
+@contextlib.contextmanager
+def _translated(uri: str) -> Iterator[None]:
+    """Every failure of MLflow, its database or the network as one TrackingError."""
+    _prepare()
+    from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
+        shown = without_password(uri)
+        lines = str(error).replace(uri, shown).strip().splitlines() or [type(error).__name__]
+        raise TrackingError(
+            f"MLflow at {shown} does not answer or refuses: {lines[0][:300]}. Nothing is lost: the ledger has every "
+            "record. Start it or mend --tracking-uri, then `vistudy sync` writes what is missing."
+        ) from error
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MirrorStatus:
+    """How the mirror stands, for a status line."""
+
+    behind: int = 0
+    """Evaluations of packs in the ledger that MLflow lacks."""
+    error: str | None = None
+    """Message of the last try, if it failed."""
+    failures: int = 0
+    """Tries in a row that failed."""
+    synced_at_s: float | None = None
+    """Unix time of the last sync that succeeded."""
+
+
+class Mirror:
+    """A thread that syncs a running study every few seconds. Its failures are a status, never an exception."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        study: str,
+        uri: str,
+        outcomes_fn: Callable[[Collection[str]], Labels] | None = None,
+        every_s: float = 10.0,
+        *,
+        q_fn: Callable[[Collection[str]], Series] | None = None,
+        modes: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_tracking_uri(uri)
+        self._ledger, self._uri, self._every_s = ledger, uri, every_s
+        self._outcomes_fn, self._q_fn = outcomes_fn, q_fn
+        self._syncer = Syncer(ledger, study, lambda: Experiment(uri, study), modes=modes)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="vistudy-mirror", daemon=True)
+        self._seen: dict[str, int] = {}
+        self._status = MirrorStatus()
+
+    @property
+    def status(self) -> MirrorStatus:
+        """How it stands now."""
+        return self._status
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def stop(self, final: bool = True, artifacts: Sequence[Path] = ()) -> MirrorStatus:
+        """End the thread, waiting for a sync under way, and sync once more.
+
+        Args:
+            final: training has ended: leave no run RUNNING.
+            artifacts: files for the parent run.
+
+        Returns:
+            The status after it; `error` says if MLflow still lacks something.
+        """
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._try(final=final, artifacts=artifacts)
+        return self._status
+
+    def _work(self) -> None:
+        while not self._stop.is_set():
+            began = time.monotonic()
+            self._try(final=False)
+            # A slow server or a long outage gets more rest: at least as long as a try takes, at most a minute.
+            rest = max(self._every_s, time.monotonic() - began) * 2 ** min(self._status.failures, 6)
+            self._stop.wait(min(rest, max(60.0, self._every_s)))
+
+    def _try(self, *, final: bool, artifacts: Sequence[Path] = ()) -> None:
+        try:
+            now = self._ledger.progress()
+            self._status = replace(self._status, behind=newer(now, self._seen))
+            with _translated(self._uri):
+                report = self._syncer.sync(outcomes=self._outcomes_fn, q=self._q_fn, artifacts=artifacts, final=final)
+            self._seen = now
+            self._status = MirrorStatus(behind=report.behind, synced_at_s=time.time())
+        except Exception as error:  # whatever it is, the study goes on: the ledger is what counts
+            if not isinstance(error, StudyError):
+                logging.getLogger("vistudy.tracking").exception("the mirror failed")
+            message = str(error) or type(error).__name__
+            self._status = replace(self._status, error=message, failures=self._status.failures + 1)

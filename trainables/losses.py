@@ -15,19 +15,29 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 
+_LANES = 32
+"""Floats that a vectorised CPU kernel takes at once, at most; the rest of a tensor is computed by scalar code."""
+
+
+def _softplus(logits: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
+    """softplus, the same bits for the same logits in any row: no row is cut between vector and scalar code."""
+    batch = logits.shape[1]
+    return F.softplus(F.pad(logits, (0, -batch % _LANES)))[:, :batch] if batch % _LANES else F.softplus(logits)
+
+
 def discriminator(real: Float[Tensor, "K B"], fake: Float[Tensor, "K B"]) -> Float[Tensor, "K"]:
     """(16): -E log D(x) - E log(1 - D(G(z)))."""
-    return F.softplus(-real).mean(1) + F.softplus(fake).mean(1)
+    return _softplus(-real).mean(1) + _softplus(fake).mean(1)
 
 
 def generator_non_saturating(fake: Float[Tensor, "K B"]) -> Float[Tensor, "K"]:
     """(20): -E log D(G(z))."""
-    return F.softplus(-fake).mean(1)
+    return _softplus(-fake).mean(1)
 
 
 def generator_saturating(fake: Float[Tensor, "K B"]) -> Float[Tensor, "K"]:
     """E log(1 - D(G(z))), the minimax loss of Goodfellow et al. 2014."""
-    return -F.softplus(fake).mean(1)
+    return -_softplus(fake).mean(1)
 
 
 GENERATOR_LOSSES = {"non_saturating": generator_non_saturating, "saturating": generator_saturating}

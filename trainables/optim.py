@@ -15,15 +15,15 @@ ADAM_EPS = 1e-8
 
 
 def column(values: Sequence[float], device: torch.device) -> Float[Tensor, "K 1"]:
-    """One number a trial, to be broadcast over its parameters."""
-    return torch.tensor(values, dtype=torch.float32, device=device).unsqueeze(1)
+    """One number a trial, to be broadcast over its parameters; double, since 1 - beta is taken of it."""
+    return torch.tensor(values, dtype=torch.float64, device=device).unsqueeze(1)
 
 
 class Sgd:
     """Plain gradient descent."""
 
     def __init__(self, lr: Float[Tensor, "K 1"]) -> None:
-        self._lr = lr
+        self._lr = lr.float()
 
     def step(self, flat: Float[Tensor, "K P"], gradient: Float[Tensor, "K P"]) -> None:
         """Update `flat` in place."""
@@ -42,6 +42,7 @@ class Adam:
 
     def __init__(self, like: Float[Tensor, "K P"], lr: Tensor, beta1: Tensor, beta2: Tensor) -> None:
         self._lr, self._beta1, self._beta2 = lr, beta1, beta2
+        self._new1, self._new2 = (1 - beta1).float(), (1 - beta2).float()
         self._first, self._second = torch.zeros_like(like), torch.zeros_like(like)
         self._scratch = torch.empty_like(like)
         self._updates = 0
@@ -49,15 +50,15 @@ class Adam:
     def step(self, flat: Float[Tensor, "K P"], gradient: Float[Tensor, "K P"]) -> None:
         """Update `flat` in place."""
         self._updates += 1
-        self._first.lerp_(gradient, 1 - self._beta1)
+        self._first.lerp_(gradient, self._new1)
         torch.mul(gradient, gradient, out=self._scratch)
-        self._second.lerp_(self._scratch, 1 - self._beta2)
-        corrected = self._lr / (1 - self._beta1**self._updates)
-        root = (1 - self._beta2**self._updates).sqrt()
+        self._second.lerp_(self._scratch, self._new2)
         torch.sqrt(self._second, out=self._scratch)
+        root = (1 - self._beta2**self._updates).sqrt().float()
+        rate = (self._lr / (1 - self._beta1**self._updates)).float()
         self._scratch.div_(root).add_(ADAM_EPS)
         torch.div(self._first, self._scratch, out=self._scratch)
-        flat.sub_(self._scratch.mul_(corrected))
+        flat.sub_(self._scratch.mul_(rate))
 
     def state(self) -> dict[str, Tensor]:
         """Both moments and the number of updates."""

@@ -69,6 +69,12 @@ def test_columns_and_types(store: Ledger) -> None:
     assert pd.isna(frame["batch_norm"].iloc[-1])
 
 
+def test_no_regularizer_is_no_placebo(tmp_path: Path) -> None:
+    trials = [entry(name, inert=("reg_weight",), reg_weight=w) for name, w in (("a", 0.0), ("b", 5.0))]
+    trials.append(entry("c", inert=("z_use",), reg_weight=5.0))
+    assert load_frame(make_store(tmp_path, trials), "demo")["inert"].tolist() == [False, True, False]
+
+
 def test_empty_study_has_all_columns(tmp_path: Path) -> None:
     assert list(load_frame(make_store(tmp_path, []), "demo").columns) == list(COLUMNS)
 

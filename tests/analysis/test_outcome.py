@@ -1,13 +1,24 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.outcome import FLAG_TEXT, LABELS, Outcome, Reference, Thresholds, deficiency, label
+from analysis.outcome import (
+    FLAG_TEXT,
+    LABEL_TEXT,
+    LABELS,
+    OUTCOME_VERSION,
+    Outcome,
+    Reference,
+    Thresholds,
+    deficiency,
+    label,
+)
 from tests.analysis.series import REFERENCE, cut, judge, series
 
 
@@ -218,6 +229,41 @@ def test_losing_less_than_half_of_the_coverage_is_no_collapse() -> None:
     assert judge(series(0.05, cov=step_at(25, 1.0, 0.5))).label == "mode_collapse_late"
 
 
+def test_late_collapse_needs_a_worse_q() -> None:
+    assert judge(series(0.45, cov=step_at(25, 1.0, 0.45))).label == "plateau"  # Q from 0.45 to 0.55
+    assert judge(series(0.30, cov=step_at(25, 1.0, 0.45))).label == "mode_collapse_late"
+    assert judge(series(np.inf, cov=step_at(25, 1.0, 0.125))).label == "stalled"  # infinitely bad before and after
+
+
+def test_late_collapse_needs_to_have_covered_and_early_never() -> None:
+    assert judge(series(0.1, cov=step_at(25, 0.4, 0.1))).label == "mode_collapse_early"
+    assert judge(series(0.95, cov=step_at(25, 0.6, 0.2))).label == "stalled"
+
+
+def test_slow_needs_significance_and_a_drop() -> None:
+    assert judge(series(lambda t: 0.5 - 0.0005 * t)).label == "plateau"
+    jumps = np.tile([0.56, 0.4, 0.56, 0.4, 0.4, 0.56], 9)[:51]
+    jumps[26:38], jumps[38:] = [0.56, 0.4] * 5 + [0.56, 0.56], [0.4, 0.56] * 6 + [0.4]
+    assert judge(series(jumps)).label == "plateau"  # the medians fall by 0.16, without a trend
+
+
+def test_only_the_second_half_can_oscillate() -> None:
+    swinging = lambda t: 0.5 + 0.3 * (-1.0) ** t  # noqa: E731
+    assert judge(series(lambda t: np.where(t <= 25, swinging(t), 0.5))).label == "plateau"
+    assert judge(series(lambda t: np.where(t > 25, swinging(t), 0.5))).label == "oscillating"
+
+
+def test_a_net_that_begins_at_zero_has_not_exploded() -> None:
+    run = series(0.1)
+    run["g_param_norm"][0] = 0.0
+    assert judge(run).label == "converged"
+
+
+def test_an_unfinished_collapse_has_no_time() -> None:
+    outcome = judge(cut(series(step_at(25, 0.05, 0.9), cov=step_at(25, 1.0, 0.125)), 40))
+    assert (outcome.label, outcome.t_coll) == ("undetermined", None)
+
+
 def test_early_collapse_needs_precision() -> None:
     assert judge(series(1.0, cov=0.125, prec=0.4)).label == "stalled"
 
@@ -296,3 +342,10 @@ def test_labelling_changes_nothing() -> None:
     judge(run)
     for name, array in before.items():
         np.testing.assert_array_equal(run[name], array)
+
+
+def test_the_page_names_every_label_flag_and_the_version() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "outcomes.md").read_text(encoding="utf-8")
+    assert f"rules version {OUTCOME_VERSION}" in page
+    assert [name for name in (*LABELS, *FLAG_TEXT) if f"`{name}`" not in page] == []
+    assert [short for short, _ in LABEL_TEXT.values() if short not in page] == []

@@ -8,6 +8,7 @@ import json
 import math
 from importlib import resources
 
+import optuna
 import pytest
 
 from study.design import LIMIT_TRIALS, MAX_TRIALS, STARTUP_TRIALS, OptunaDesign, Plan, count_trials, draw, plan
@@ -134,7 +135,8 @@ class TestUnread:
     def test_two_conditions_that_exclude_each_other(self) -> None:
         space = (
             "{optimizer: {choices: [adam, sgd]}, beta1: {low: 0, high: 0.9, when: {optimizer: adam}}, "
-            "z_dim: {choices: [4, 8], when: {optimizer: sgd}}, width: {low: 8, high: 9, when: {z_dim: 4, optimizer: adam}}}"
+            "z_dim: {choices: [4, 8], when: {optimizer: sgd}}, "
+            "width: {low: 8, high: 9, when: {z_dim: 4, optimizer: adam}}}"
         )
         assert "'width' is read in no cell; its condition holds in no cell" in refused(
             sampled("random", 3, space=space)
@@ -142,7 +144,8 @@ class TestUnread:
 
     def test_a_short_sample_that_never_drew_the_reader_is_fine(self) -> None:
         for seed in range(8):
-            space = "{anchor: {choices: [lag, ema, period_start]}, anchor_decay: {low: 0.5, high: 0.9, when: {anchor: ema}}}"
+            decay = "anchor_decay: {low: 0.5, high: 0.9, when: {anchor: ema}}"
+            space = f"{{anchor: {{choices: [lag, ema, period_start]}}, {decay}}}"
             assert len(plan_of(sampled("random", 1, space=space, seed=seed)).trials) == 2
 
 
@@ -259,6 +262,13 @@ class TestOptuna:
         start = [self.loss(cell) for cell in design.cells[:30]]
         assert sum(map(self.loss, later)) / 20 < 0.6 * sum(start) / 30
 
+    def test_each_ask_has_a_seed_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        design, seeds, sampler = self.told(), [], optuna.samplers.TPESampler
+        monkeypatch.setattr(optuna.samplers, "TPESampler", lambda seed: seeds.append(seed) or sampler(seed=seed))
+        design.ask(2)
+        design.ask(1)
+        assert len(set(seeds)) == 3
+
     def test_values_change_what_is_asked(self) -> None:
         design, other = self.told(), self.told()
         other.history = [(cell, float(cell["reg_weight"])) for cell in other.cells]
@@ -332,7 +342,8 @@ class TestEveryFactor:
 class TestJson:
     def test_plan_json(self) -> None:
         result = plan_of(
-            'factors: {reg_weight: [0, 5], ratio: ["1:1"]}\nblocks:\n  - {}\n  - {data: digits, factors: {lr: [1e-3]}}\n'
+            'factors: {reg_weight: [0, 5], ratio: ["1:1"]}\n'
+            "blocks:\n  - {}\n  - {data: digits, factors: {lr: [1e-3]}}\n"
         )
         content = json.loads(json.dumps(result.to_json(), allow_nan=False))
         assert content["study"] == "s"

@@ -343,6 +343,7 @@ class TestFiles:
         path = tmp_path / "a.yaml"
         path.write_bytes(b"\xef\xbb\xbf" + text().replace("\n", "\r\n").encode())  # as Windows' editors save it
         assert load_study(str(path)).name == "ring"
+        assert load_study(path).text.startswith("study: ")
         assert load_study(path).hash == parse_study(text()).hash
 
     def test_a_directory(self, tmp_path: Path) -> None:
@@ -428,7 +429,8 @@ class TestValues:
 
 class TestHash:
     def test_layout_does_not_count(self) -> None:
-        plain, other = text(), "# a comment\n" + text(factors="\n  lr:\n  - 1e-4\n  - 0.001")
+        plain = text("description: x\n")
+        other = "# a comment\ndescription: 'x'\n" + text(factors="\n  lr:\n  - 1e-4\n  - 0.001")
         assert parse_study(plain).hash == parse_study(other).hash
         assert parse_study(other).text == other
 

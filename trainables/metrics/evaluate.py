@@ -63,7 +63,7 @@ class Evaluator:
             ValueError: N is not `n_samples`, or the shape is not the data set's.
         """
         self._check(tuple(samples.shape[1:]))
-        on_cpu = samples.detach().to("cpu", torch.float32)
+        on_cpu = samples.to("cpu", torch.float32)
         return [self._judge(row) for row in on_cpu]
 
     def _judge(self, row: Tensor) -> dict[str, float]:

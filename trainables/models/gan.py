@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -133,7 +133,7 @@ class GanPack:
             Adam(net.flat, lr, col("beta1"), col("beta2")) if c.optimizer == "adam" else Sgd(lr)
             for net, lr in ((self.g, col("g_lr")), (self.d, col("d_lr")))
         )
-        self._reg_weight = col("reg_weight").squeeze(1)
+        self._reg_weight = col("reg_weight").float().squeeze(1)
         self.anchor = Anchor(c.anchor, self.g.flat, lag=c.anchor_lag, decay=col("anchor_decay"))
         self._g_loss = losses.GENERATOR_LOSSES[c.g_loss]
         self.d_updates = self.g_updates = self.periods = 0
@@ -205,7 +205,9 @@ class GanPack:
         x = g(z, g.leaves, g.running, BN_MOMENTUM)
         adversarial = self._g_loss(self.d(x, self.d.frozen).squeeze(2))
         if self.anchor.kind == "param_space":
-            distance = torch.stack([(leaf - past).square().flatten(1).sum(1) for leaf, past in self._leaf_pairs()]).sum(0)
+            old_leaves = g.views(self.anchor.flat)
+            squares = [(leaf - old_leaves[name]).square().flatten(1).sum(1) for name, leaf in g.leaves.items()]
+            distance = torch.stack(squares).sum(0)
         else:
             distance = losses.old_generator(x, self._anchor_samples(step, batch, z, x, old))
         regulariser = weight * distance
@@ -220,9 +222,6 @@ class GanPack:
         self.anchor.updated(g.flat)
         self.g_updates += 1
         return out
-
-    def _leaf_pairs(self) -> Iterable[tuple[Tensor, Tensor]]:
-        return zip(self.g.leaves.values(), self.g.views(self.anchor.flat).values(), strict=True)
 
     def _anchor_samples(self, step: int, batch: int, z: Tensor, x: Tensor, old: dict[int, Tensor]) -> Tensor:
         """G_old(z), with the same partition into batches as G(z) and without a trace in the running statistics."""

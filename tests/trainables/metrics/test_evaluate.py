@@ -115,3 +115,14 @@ def test_an_evaluator_is_made_once(data: Dataset) -> None:
 def test_samples_on_a_gpu_are_judged_as_on_the_cpu(data: Dataset) -> None:
     pack = some(data, 2)
     assert evaluator(data)(pack.cuda()) == evaluator(data)(pack)
+
+
+def test_what_outcomes_are_judged_by_is_one_of_the_named_metrics() -> None:
+    points, images = (evaluator(DATASETS[name])(some(DATASETS[name], 4))[3] for name in ("ring8", "digits"))
+    assert (points["cov"], points["prec"]) == (points["robust_modes"] / 8, points["hq_share"])
+    assert (images["dist"], images["cov"], images["prec"]) == (
+        images["fd"],
+        images["prdc_coverage"],
+        images["prdc_precision"],
+    )
+    assert len({images[name] for name in images if name.startswith("prdc")}) == 4

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data import DATASETS, Dataset
-from trainables.data.digits import DIGITS, load
+from trainables.data import DATASETS
 from trainables.data.mixtures import GRID25, RING8, Mixture
+from trainables.metrics.calibrate import untrained
 from trainables.metrics.evaluate import evaluator
 from trainables.metrics.reference import moment_matched, reference
 
@@ -19,30 +19,6 @@ KEYS = {"dist_floor", "dist_floor_sd", "dist_ceiling", "dist_trivial", "cov_real
 @functools.cache
 def scale(name: str) -> dict[str, float]:
     return reference(DATASETS[name], lambda seed: untrained(DATASETS[name], seed))
-
-
-def untrained(data: Dataset, seed: int) -> torch.Tensor:
-    """A random MLP 64-64 of 8-dimensional noise, as torch initialises it."""
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(evaluator(data).n_samples, 8, generator=generator)
-    for inputs, outputs in ((8, 64), (64, 64), (64, math.prod(data.shape))):
-        weight, bias = torch.rand(inputs, outputs, generator=generator), torch.rand(outputs, generator=generator)
-        x = torch.relu(x) if inputs == 64 else x
-        x = x @ ((2 * weight - 1) / inputs**0.5) + (2 * bias - 1) / inputs**0.5
-    return x.tanh().reshape(-1, *data.shape) if data.kind == "images" else x
-
-
-def deficiency(name: str, samples: np.ndarray) -> float:
-    """The composite Q of one set of samples, by its definition."""
-    values, real = evaluator(DATASETS[name])(torch.from_numpy(samples)[None])[0], scale(name)
-    distance = (values["dist"] - real["dist_floor"]) / (real["dist_ceiling"] - real["dist_floor"])
-    return max(0, distance, 1 - values["cov"] / real["cov_real"], 1 - values["prec"] / real["prec_real"])
-
-
-def mixture(data: Mixture, modes: list[int], sd: float) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    points = data.means[rng.choice(modes, 2500)] + sd * rng.standard_normal((2500, 2))
-    return points.astype(np.float32)
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -89,31 +65,3 @@ def test_the_trivial_baseline_has_real_datas_moments(name: str) -> None:
         assert np.cov(flat.T) == pytest.approx(np.cov(real.T), abs=float(0.1 * real.var()))
     assert np.abs(flat).max() <= 1 or data.kind == "points"
     assert not np.array_equal(moment_matched(data, 1), moment_matched(data, 0))
-
-
-@pytest.mark.parametrize("data", [RING8, GRID25], ids=lambda data: data.name)
-def test_the_composite_orders_the_failures_of_points(data: Mixture) -> None:
-    modes = list(range(len(data.modes)))
-    assert deficiency(data.name, data.real(2500, "held_out")) < 0.1
-    assert 0.2 < deficiency(data.name, mixture(data, modes[len(modes) // 5 :], data.sd)) < 0.6
-    assert 0.45 < deficiency(data.name, mixture(data, modes[::2], data.sd)) < 0.6
-    assert deficiency(data.name, mixture(data, modes[:1], data.sd)) > 0.85
-    within = 1 - math.exp(-4.5 / 25)  # of three sd, for a sample five times as wide
-    wide = deficiency(data.name, mixture(data, modes, 5 * data.sd))
-    assert wide == pytest.approx(1 - within / (1 - math.exp(-4.5)), abs=0.03)
-    assert deficiency(data.name, moment_matched(data, 0)) > 0.9
-
-
-def test_the_composite_orders_the_failures_of_digits() -> None:
-    rng = np.random.default_rng(0)
-    images, labels = load()
-    real = DIGITS.real(800, "held_out")
-    noisy = (real + 0.8 * rng.standard_normal(real.shape)).clip(-1, 1).astype(np.float32)
-    half = images[labels < 5][rng.choice((labels < 5).sum(), 800, replace=False)]
-    one = images[labels == 0][rng.integers(170, size=800)]
-    assert deficiency("digits", real) < 0.05
-    assert 0.3 < deficiency("digits", half) < 0.6
-    assert deficiency("digits", one) > 0.8
-    assert deficiency("digits", real[rng.integers(25, size=800)]) > 0.75
-    assert deficiency("digits", noisy) > 0.6
-    assert deficiency("digits", moment_matched(DIGITS, 0)) > 0.5

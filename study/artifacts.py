@@ -1,0 +1,84 @@
+"""The files of MLflow runs: what a study was, and pictures of a trial's samples. Equal input, equal files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from study.errors import StudyError
+from study.ledger import Ledger
+from study.samples import encode, render
+
+Files = dict[str, bytes]
+"""Path below a run's artifacts -> content."""
+
+MOST_PICTURES = 6
+"""Evaluations of a trial of which a picture is kept: every one costs two files."""
+
+
+class SampleFiles:
+    """Pictures of samples, named as MLflow's image view wants: `images/samples+step+...png`, and a small webp each."""
+
+    def __init__(self, ledger: Ledger, modes: Mapping[str, Any]) -> None:
+        self._ledger, self._modes = ledger, modes
+
+    def of(self, trial_id: str, data: str, records: Sequence[Mapping[str, Any]]) -> Files:
+        """Files of one trial: first and last evaluation that has samples, and some between them."""
+        by_evaluation = {record["evaluation"]: record for record in records}
+        samples = {e: array for e, array in self._ledger.samples(trial_id).items() if e in by_evaluation}
+        found: Files = {}
+        for evaluation in _spread(sorted(samples), MOST_PICTURES):
+            record, array = by_evaluation[evaluation], samples[evaluation]
+            image = render(array, modes=self._modes.get(data))
+            # Made from the trial, not at random: a sync that was cut off writes the same file again, not a second one.
+            name = uuid.uuid5(uuid.NAMESPACE_OID, f"{trial_id}/{evaluation}")
+            stem = f"images/samples+step+{record['step']}+timestamp+{record['unix_ms']}+{name}"
+            found[f"{stem}.png"] = encode(image)
+            found[f"{stem}+compressed.webp"] = encode(image, "webp")
+        return found
+
+
+def _spread(items: list[int], most: int) -> list[int]:
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def study_files(text: str, plan: Mapping[str, Any], meta: Mapping[str, Any], extra: Sequence[Path]) -> Files:
+    """Files of the parent run: study file, plan, environment, git state, and whatever the caller adds (heatmaps)."""
+    found = {
+        "study.yaml": text.encode(),
+        "plan.json": json.dumps(plan, indent=1).encode(),
+        "meta.json": json.dumps(meta, indent=1).encode(),
+        "environment.txt": environment().encode(),
+    }
+    if "git" in meta:
+        found["git.json"] = json.dumps(meta["git"], indent=1).encode()
+    for path in extra:
+        if not path.is_file():
+            raise StudyError(f"artifact {path}: there is no such file to store with the study")
+        found[f"figures/{path.name}"] = path.read_bytes()
+    return found
+
+
+@functools.cache
+def environment() -> str:
+    """Installed distributions, one `name==version` a line, sorted."""
+    pins = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()}
+    return "\n".join(sorted(pins, key=str.lower)) + "\n"
+
+
+def fingerprint(files: Files) -> str:
+    """Hash of names and contents; `none` if there are no files."""
+    if not files:
+        return "none"
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return digest.hexdigest()[:16]

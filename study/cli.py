@@ -1,0 +1,308 @@
+"""The command `vistudy`. Exit codes: 0 success, 1 a run with failed trials, 2 a request that was refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from study.commands import DEFAULT_STORE
+from study.errors import StudyError
+
+if TYPE_CHECKING:
+    from study.commands import Preview, RunReport
+    from study.spec import Study
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Does this make training stable, or did we tune until it worked? Plans, runs and maps stability studies.",
+)
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML); docs/study-file.md documents it.")]
+StudyName = Annotated[str, typer.Argument(help="Study file, or the name of a study in the store.")]
+Store = Annotated[str, typer.Option("--store", help="Ledger: a directory, or a URI such as s3://bucket/folder.")]
+Uri = Annotated[
+    str | None,
+    typer.Option("--tracking-uri", help="MLflow: sqlite:///FILE or http(s)://HOST:PORT. Default: a file in the store."),
+]
+Cluster = Annotated[str, typer.Option("--cluster", help="local, or the address HOST:PORT of a running Ray head.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Allow very many trials.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+
+def main() -> None:
+    """Entry point."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    # Slurm, Kubernetes and spot instances send SIGTERM: end as on Ctrl-C, with the ledger and MLflow in order.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        app()
+    except StudyError as error:
+        err.print(f"[bold red]error:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("interrupted; the same command goes on from here")
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def _name(study: str) -> str:
+    """A study's name, from its file or as given."""
+    if Path(study).suffix in (".yaml", ".yml") or os.sep in study:
+        from study.spec import load_study
+
+        return load_study(study).name
+    return study
+
+
+@app.command(epilog="Example: vistudy plan study/recipes/quickstart.yaml --trials")
+def plan(
+    study: StudyFile,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: Uri = None,
+    cluster: Cluster = "local",
+    trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
+    pilot: Annotated[bool, typer.Option(help="Train for some seconds to estimate the cost.")] = True,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show factors, cells, trials, packs, what is done already, inert cells, and the cost."""
+    from study import commands
+
+    preview = commands.plan(study, store=store, cluster=cluster, yes=yes, pilot=pilot)
+    if as_json:
+        out.print_json(json.dumps(_preview_json(preview)))
+        return
+    _print_preview(preview)
+    if trials:
+        _print_trials(preview)
+
+
+def _preview_json(preview: Preview) -> dict[str, Any]:
+    todo = preview.work
+    return preview.plan.to_json() | {
+        "done": todo.done,
+        "failed": todo.failed,
+        "pending": sorted(todo.pending),
+        "packs": {pack.pack_id: [config.trial_id() for config in pack.configs] for pack in todo.packs},
+        "inert_cells": preview.plan.inert_cells,
+        "cluster": {"name": preview.cluster, "slots": preview.slots, "gpus": preview.gpus},
+        "estimate": asdict(preview.estimate) if preview.estimate else None,
+    }
+
+
+def _print_preview(preview: Preview) -> None:
+    planned, todo = preview.plan, preview.work
+    out.print(f"[bold]{planned.study.name}[/]  file {planned.study.hash}  {planned.study.description}")
+    for block in planned.study.blocks:
+        table = Table(title=f"{block.model} on {block.data}", title_justify="left", box=None, pad_edge=False)
+        table.add_column("factor", style="bold")
+        table.add_column("levels")
+        for name, levels in block.factors.items():
+            table.add_row(name, ", ".join(_level(level) for level in levels))
+        if block.sample:
+            table.add_row("sample", f"{block.sample.n} by {block.sample.method}, seed {block.sample.seed}")
+        table.add_row("seed", ", ".join(map(str, block.seeds)))
+        table.add_row("budget", f"{block.d_updates} D updates, {block.evaluations} evaluations")
+        out.print(table)
+    merged = f" ({planned.merged} equal ones merged)" if planned.merged else ""
+    out.print(f"{planned.cells} cells, {len(planned.trials)} trials{merged}")
+    out.print(f"in the store: {todo.done} done, {todo.failed} of them failed; to run: {len(todo.pending)}")
+    if planned.inert_cells:
+        out.print(
+            f"[yellow]warning:[/] in {planned.inert_cells} cells the regularizer is inactive by theorem: with one "
+            "generator step a period its gradient at the period's start is exactly zero. They run as placebos."
+        )
+    sizes = ", ".join(str(len(pack.configs)) for pack in todo.packs)
+    resumed = sum(pack.resumed for pack in todo.packs)
+    out.print(f"{len(todo.packs)} packs of {sizes or 'no'} trials" + (f"; {resumed} go on" if resumed else ""))
+    kind = "GPU" if preview.gpus else "CPU"
+    out.print(f"cluster {preview.cluster}: {preview.slots} {kind} slots, a pack fits")
+    if preview.estimate:
+        hours = f"{preview.estimate.slot_s / 3600:.2g} {kind} hours"
+        out.print(f"estimate from a pilot: {_duration(preview.estimate.wall_s)} of training, {hours}")
+
+
+def _print_trials(preview: Preview) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in ("trial", "block", "cell", "seed", "inert", "state"):
+        table.add_column(column, no_wrap=True)
+    from analysis.frame import cell_tag
+
+    for trial in preview.plan.trials:
+        state = "to run" if trial.trial_id in preview.work.pending else "done"
+        table.add_row(
+            trial.trial_id, trial.block, cell_tag(trial.cell), str(trial.seed), ",".join(trial.inert), state
+        )
+    Console(width=240, highlight=False).print(table)
+
+
+def _level(level: object) -> str:
+    return format(level, "g") if isinstance(level, float) else str(level).lower() if level in (True, False) else str(level)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+@app.command(epilog="Example: vistudy run study/recipes/quickstart.yaml")
+def run(
+    study: StudyFile,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: Uri = None,
+    cluster: Cluster = "local",
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    yes: Yes = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train what the store lacks, mirror it to MLflow, draw the heatmaps. Running again goes on."""
+    from study import commands
+
+    bar = Progress(
+        TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"), TimeElapsedColumn(),
+        console=err, transient=True,
+    )  # fmt: skip
+    with bar:
+        task = bar.add_task("", total=None)
+        report = commands.run(
+            study,
+            store=store,
+            tracking_uri=tracking_uri,
+            cluster=cluster,
+            yes=yes,
+            retry_failed=retry_failed,
+            say=lambda line: err.print(_escape(line)),
+            tick=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        out.print_json(json.dumps(asdict(report), default=str))
+    else:
+        _print_report(report, store)
+    if report.interrupted:
+        raise KeyboardInterrupt
+    if report.failed:
+        sys.exit(1)
+
+
+def _print_report(report: RunReport, store: str) -> None:
+    ran = f"{report.ran} trials in {report.train_s:.0f} s; " if report.ran else ""
+    out.print(f"[bold]{report.study}[/]: {ran}{report.already} of {report.trials} were there before")
+    _print_outcomes(report.states, report.outcomes)
+    for path in report.heatmaps:
+        out.print(str(path), soft_wrap=True)
+    if report.tracking_error:
+        err.print(f"[yellow]MLflow is behind:[/] {_escape(report.tracking_error)}", soft_wrap=True)
+    if report.failed:
+        err.print(f"[red]{report.failed} trials failed[/]: vistudy status {report.study} --store {store}")
+    place = "" if store == DEFAULT_STORE else f" --store {store}"
+    out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
+
+
+def _print_outcomes(states: dict[str, int], outcomes: dict[str, int]) -> None:
+    from analysis.taxonomy import LABEL_TEXT
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, count in states.items():
+        table.add_row(str(count), name)
+    for name in sorted(outcomes, key=lambda name: -outcomes[name]):
+        table.add_row(str(outcomes[name]), f"  {name}", LABEL_TEXT[name][1])
+    out.print(table)
+
+
+@app.command(epilog="Example: vistudy status ring-quickstart")
+def status(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: Uri = None, as_json: AsJson = False) -> None:
+    """Count trials by state and outcome; show failures with their traceback."""
+    from study import commands
+
+    found = commands.status(_name(study), store=store)
+    if as_json:
+        out.print_json(json.dumps(asdict(found)))
+        return
+    eta = f", about {_duration(found.eta_s)} to go" if found.eta_s else ""
+    out.print(f"[bold]{found.study}[/]: {found.trials} trials, {found.progress:.0%} of their evaluations{eta}")
+    _print_outcomes(found.states, found.outcomes)
+    for trial_id, error in found.errors.items():
+        out.print(f"\n[red]{trial_id} failed[/]\n{_escape(error)}", soft_wrap=True)
+
+
+@app.command(epilog="Example: vistudy heatmap ring-quickstart --out figures")
+def heatmap(
+    study: StudyName,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: Uri = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
+) -> None:
+    """Draw the stability heatmaps of a study as PNG, SVG and one offline HTML page."""
+    from study import commands
+    from study.tracking_uri import default_tracking_uri
+
+    uri = tracking_uri or ("://" not in store and default_tracking_uri(store)) or None
+    for path in commands.draw(_name(study), store=store, tracking_uri=uri, out=folder)[1]:
+        out.print(str(path), soft_wrap=True)
+
+
+@app.command(epilog="Example: vistudy export ring-quickstart --records --out records.parquet")
+def export(
+    study: StudyName,
+    to: Annotated[Path, typer.Option("--out", help="FILE.csv or FILE.parquet.")],
+    records: Annotated[bool, typer.Option("--records", help="One row a record instead of one a trial.")] = False,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: Uri = None,
+) -> None:
+    """Write one row a trial, or one row a record; docs/export.md documents the columns."""
+    from analysis.frame import export as write
+
+    rows = write(store, _name(study), to, records=records)
+    out.print(f"{rows} rows in {to}", soft_wrap=True)
+
+
+@app.command(epilog="Example: vistudy sync ring-quickstart --tracking-uri http://127.0.0.1:5000")
+def sync(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: Uri = None) -> None:
+    """Bring MLflow up to date with the ledger, or rebuild it; never twice."""
+    from study import commands
+
+    report = commands.sync(_name(study), store=store, tracking_uri=tracking_uri)
+    out.print(
+        f"{report.runs_created} runs made, {report.runs_finished} ended, {report.metrics_written} metrics and "
+        f"{report.images_written} pictures written"
+    )
+
+
+@app.command(epilog="Example: vistudy ui --port 5001")
+def ui(
+    store: Store = DEFAULT_STORE,
+    tracking_uri: Uri = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+) -> None:
+    """Serve MLflow's pages for a store, and print searches worth typing."""
+    from study.tracking_uri import SEARCHES, UI_ENVIRONMENT, default_tracking_uri, ui_command
+
+    command = ui_command(tracking_uri or default_tracking_uri(store), host, port)
+    out.print(f"http://{host}:{port}  (Ctrl-C ends it). In the search field of an experiment:")
+    for what, search in SEARCHES:
+        out.print(f"  {_escape(search)}\n      {what}", soft_wrap=True, style="")
+    sys.exit(subprocess.run(command, env=os.environ | UI_ENVIRONMENT, check=False).returncode)

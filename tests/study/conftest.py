@@ -1,0 +1,71 @@
+"""New stores; an empty MLflow, and a small study to mirror into it."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from study import tracking
+from study.ledger import Attempt, Ledger
+from tests.study.mlflow_study import finish, new_ledger, records
+
+
+@pytest.fixture(params=["disk", "memory"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    """A new store on the disk, and one on an fsspec filesystem."""
+    ledger = Ledger(tmp_path / "store" if request.param == "disk" else f"memory://{uuid.uuid4().hex}/store")
+    ledger.create()
+    return ledger
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path / "store")
+    ledger.create()
+    return ledger
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated database without experiments: making one takes seconds, a copy takes none."""
+    path = tmp_path_factory.mktemp("mlflow") / "empty.db"
+    tracking.connect(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def new_uri(empty_database: Path, tmp_path: Path) -> Callable[[], str]:
+    """Each call: the URI of another empty database."""
+    numbers = itertools.count()
+
+    def make() -> str:
+        folder = tmp_path / f"mlflow-{next(numbers)}"
+        folder.mkdir()
+        shutil.copy(empty_database, folder / "mlflow.db")
+        return f"sqlite:///{folder}/mlflow.db"
+
+    return make
+
+
+@pytest.fixture
+def uri(new_uri: Callable[[], str]) -> str:
+    return new_uri()
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[Ledger, Attempt]:
+    """Four trials: a complete, b failed with records, c unfinished, d not begun."""
+    ledger, attempt = new_ledger(tmp_path / "store")
+    for evaluation in range(4):
+        attempt.append(records(evaluation, "abc" if evaluation < 3 else "ac"), unix_ms=2000 + evaluation)
+    points = np.random.default_rng(0).standard_normal((64, 2))
+    attempt.samples(3, {"t1-a": points.astype(np.float16)})
+    finish(ledger, "a")
+    finish(ledger, "b", "failed")
+    return ledger, attempt

@@ -1,0 +1,86 @@
+"""The page and the schema of study files are those of the code, and the page's examples work."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import jsonschema
+import pytest
+from pydantic import BaseModel
+from ruamel.yaml import YAML
+
+from study import spec
+from study.design import plan
+from study.docs import EXAMPLES, FOLDER, generated, json_schema, study_file_markdown
+from study.factors import ALIASES
+from study.spec import parse_study
+from trainables.config import hyperparameters
+from trainables.data import DATASETS
+from trainables.models import MODELS
+
+MODELS_OF_FILE = [
+    model
+    for model in vars(spec).values()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == spec.__name__
+]
+
+
+def errors(text: str) -> list[Any]:
+    return list(jsonschema.Draft202012Validator(json_schema()).iter_errors(YAML(typ="safe", pure=True).load(text)))
+
+
+@pytest.mark.parametrize("name", ["study-file.md", "study.schema.json"])
+def test_the_committed_file_is_the_generated_one(name: str) -> None:
+    committed = (FOLDER / name).read_text(encoding="utf-8")
+    assert committed == generated()[name], f"docs/{name} is stale: run `python -m study.docs`"
+
+
+@pytest.mark.parametrize("model", MODELS_OF_FILE)
+def test_every_key_is_described(model: type[BaseModel]) -> None:
+    page = study_file_markdown()
+    for name, field in model.model_fields.items():
+        assert field.description
+        assert f"| `{name}` |" in page
+
+
+def test_everything_that_can_be_swept_is_listed() -> None:
+    page = study_file_markdown()
+    swept = {name for model in MODELS.values() for name in hyperparameters(model.config)}
+    names = (swept - {"seed", "data", "d_updates", "evaluations"}) | set(ALIASES) | set(DATASETS)
+    assert [name for name in names if f"| `{name}` |" not in page] == []
+
+
+@pytest.mark.parametrize("text", re.findall(r"```yaml\n(.*?)```", study_file_markdown(), re.DOTALL))
+def test_the_examples_work(text: str) -> None:
+    assert plan(parse_study(text)).trials
+    assert errors(text) == []
+
+
+def test_there_are_examples_and_their_numbers_are_right() -> None:
+    assert len(re.findall("```yaml", study_file_markdown())) == len(EXAMPLES) == 4
+    grid, sobol, arms, _ = (plan(parse_study(text)) for _, _, text in EXAMPLES)
+    assert (grid.cells, len(grid.trials)) == (20, 60)
+    assert (sobol.cells, arms.cells) == (32, 80)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("lr: [", "lrr: ["),
+        ("lr: [1e-4", "lr: [-1e-4"),
+        ("lr: [1e-4", 'lr: ["1e-4"'),
+        ("reg_weight: [0, 5]", "reg_weight: []"),
+        ('"1:10"', '"1:0"'),
+        ("model: gan", "model: gam"),
+        ("data: ring8", "data: ring9"),
+        ("seeds: [0, 1, 2]", "seeds: [0, 0]"),
+        ("evaluations: 50", "evaluations: 0"),
+        ("anchor: period_start", "anchor: period_star"),
+        ("seeds:", "sedes:"),
+    ],
+)
+def test_the_schema_finds_mistakes(right: str, wrong: str) -> None:
+    text = EXAMPLES[0][2]
+    assert right in text
+    assert errors(text.replace(right, wrong))

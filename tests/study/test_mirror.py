@@ -1,0 +1,232 @@
+"""The mirror when things go wrong: one run a trial, no metric twice, nothing left RUNNING."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from study import tracking
+from study.errors import StoreError, StudyBusyError, StudyError
+from study.ledger import Attempt, Ledger
+from study.tracking import Mirror, SyncReport, TrackingError, sync
+from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
+
+# MLflow leaves its SQLite connections to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+# -- never twice ---------------------------------------------------------------------------------------------------
+
+
+def test_three_syncs_change_nothing(study: tuple[Ledger, Attempt], uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync(study[0], STUDY, uri, outcomes=LABELS)
+    before = content(uri)
+    client = Faulty(tracking.connect(uri), calls_left=10**6)
+    monkeypatch.setattr(tracking, "connect", lambda uri: client)
+    for _ in range(3):
+        report = sync(study[0], STUDY, uri, outcomes=LABELS)
+        assert report == SyncReport(runs_created=0, runs_finished=0, metrics_written=0, images_written=0, behind=0)
+    assert client.writes == []
+    assert content(uri) == before
+
+
+def test_wiped_mirror_is_rebuilt_the_same(study: tuple[Ledger, Attempt], new_uri: Callable[[], str]) -> None:
+    ledger, attempt = study
+    first, second = new_uri(), new_uri()
+    sync(ledger, STUDY, first, outcomes=LABELS, final=False)
+    attempt.append(records(4, "c"), unix_ms=3000)
+    finish(ledger, "c")
+    for uri in (first, second):
+        sync(ledger, STUDY, uri, outcomes=LABELS)
+    assert content(first) == content(second)
+
+
+def test_deleted_experiment_comes_back(study: tuple[Ledger, Attempt], uri: str) -> None:
+    sync(study[0], STUDY, uri)
+    before = content(uri)
+    client = tracking.connect(uri)
+    client.delete_experiment(client.get_experiment_by_name(STUDY).experiment_id)
+    sync(study[0], STUDY, uri)
+    assert content(uri) == before
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Faulty:
+    """An MlflowClient that dies before a call, or after it was carried out."""
+
+    def __init__(self, client: Any, calls_left: int, *, after: bool = False) -> None:
+        self.client, self.calls_left, self.after = client, calls_left, after
+        self.writes: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.client, name)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self.calls_left == 0 and not self.after:
+                raise Crash
+            result = method(*args, **kwargs)
+            if not name.startswith(("get_", "search_", "list_")):
+                self.writes.append(name)
+            if self.calls_left == 0:
+                raise Crash
+            self.calls_left -= 1
+            return result
+
+        return call
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_crash_at_every_call(
+    tmp_path: Path, new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch, after: bool
+) -> None:
+    ledger, attempt = new_ledger(tmp_path / "store", ids="ab")
+    for evaluation in range(3):
+        attempt.append(records(evaluation, "ab"), unix_ms=2000 + evaluation)
+    attempt.samples(2, {"t1-a": np.zeros((2, 1, 4, 4), np.float16)})
+    finish(ledger, "a")
+    connect, undisturbed = tracking.connect, new_uri()
+    sync(ledger, STUDY, undisturbed, outcomes=LABELS)
+    expected = content(undisturbed)
+    for calls in itertools.count():
+        uri = new_uri()
+        faulty = Faulty(connect(uri), calls_left=calls, after=after)
+        monkeypatch.setattr(tracking, "connect", lambda uri, faulty=faulty: faulty)
+        try:
+            sync(ledger, STUDY, uri, outcomes=LABELS)
+        except Crash:
+            monkeypatch.setattr(tracking, "connect", connect)
+            sync(ledger, STUDY, uri, outcomes=LABELS)
+            assert content(uri) == expected, f"after a crash at call {calls}"
+        else:
+            break
+    assert calls >= 12
+
+
+def test_metrics_without_their_tag_are_not_doubled(study: tuple[Ledger, Attempt], uri: str) -> None:
+    """MLflow commits a call's metrics before its tags; then another attempt redoes the records at other times."""
+    ledger, _ = study
+    sync(ledger, STUDY, uri, final=False)
+    client = tracking.connect(uri)
+    (run,) = client.search_runs(
+        [client.get_experiment_by_name(STUDY).experiment_id], "tags.vistudy.trial_id = 't1-c'", max_results=5
+    )
+    client.set_tag(run.info.run_id, "vistudy.synced", "1")
+    again = ledger.open_attempt("p1")
+    for evaluation in (2, 3, 4):
+        again.append(records(evaluation, "c"), unix_ms=7000 + evaluation)
+    report = sync(ledger, STUDY, uri, final=False)
+    assert report.metrics_written == 2
+    assert [m[2] for m in content(uri)["t1-c"]["metrics"]["dist"]] == [2000, 2001, 2002, 2003, 7004]
+
+
+def test_run_that_a_slow_server_made_twice_is_kept_once(study: tuple[Ledger, Attempt], uri: str) -> None:
+    sync(study[0], STUDY, uri)
+    expected = content(uri)
+    client = tracking.connect(uri)
+    experiment = client.get_experiment_by_name(STUDY).experiment_id
+    client.create_run(experiment, tags={"vistudy.kind": "trial", "vistudy.trial_id": "t1-a"})
+    sync(study[0], STUDY, uri)
+    assert content(uri) == expected
+
+
+def test_one_writer(study: tuple[Ledger, Attempt], uri: str) -> None:
+    with study[0].lock(STUDY, "sync"), pytest.raises(StudyBusyError, match="sync is being done"):
+        sync(study[0], STUDY, uri)
+
+
+# -- outages -------------------------------------------------------------------------------------------------------
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_dead_server_is_one_message(study: tuple[Ledger, Attempt], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
+        monkeypatch.delenv(name, raising=False)
+    uri = f"http://user:secret@127.0.0.1:{closed_port()}"
+    with pytest.raises(TrackingError, match=r"does not answer or refuses.*`vistudy sync`") as caught:
+        sync(study[0], STUDY, uri)
+    assert "secret" not in str(caught.value)
+    assert isinstance(caught.value, StudyError)
+
+
+def test_unusable_database_is_refused_at_once(study: tuple[Ledger, Attempt], tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no database, but sixteen bytes")
+    for path, message in [
+        ("", "Is a directory"),
+        ("notes.txt/x.db", "Not a directory|File exists"),
+        ("notes.txt", "not an SQLite"),
+    ]:
+        with pytest.raises(TrackingError, match=message):
+            sync(study[0], STUDY, f"sqlite:///{tmp_path / path}")
+
+
+def test_damage_in_the_ledger_is_not_blamed_on_mlflow(study: tuple[Ledger, Attempt], uri: str) -> None:
+    path = Path(study[0].uri) / "packs/p1/attempt-001/records-00002.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(StoreError, match=r"records-00002\.jsonl"):
+        sync(study[0], STUDY, uri)
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "", "file:///tmp/x", "ftp://x"])
+def test_uris_that_mlflow_would_misread(study: tuple[Ledger, Attempt], uri: str) -> None:
+    with pytest.raises(TrackingError, match="expected one of sqlite://"):
+        sync(study[0], STUDY, uri)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_mirror_survives_an_outage_and_catches_up(
+    study: tuple[Ledger, Attempt], new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, attempt = study
+    uri, undisturbed = new_uri(), new_uri()
+    connect, down = tracking.connect, True
+
+    def flaky(uri: str) -> Any:
+        if down:
+            raise ConnectionError("nobody there")
+        return connect(uri)
+
+    monkeypatch.setattr(tracking, "connect", flaky)
+    mirror = Mirror(ledger, STUDY, uri, lambda ids: {i: LABELS[i] for i in ids if i in LABELS}, every_s=0.01)
+    mirror.start()
+    wait_until(lambda: mirror.status.failures >= 2)
+    assert "nobody there" in str(mirror.status.error)
+    assert mirror.status.behind == 4
+    attempt.append(records(4, "c"), unix_ms=3000)
+    down = False
+    wait_until(lambda: mirror.status.error is None)
+    finish(ledger, "c")
+    status = mirror.stop()
+    assert (status.error, status.behind, status.failures) == (None, 0, 0)
+    monkeypatch.setattr(tracking, "connect", connect)
+    sync(ledger, STUDY, undisturbed, outcomes=LABELS)
+    assert content(uri) == content(undisturbed)
+    assert "RUNNING" not in {run["info"][1] for run in content(uri).values()}
+
+
+def test_mirror_stops_while_mlflow_is_down(study: tuple[Ledger, Attempt]) -> None:
+    mirror = Mirror(study[0], STUDY, f"http://127.0.0.1:{closed_port()}", every_s=0.01)
+    mirror.start()
+    wait_until(lambda: mirror.status.failures >= 1)
+    status = mirror.stop()
+    assert "does not answer" in str(status.error)

@@ -1,0 +1,29 @@
+"""Small packs for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainables.engine import Engine
+from trainables.models.gan import GanConfig
+from trainables.records import Record
+
+
+def gan(**fields: Any) -> GanConfig:
+    """A resolved GAN trial that trains in well under a second."""
+    defaults: dict[str, Any] = {"d_updates": 20, "evaluations": 2, "bn_recalibration_images": 2048, "d_steps": 1}
+    return GanConfig(**(defaults | {"g_steps": 2, "batch_size": 16, "g_lr": 1e-3, "d_lr": 1e-3} | fields)).resolve()
+
+
+def train(*configs: GanConfig) -> dict[str, list[Record]]:
+    """Records of a pack by trial."""
+    found: dict[str, list[Record]] = {c.trial_id(): [] for c in configs}
+    for item in Engine(configs).evaluations():
+        for record in item.records:
+            found[record.trial_id].append(record)
+    return found
+
+
+def values(records: list[Record]) -> list[tuple[int, int, dict[str, str]]]:
+    """What is bitwise reproducible of some records: floats by their bits, so that NaN equals NaN."""
+    return [(r.evaluation, r.step, {k: float(v).hex() for k, v in r.values.items()}) for r in records]

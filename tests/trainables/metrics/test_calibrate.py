@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import functools
+import math
+
+import pytest
+import torch
+
+from trainables.data import DATASETS
+from trainables.data.mixtures import GRID25, RING8, Mixture
+from trainables.metrics.calibrate import deficiency, direction_errors, failures, untrained
+from trainables.metrics.evaluate import evaluator
+from trainables.metrics.reference import reference
+
+POINTS = pytest.mark.parametrize("data", [RING8, GRID25], ids=lambda data: data.name)
+
+
+@functools.cache
+def deficiencies(name: str) -> dict[str, float]:
+    data = DATASETS[name]
+    real = reference(data, lambda seed: untrained(data, seed))
+    sets = failures(data) | {"untrained": untrained(data, 99).numpy()}
+    return {
+        failure: deficiency(evaluator(data)(torch.from_numpy(samples)[None])[0], real)
+        for failure, samples in sets.items()
+    }
+
+
+@POINTS
+def test_the_composite_orders_the_failures_of_points(data: Mixture) -> None:
+    q = deficiencies(data.name)
+    assert q["real, held out"] < 0.1
+    assert 0.2 < q["a fifth of the modes dropped"] < 0.6
+    assert 0.45 < q["every other mode dropped"] < 0.6
+    assert q["every other mode dropped"] < q["neighbouring half dropped"] < 0.9
+    assert q["one mode"] > 0.85
+    within = 1 - math.exp(-4.5 / 25)  # of three sd, for a sample five times as wide
+    assert q["sd 5 times too large"] == pytest.approx(1 - within / (1 - math.exp(-4.5)), abs=0.04)
+    assert q["moment-matched Gaussian"] > 0.9
+    assert q["untrained"] > 0.85
+
+
+def test_the_composite_orders_the_failures_of_digits() -> None:
+    q = deficiencies("digits")
+    assert q["real, held out"] < 0.05
+    assert q["pixel noise of sd .2"] < 0.1
+    assert q["8 of 10 classes"] == pytest.approx(0.2, abs=0.08)
+    assert q["5 of 10 classes"] == pytest.approx(0.5, abs=0.08)
+    assert q["one class"] == pytest.approx(0.9, abs=0.08)
+    assert q["100 images repeated"] < q["25 images repeated"]
+    assert 0.75 < q["25 images repeated"] < 1
+    assert q["pixel noise of sd .5"] < q["moment-matched Gaussian"] < q["pixel noise of sd 1"]
+    assert 0.6 < q["moment-matched Gaussian"] < 0.85
+    assert q["untrained"] > 0.85
+
+
+@POINTS
+def test_sixty_four_equal_directions_err_less_than_256_random_ones(data: Mixture) -> None:
+    for failure, (equal, random) in direction_errors(data, draws=4).items():
+        assert abs(equal) < random / 3, failure
+        assert abs(equal) < 5e-3, failure
+
+
+def test_deficiency_is_the_worst_of_three() -> None:
+    real = {"dist_floor": 1.0, "dist_ceiling": 5.0, "cov_real": 0.5, "prec_real": 0.8}
+    assert deficiency({"dist": 2.0, "cov": 0.5, "prec": 0.8}, real) == pytest.approx(0.25)
+    assert deficiency({"dist": 0.5, "cov": 0.1, "prec": 0.8}, real) == pytest.approx(0.8)
+    assert deficiency({"dist": 0.5, "cov": 0.6, "prec": 0.4}, real) == pytest.approx(0.5)
+    assert deficiency({"dist": 0.5, "cov": 0.6, "prec": 0.9}, real) == 0
