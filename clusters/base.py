@@ -56,14 +56,14 @@ class Cluster:
             has = "; ".join(f"{node.name}: {node.cpus} CPU, {node.gpus} GPU" for node in self.nodes) or "no live node"
             wants = ", ".join(f"{amount:g} {kind.upper()}" for kind, amount in need.items())
             raise ClusterError(
-                f"cluster {self.name}: no node can hold a pack, which needs {wants} on one node. The nodes have: {has}. "
+                f"cluster {self.name}: no node can hold a pack, which needs {wants} on one node. Nodes: {has}. "
                 "Add a node with that much, or start its Ray with --num-cpus of at least 1."
             )
 
 
 def nodes() -> tuple[Node, ...]:
     """The live nodes of the connected cluster."""
-    found: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
+    found: list[dict[str, Any]] = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
     return tuple(
         Node(
             name=node["NodeManagerAddress"],

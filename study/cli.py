@@ -18,12 +18,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from study.commands import DEFAULT_STORE
+from study.commands import CHECKPOINT_EVERY_S, DEFAULT_STORE
 from study.errors import StudyError
 
 if TYPE_CHECKING:
     from study.commands import Preview, RunReport
-    from study.spec import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -154,18 +153,20 @@ def _print_trials(preview: Preview) -> None:
 
     for trial in preview.plan.trials:
         state = "to run" if trial.trial_id in preview.work.pending else "done"
-        table.add_row(
-            trial.trial_id, trial.block, cell_tag(trial.cell), str(trial.seed), ",".join(trial.inert), state
-        )
+        table.add_row(trial.trial_id, trial.block, cell_tag(trial.cell), str(trial.seed), ",".join(trial.inert), state)
     Console(width=240, highlight=False).print(table)
 
 
 def _level(level: object) -> str:
-    return format(level, "g") if isinstance(level, float) else str(level).lower() if level in (True, False) else str(level)
+    from analysis.grid import level_text
+
+    return level_text(None, level)
 
 
 def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    units = ((120, 1, ".0f", "s"), (7200, 60, ".0f", "min"), (float("inf"), 3600, ".1f", "h"))
+    _, size, digits, unit = next(u for u in units if seconds < u[0])
+    return f"{seconds / size:{digits}} {unit}"
 
 
 @app.command(epilog="Example: vistudy run study/recipes/quickstart.yaml")
@@ -175,6 +176,9 @@ def run(
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
+    checkpoint_every: Annotated[
+        float, typer.Option("--checkpoint-every", min=0.0, help="Seconds of training between checkpoints of a pack.")
+    ] = CHECKPOINT_EVERY_S,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
@@ -194,6 +198,7 @@ def run(
             cluster=cluster,
             yes=yes,
             retry_failed=retry_failed,
+            checkpoint_every_s=checkpoint_every,
             say=lambda line: err.print(_escape(line)),
             tick=lambda done, total: bar.update(task, completed=done, total=total),
         )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "vistudy-data"
 MIRROR_EVERY_S = 10.0
+CHECKPOINT_EVERY_S = 20.0
 STALE_MS = 120_000
 """Packs that have recorded nothing for so long do not count as running in an estimate."""
 RECORDED_PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray", "mlflow", "optuna", "pandas", "scipy")
@@ -120,6 +121,7 @@ def run(
     cluster: str = "local",
     yes: bool = False,
     retry_failed: bool = False,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     say: Say = _quiet,
     tick: Tick = _quiet,
 ) -> RunReport:
@@ -134,6 +136,7 @@ def run(
         cluster: `local`, or the address of a running Ray cluster.
         yes: allow very many trials.
         retry_failed: run failed trials again.
+        checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again.
         say: called with lines of progress.
         tick: called with (trials done, trials to do) while training.
 
@@ -148,11 +151,12 @@ def run(
     tracking.check_tracking_uri(uri)
     ledger = Ledger(store)
     plans = rounds(wanted, lambda ids: _judge(ledger, wanted.name, ids)[0], yes=yes)
-    planned = next(plans)  # before anything is written: a plan may be refused
+    first = next(plans)  # before anything is written: a plan may be refused
     ledger.create()
     with ledger.lock(wanted.name, "run"):
         trainer = _Trainer(ledger=ledger, cluster=cluster, uri=uri, retry_failed=retry_failed, say=say, tick=tick)
-        for planned in itertools.chain([planned], plans):
+        trainer.checkpoint_every_s = checkpoint_every_s
+        for planned in itertools.chain([first], plans):
             trainer.train(planned)
             if trainer.interrupted:
                 break
@@ -177,12 +181,11 @@ def run(
 class _Trainer:
     """Trains plan after plan of one study on one cluster, with one mirror."""
 
-    def __init__(
-        self, *, ledger: Ledger, cluster: str, uri: str, retry_failed: bool, say: Say, tick: Tick
-    ) -> None:
+    def __init__(self, *, ledger: Ledger, cluster: str, uri: str, retry_failed: bool, say: Say, tick: Tick) -> None:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
         self._say, self._tick = say, tick
         self._mirror: Mirror | None = None
+        self.checkpoint_every_s = CHECKPOINT_EVERY_S
         self.ran, self.train_s, self.interrupted = 0, 0.0, False
 
     def train(self, planned: Plan) -> None:
@@ -206,7 +209,9 @@ class _Trainer:
             )
             self._start_mirror(name)
             with _ticking(ledger, set(todo.pending), self._tick):
-                executed = launch.execute(todo.packs, ledger, on)
+                executed = launch.execute(
+                    todo.packs, ledger, on, checkpoint_every_s=self.checkpoint_every_s
+                )
             launch.mark_lost(executed.lost_packs, ledger, _now_ms())
         self.ran += len((ledger.done() & ids) - before)
         self.train_s += executed.wall_s

@@ -27,7 +27,6 @@ from trainables.engine import reference, reference_key
 from trainables.models import config_from_dict
 from trainables.tune import train_pack
 
-CHECKPOINT_EVERY_S = 20.0
 MACHINE_FAILURES = 5
 """How often a pack is tried again after its process or node died, before its trials are `failed`."""
 PILOT_STRUCTURES = 8
@@ -118,16 +117,16 @@ def _reference(config: TrainConfig, ledger: Ledger, progress: Callable[[str], No
     return known
 
 
-def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster) -> Executed:
+def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster, *, checkpoint_every_s: float) -> Executed:
     """Train the packs to their ends, costliest first, each as one Tune trial. Needs a connected cluster."""
     started = time.monotonic()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables even when told to be silent
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
     trainable = tune.with_resources(
         tune.with_parameters(
-            train_pack, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=CHECKPOINT_EVERY_S
+            train_pack, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=checkpoint_every_s
         ),
         on.resources,
     )
@@ -146,15 +145,14 @@ def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster) -> Executed:
         ).fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    ended = [results[i] for i in range(len(results))]
     lost = {
         str(result.config["pack_id"]): str(result.error)
-        for result in results
+        for result in ended
         if result.error is not None and result.config is not None
     }
-    ended = sum(result.metrics is not None and "trials" in result.metrics for result in results)
-    return Executed(
-        wall_s=time.monotonic() - started, lost_packs=lost, interrupted=ended + len(lost) < len(packs)
-    )
+    finished = sum(result.metrics is not None and "trials" in result.metrics for result in ended)
+    return Executed(wall_s=time.monotonic() - started, lost_packs=lost, interrupted=finished + len(lost) < len(packs))
 
 
 def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
@@ -185,4 +183,3 @@ def mark_lost(lost: Mapping[str, str], ledger: Ledger, now_ms: int) -> None:
                         **origin,
                     }
                 )
-

@@ -51,9 +51,7 @@ def measure(configs: Sequence[TrainConfig]) -> Timing:
     while now() - started < PERIODS_S:
         engine.pack.period(diagnose=False)
         periods += 1
-    return Timing(
-        period_s=(now() - started) / periods, evaluation_s=evaluated - built, start_s=built - begun
-    )
+    return Timing(period_s=(now() - started) / periods, evaluation_s=evaluated - built, start_s=built - begun)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

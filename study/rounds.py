@@ -42,7 +42,7 @@ def rounds(study: Study, judged: Judged, *, yes: bool = False) -> Iterator[Plan]
         yield plan(study, yes=yes)
         return
     every = [design for arms in designs.values() for design in arms]
-    while any([design.next_cells(ROUND_CELLS) for design in every]):
+    while sum(len(design.next_cells(ROUND_CELLS)) for design in every):
         asked = {name: [cell for design in arms for cell in design.cells] for name, arms in designs.items()}
         planned = plan(study, yes=yes, asked=asked)
         yield planned

@@ -91,7 +91,7 @@ def sync(
 
 
 def experiment_url(uri: str, name: str, served_at: str = "http://127.0.0.1:5000") -> str | None:
-    """Page of a study's experiment: on the server of `uri`, or where `vistudy ui` serves a database; None if unknown."""
+    """Page of a study's experiment, on its server or where `vistudy ui` serves a database; None if unknown."""
     try:
         with _translated(uri):
             found = connect(uri).get_experiment_by_name(name)

@@ -44,7 +44,7 @@ def hp(
     le: float | None = None,
     lt: float | None = None,
 ) -> Any:
-    """Declare a dataclass field that is a hyperparameter. `default=None` means that the data decides (see `resolve`)."""
+    """Declare a dataclass field that is a hyperparameter. `default=None`: the data decides (see `resolve`)."""
     meta = Hyperparameter(doc=doc, structural=structural, choices=choices, ge=ge, gt=gt, le=le, lt=lt)
     return field(default=default, metadata={"hp": meta})
 
@@ -57,7 +57,9 @@ class TrainConfig:
     """Name in MODELS."""
 
     data: str = hp("ring8", "Data set that is learnt: a name in DATASETS.")
-    seed: int = hp(0, "Seed of every random stream of the trial (weights, data order, z).", structural=False, ge=0, lt=2**32)
+    seed: int = hp(
+        0, "Seed of every random stream of the trial (weights, data order, z).", structural=False, ge=0, lt=2**32
+    )
     d_updates: int = hp(2000, "Budget: discriminator updates of the whole run.", ge=1)
     evaluations: int = hp(50, "Evaluations, equally spaced in discriminator updates, besides the one at step 0.", ge=1)
     batch_size: int = hp(64, "Real images (points) in a minibatch.", ge=2)
@@ -89,9 +91,8 @@ class TrainConfig:
 
     def structure(self) -> tuple[tuple[str, Any], ...]:
         """The structural fields with their values: equal for all trials of a pack."""
-        return (("model", self.model),) + tuple(
-            (name, getattr(self, name)) for name, meta in hyperparameters(type(self)).items() if meta.structural
-        )
+        declared = hyperparameters(type(self))
+        return (("model", self.model), *((n, getattr(self, n)) for n, meta in declared.items() if meta.structural))
 
     def to_dict(self) -> dict[str, Any]:
         """All fields and the model's name, as plain JSON values."""

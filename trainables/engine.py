@@ -172,7 +172,8 @@ class Engine:
 
 def reference_key(config: TrainConfig) -> str:
     """Names what the floor and the ceiling depend on: data and the generator's structure, not its training."""
-    return "-".join(str(getattr(config, name)) for name in ("model", "data", "net", "width", "depth", "z_dim", "norm", "init"))
+    names = ("model", "data", "net", "width", "depth", "z_dim", "norm", "init")
+    return "-".join(str(getattr(config, name)) for name in names)
 
 
 def reference(config: TrainConfig) -> dict[str, float]:

@@ -158,7 +158,8 @@ class ShapedMlp:
 
     def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
         """(K, B, z) -> (K, B, *shape)."""
-        return torch.tanh(self.mlp.forward(p, x, normalise)).unflatten(2, self.shape)
+        h = self.mlp.forward(p, x, normalise)
+        return torch.tanh(h).view(*h.shape[:2], *self.shape)
 
 
 def _stages(size: int) -> int:
@@ -221,7 +222,7 @@ class DcganGenerator:
             weight, even = p[f"up{i}.weight"].flatten(0, 1), 1 - sizes[i - 1] % 2
             h = F.conv_transpose2d(h, weight, _group_bias(p, f"up{i}"), 2, 2, even, groups=k)
             h = torch.tanh(h) if i == 1 else F.relu_(normalise(h, f"up{i}"))
-        return h.unflatten(1, (k, self.shape[0])).transpose(0, 1)
+        return h.view(b, k, *self.shape).transpose(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -313,9 +314,7 @@ class PackedNet:
             for name, channels in self.arch.norms.items()
         }
 
-    def __call__(
-        self, x: Tensor, params: Params, stats: Stats | None = None, momentum: float | None = None
-    ) -> Tensor:
+    def __call__(self, x: Tensor, params: Params, stats: Stats | None = None, momentum: float | None = None) -> Tensor:
         """Apply the net with `params`.
 
         Batch norm: without `stats` the batch's own statistics, nothing remembered; with `stats` and `momentum` the
@@ -342,21 +341,30 @@ class PackedNet:
         return self.gradient
 
 
-def generator_arch(
-    net: str, shape: tuple[int, ...], *, z_dim: int, width: int, depth: int, norm: str, init: str
-) -> Arch:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sizes:
+    """What the generator and the discriminator of a trial have in common."""
+
+    width: int
+    depth: int
+    norm: str
+    init: str
+
+
+def generator_arch(net: str, shape: tuple[int, ...], z_dim: int, s: Sizes) -> Arch:
     """Generator z -> sample of `shape`; images end in tanh, vectors are unbounded."""
     if net == "dcgan":
-        return DcganGenerator(z_dim=z_dim, shape=shape, width=width, norm=norm, init=init)
-    mlp = Mlp(inputs=z_dim, outputs=math.prod(shape), width=width, depth=depth, norm=norm, init=init, leak=0.0)
+        return DcganGenerator(z_dim=z_dim, shape=shape, width=s.width, norm=s.norm, init=s.init)
+    outputs = math.prod(shape)
+    mlp = Mlp(inputs=z_dim, outputs=outputs, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=0.0)
     return mlp if len(shape) == 1 else ShapedMlp(mlp=mlp, shape=shape)
 
 
-def discriminator_arch(net: str, shape: tuple[int, ...], *, width: int, depth: int, norm: str, init: str) -> Arch:
+def discriminator_arch(net: str, shape: tuple[int, ...], s: Sizes) -> Arch:
     """Discriminator sample -> logit. Its first layer has no batch norm."""
     if net == "dcgan":
-        return DcganDiscriminator(shape=shape, width=width, norm=norm, init=init)
-    size = math.prod(shape)
+        return DcganDiscriminator(shape=shape, width=s.width, norm=s.norm, init=s.init)
     return Mlp(
-        inputs=size, outputs=1, width=width, depth=depth, norm=norm, init=init, leak=0.2, norm_first=False
-    )
+        inputs=math.prod(shape), outputs=1, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=0.2,
+        norm_first=False,
+    )  # fmt: skip

@@ -263,11 +263,17 @@ class TestOptuna:
         assert sum(map(self.loss, later)) / 20 < 0.6 * sum(start) / 30
 
     def test_each_ask_has_a_seed_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        design, seeds, sampler = self.told(), [], optuna.samplers.TPESampler
-        monkeypatch.setattr(optuna.samplers, "TPESampler", lambda seed: seeds.append(seed) or sampler(seed=seed))
+        design, sampler = self.told(), optuna.samplers.TPESampler
+        seeds: list[int] = []
+
+        def recorded(seed: int | None = None) -> optuna.samplers.TPESampler:
+            seeds.extend([] if seed is None else [seed])  # Optuna makes one without a seed for every new study
+            return sampler(seed=seed)
+
+        monkeypatch.setattr(optuna.samplers, "TPESampler", recorded)
         design.ask(2)
         design.ask(1)
-        assert len(set(seeds)) == 3
+        assert len(seeds) == len(set(seeds)) == 3
 
     def test_values_change_what_is_asked(self) -> None:
         design, other = self.told(), self.told()

@@ -252,6 +252,12 @@ def test_lock_is_held_by_one(disk: Ledger) -> None:
         pass
 
 
+def test_two_that_open_at_the_same_moment(store: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.write_pack(pack())
+    monkeypatch.setattr(Ledger, "attempts", lambda self, pack_id: [])  # both have looked before either has written
+    assert [Ledger(store.uri).open_attempt("p1").number for _ in range(3)] == [1, 2, 3]
+
+
 def test_openers_get_different_attempts(store: Ledger) -> None:
     store.write_pack(pack())
     numbers: list[int] = []

@@ -15,6 +15,7 @@ import pytest
 from study import tracking
 from study.errors import StoreError, StudyBusyError, StudyError
 from study.ledger import Attempt, Ledger
+from study.replay import Syncer
 from study.tracking import Mirror, SyncReport, TrackingError, sync
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
 
@@ -100,12 +101,13 @@ def test_crash_at_every_call(
     for calls in itertools.count():
         uri = new_uri()
         faulty = Faulty(connect(uri), calls_left=calls, after=after)
+        syncer = Syncer(ledger, STUDY, lambda uri=uri: tracking.Experiment(uri, STUDY))
         monkeypatch.setattr(tracking, "connect", lambda uri, faulty=faulty: faulty)
         try:
-            sync(ledger, STUDY, uri, outcomes=LABELS)
+            syncer.sync(outcomes=LABELS)
         except Crash:
             monkeypatch.setattr(tracking, "connect", connect)
-            sync(ledger, STUDY, uri, outcomes=LABELS)
+            syncer.sync(outcomes=LABELS)
             assert content(uri) == expected, f"after a crash at call {calls}"
         else:
             break
@@ -126,6 +128,17 @@ def test_metrics_without_their_tag_are_not_doubled(study: tuple[Ledger, Attempt]
         again.append(records(evaluation, "c"), unix_ms=7000 + evaluation)
     report = sync(ledger, STUDY, uri, final=False)
     assert report.metrics_written == 2
+    assert [m[2] for m in content(uri)["t1-c"]["metrics"]["dist"]] == [2000, 2001, 2002, 2003, 7004]
+
+
+def test_redone_records_are_not_doubled(study: tuple[Ledger, Attempt], uri: str) -> None:
+    ledger, _ = study
+    syncer = Syncer(ledger, STUDY, lambda: tracking.Experiment(uri, STUDY))
+    syncer.sync(final=False)
+    again = ledger.open_attempt("p1")
+    for evaluation in (2, 3, 4):
+        again.append(records(evaluation, "c"), unix_ms=7000 + evaluation)
+    assert syncer.sync(final=False).metrics_written == 2
     assert [m[2] for m in content(uri)["t1-c"]["metrics"]["dist"]] == [2000, 2001, 2002, 2003, 7004]
 
 

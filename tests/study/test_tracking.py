@@ -13,6 +13,7 @@ import pytest
 
 from study import tracking
 from study.ledger import Attempt, Ledger
+from study.replay import batches
 from study.tracking import SyncReport, TrackingError, sync
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
 
@@ -133,6 +134,12 @@ def test_function_is_asked_for_trials_whose_runs_go_on(study: tuple[Ledger, Atte
         sync(study[0], STUDY, uri, outcomes=outcomes)
     assert asked == [["t1-a", "t1-b", "t1-c", "t1-d"], ["t1-c", "t1-d"]]
     assert content(uri)["t1-a"]["tags"]["vistudy.outcome"] == "slow"
+
+
+def test_batches_hold_whole_evaluations() -> None:
+    some = [{"evaluation": e, "step": e, "unix_ms": 1, "values": {f"m{i}": 1.0 for i in range(500)}} for e in range(3)]
+    found = [(len(points), last) for points, last in batches(some, q={1: 0.5, 2: math.inf})]
+    assert found == [(500, 0), (501, 1), (500, 2)]
 
 
 def test_large_trials_go_in_several_batches(tmp_path: Path, uri: str) -> None:

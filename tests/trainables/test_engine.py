@@ -138,7 +138,10 @@ def test_reference_depends_on_structure_not_on_training():
 @pytest.mark.parametrize(("data", "norm"), NETS)
 def test_cuda_equals_cpu(data, norm):
     config = of(data, norm, reg_weight=5.0)
-    on_cpu, on_gpu = ([r for item in Engine([config], device=d).evaluations() for r in item.records] for d in ("cpu", "cuda"))
+    on_cpu, on_gpu = (
+        [r for item in Engine([config], device=device).evaluations() for r in item.records]
+        for device in ("cpu", "cuda")
+    )
     for a, b in zip(on_cpu, on_gpu, strict=True):
         for name in ("g_param_norm", "d_param_norm"):
             assert a.values[name] == pytest.approx(b.values[name], rel=1e-2)

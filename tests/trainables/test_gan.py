@@ -101,7 +101,9 @@ def test_steps_are_counted(d_steps, g_steps):
     assert (p.d_updates, p.g_updates) == (3 * d_steps, 3 * g_steps)
 
 
-@pytest.mark.parametrize(("z_use", "batches"), [("same", [0, 0, 0, 0, 0]), ("fresh", [0, 1, 2, 3, 4]), ("pool", [0, 0, 1, 1, 2])])
+@pytest.mark.parametrize(
+    ("z_use", "batches"), [("same", [0, 0, 0, 0, 0]), ("fresh", [0, 1, 2, 3, 4]), ("pool", [0, 0, 1, 1, 2])]
+)
 def test_z_of_the_generator_phase(z_use, batches):
     p, seen = pack(gan(z_use=z_use, g_steps=5)), []
     inner = p._z_g.at

@@ -44,9 +44,7 @@ def test_optimal_discriminator_of_two_gaussians_gives_2_log_2_minus_2_jsd():
     q = torch.exp(-0.5 * ((x - 1) / 1.5) ** 2) / (1.5 * math.sqrt(2 * math.pi))
     logit, m = p.log() - q.log(), 0.5 * (p + q)
     jsd = 0.5 * torch.trapezoid(p * (p / m).log() + q * (q / m).log(), x)
-    expectation = torch.trapezoid(
-        p * torch.nn.functional.softplus(-logit) + q * torch.nn.functional.softplus(logit), x
-    )
+    expectation = torch.trapezoid(p * torch.nn.functional.softplus(-logit) + q * torch.nn.functional.softplus(logit), x)
     assert expectation.item() == pytest.approx(2 * math.log(2) - 2 * jsd.item(), abs=1e-9)
     assert expectation.item() == pytest.approx(1.187714, abs=2e-6)
 

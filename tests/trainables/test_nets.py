@@ -7,7 +7,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from trainables.nets import PackedNet, discriminator_arch, generator_arch
+from trainables.nets import PackedNet, Sizes, discriminator_arch, generator_arch
 
 CPU = torch.device("cpu")
 SHAPES = {"mlp": (2,), "dcgan": (1, 8, 8)}
@@ -15,10 +15,10 @@ NORMS = ("none", "bn", "none_ref_nobias")
 
 
 def nets(net: str, norm: str, seeds: list[int], shape: tuple[int, ...] | None = None) -> tuple[PackedNet, PackedNet]:
-    shape, sizes = shape or SHAPES[net], {"width": 4 if net == "dcgan" else 16, "depth": 2, "norm": norm}
-    init = "dcgan" if net == "dcgan" else "he"
-    g = PackedNet(generator_arch(net, shape, z_dim=5, init=init, **sizes), seeds, "generator", CPU)
-    return g, PackedNet(discriminator_arch(net, shape, init=init, **sizes), seeds, "discriminator", CPU)
+    shape, init = shape or SHAPES[net], "dcgan" if net == "dcgan" else "he"
+    sizes = Sizes(width=4 if net == "dcgan" else 16, depth=2, norm=norm, init=init)
+    g = PackedNet(generator_arch(net, shape, 5, sizes), seeds, "generator", CPU)
+    return g, PackedNet(discriminator_arch(net, shape, sizes), seeds, "discriminator", CPU)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -121,7 +121,7 @@ def test_dcgan_equals_plain_convolutions():
     [("he", math.sqrt(2 / 64)), ("xavier", math.sqrt(2 / 128)), ("torch", math.sqrt(1 / (3 * 64))), ("dcgan", 0.02)],
 )
 def test_initial_spread(init, spread):
-    arch = generator_arch("mlp", (2,), z_dim=8, width=64, depth=2, norm="none", init=init)
+    arch = generator_arch("mlp", (2,), 8, Sizes(width=64, depth=2, norm="none", init=init))
     weight = PackedNet(arch, list(range(8)), "generator", CPU).frozen["hidden1.weight"]
     assert weight.std().item() == pytest.approx(spread, rel=0.02)
     assert weight.mean().item() == pytest.approx(0, abs=spread / 50)

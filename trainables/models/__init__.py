@@ -19,11 +19,12 @@ class Pack(Protocol):
 
     d_updates: int
     """Updates done; the budget's clock."""
+
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
         """Train for one period; with `diagnose`, its diagnostics of shape (K,)."""
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """n samples a trial (K, n, *shape) to be judged, and those with batch norm's running statistics if it has any."""
+        """n samples a trial (K, n, *shape) to be judged; and with batch norm's running statistics, if it has any."""
 
     @property
     def nets(self) -> dict[str, PackedNet]:

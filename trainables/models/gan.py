@@ -15,7 +15,7 @@ from trainables import losses
 from trainables.anchor import Anchor
 from trainables.config import TrainConfig, hp
 from trainables.data import DATASETS
-from trainables.nets import BN_MOMENTUM, PackedNet, Stats, discriminator_arch, generator_arch
+from trainables.nets import BN_MOMENTUM, PackedNet, Sizes, Stats, discriminator_arch, generator_arch
 from trainables.optim import Adam, Sgd, column
 from trainables.streams import Stream, generator, normal
 
@@ -122,9 +122,9 @@ class GanPack:
         self.config, self.k, self.device = c, len(configs), device
         self.data = DATASETS[c.data]
         shape, seeds = self.data.shape, [config.seed for config in configs]
-        sizes = {"width": c.width, "depth": c.depth, "norm": c.norm, "init": c.init}
-        self.g = PackedNet(generator_arch(c.net, shape, z_dim=c.z_dim, **sizes), seeds, "generator", device)
-        self.d = PackedNet(discriminator_arch(c.net, shape, **sizes), seeds, "discriminator", device)
+        sizes = Sizes(width=c.width, depth=c.depth, norm=c.norm, init=c.init)
+        self.g = PackedNet(generator_arch(c.net, shape, c.z_dim, sizes), seeds, "generator", device)
+        self.d = PackedNet(discriminator_arch(c.net, shape, sizes), seeds, "discriminator", device)
 
         def col(name: str) -> Tensor:
             return column([getattr(config, name) for config in configs], device)
@@ -182,7 +182,7 @@ class GanPack:
         if c.norm == "bn" or c.r1_weight:  # batch norm sees real and fake apart, as in the paper's code
             real, fake = (d(batch, d.leaves).squeeze(2) for batch in (x, x_fake))
         else:
-            real, fake = d(torch.cat((x, x_fake), 1), d.leaves).squeeze(2).split(c.batch_size, 1)
+            real, fake = torch.split(d(torch.cat((x, x_fake), 1), d.leaves).squeeze(2), c.batch_size, 1)
         loss = losses.discriminator(real, fake)
         total = loss + 0.5 * c.r1_weight * losses.r1(real, x) if c.r1_weight else loss
         gradient = d.backward(total.sum())
@@ -197,9 +197,7 @@ class GanPack:
             "d_acc_fake": (fake < 0).float().mean(1),
         }
 
-    def _g_step(
-        self, step: int, batch: int, z: Tensor, old: dict[int, Tensor], *, diagnose: bool
-    ) -> dict[str, Tensor]:
+    def _g_step(self, step: int, batch: int, z: Tensor, old: dict[int, Tensor], *, diagnose: bool) -> dict[str, Tensor]:
         """One update of G by (26). `old` holds the anchor's samples of this phase, by batch of z."""
         g, weight = self.g, self._reg_weight
         x = g(z, g.leaves, g.running, BN_MOMENTUM)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from benchmarks.plain_ray_tune import Draws, Gan, mlp
+from tests.trainables.configs import gan
+from trainables.data import DATASETS
+from trainables.engine import Engine
+from trainables.models.gan import GanConfig, GanPack
+from trainables.nets import PackedNet
+from trainables.streams import BLOCK, normal
+
+UPDATES = 20
+ARMS = [(norm, g_steps) for norm in ("none", "bn", "none_ref_nobias") for g_steps in (2, 10)]
+
+
+def config(norm: str, g_steps: int, **fields: Any) -> GanConfig:
+    return gan(norm=norm, g_steps=g_steps, reg_weight=5.0, batch_size=64, **fields)
+
+
+def copy_weights(net: nn.Sequential, packed: PackedNet) -> None:
+    """Give a peer's net the first trial's weights. Both list them from the input on."""
+    theirs = [view[0] for view in packed.frozen.values()]
+    mine = list(net.parameters())
+    assert [p.shape for p in mine] == [p.shape for p in theirs]
+    with torch.no_grad():
+        for p, value in zip(mine, theirs, strict=True):
+            p.copy_(value)
+
+
+def streamed(draw: Callable[[int, int], np.ndarray], seed: int) -> Callable[[], Tensor]:
+    def steps() -> Iterator[Tensor]:
+        block = 0
+        while True:
+            yield from torch.from_numpy(draw(seed, block))
+            block += 1
+
+    assert BLOCK > 1
+    found = steps()
+    return lambda: next(found)
+
+
+def engine_draws(c: GanConfig) -> Draws:
+    """The engine's own numbers, in its order."""
+    assert c.z_use == "pool"
+    return Draws(
+        real=streamed(lambda seed, block: DATASETS[c.data].block(seed, block, c.batch_size), c.seed),
+        z_d=streamed(normal("z_d", (c.batch_size, c.z_dim)), c.seed),
+        z_g=streamed(normal("z_g", (c.batch_size, c.z_dim)), c.seed),
+    )
+
+
+def peer_with_engine_weights(c: GanConfig, pack: GanPack) -> Gan:
+    peer = Gan(c.to_dict())
+    copy_weights(peer.g, pack.g)
+    copy_weights(peer.d, pack.d)
+    return peer
+
+
+@pytest.mark.parametrize(("norm", "g_steps"), ARMS)
+def test_the_plain_peer_has_the_engine_s_losses(norm: str, g_steps: int) -> None:
+    c = config(norm, g_steps)
+    pack = Engine([c]).pack
+    peer, source = peer_with_engine_weights(c, pack), engine_draws(c)
+    periods = UPDATES if g_steps == 2 else UPDATES // g_steps + 1
+    for _ in range(periods):
+        ours = pack.period(diagnose=True)
+        d_loss = peer.d_step(source)
+        *_, g_loss = peer.g_phase(source)
+        torch.testing.assert_close(d_loss, ours["d_loss"][0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(g_loss, ours["g_loss"][0], rtol=1e-4, atol=1e-5)
+    assert pack.g_updates >= UPDATES
+
+
+@pytest.mark.parametrize("norm", ["none", "bn"])
+def test_the_plain_peer_samples_what_the_engine_samples(norm: str) -> None:
+    c = config(norm, 10)
+    pack = Engine([c]).pack
+    peer, source = peer_with_engine_weights(c, pack), engine_draws(c)
+    for _ in range(3):
+        pack.period(diagnose=False)
+        peer.d_step(source)
+        list(peer.g_phase(source))
+    z = torch.randn(500, c.z_dim, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = pack.g(z[None], pack.g.frozen, pack.g.running)[0]
+    samples, running = peer.samples(z)
+    assert (running is None) == (norm == "none")
+    torch.testing.assert_close(samples if running is None else running, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_recalibrated_statistics_do_not_touch_those_of_training() -> None:
+    peer = Gan(config("bn", 2).to_dict())
+    before = {name: value.clone() for name, value in peer.g.state_dict().items()}
+    samples, running = peer.samples(torch.randn(100, 8))
+    assert running is not None
+    assert not torch.allclose(samples, running)
+    assert all(torch.equal(value, before[name]) for name, value in peer.g.state_dict().items())
+
+
+def test_initial_weights_have_the_engine_s_distribution() -> None:
+    layers = mlp([8, 512, 2], "none", nn.ReLU(), norm_first=True, running=True)
+    weight, bias = layers[0].weight, layers[0].bias
+    assert float(weight.std()) == pytest.approx((2 / 8) ** 0.5, rel=0.05)
+    assert not bias.any()
+
+
+def test_the_peer_refuses_what_it_is_not_written_for() -> None:
+    with pytest.raises(ValueError, match="anchor"):
+        Gan(config("none", 2, anchor="ema").to_dict())
