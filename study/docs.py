@@ -9,9 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from study.design import LIMIT_TRIALS, MAX_TRIALS, STARTUP_TRIALS
+from study.design import LIMIT_TRIALS, MAX_TRIALS
 from study.factors import ALIASES, ELSEWHERE, describe, field_types, range_kind, settable
-from study.spec import MAX_BYTES, BlockSpec, BudgetSpec, DimensionSpec, SampleSpec, SamplesSpec, StudySpec
+from study.sampling import STARTUP_TRIALS
+from study.schema import BlockSpec, BudgetSpec, DimensionSpec, SampleSpec, SamplesSpec, StudySpec
+from study.yamlfile import MAX_BYTES
 from trainables.config import TrainConfig, hyperparameters
 from trainables.data import DATASETS
 from trainables.models import MODELS

@@ -210,3 +210,10 @@ def read_samples(disk: Storage, pack_id: str, attempts: Sequence[int], trial_id:
             except (ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise disk.damaged(path, str(error)) from error
     return dict(sorted(found.items()))
+
+
+def supersedes(new: Mapping[str, Any], there: Mapping[str, Any]) -> bool:
+    """Whether a trial's outcome replaces the one that is stored. See `Ledger.finish_trial`."""
+    if new["state"] != there["state"]:
+        return bool(new["state"] == "complete")
+    return bool(new["pack_id"] == there["pack_id"] and new["attempt"] >= there["attempt"])

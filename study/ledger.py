@@ -16,8 +16,9 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+from study import journal
 from study.errors import StoreError
-from study.journal import Attempt, Merged, attempt_path, files, members, merge, newest_checkpoint, read_samples
+from study.journal import Attempt
 from study.storage import Storage, sync_path
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ class Ledger:
         if not disk.exists(f"packs/{_safe(pack_id, 'pack')}/pack.json"):
             raise StoreError(f"pack {pack_id!r} is not in the store {self.uri}; write_pack comes first.")
         number = max(self.attempts(pack_id), default=0) + 1
-        while not disk.claim(attempt_path(pack_id, number)):
+        while not disk.claim(journal.attempt_path(pack_id, number)):
             number += 1
         return Attempt(disk, pack_id, number)
 
@@ -202,13 +203,13 @@ class Ledger:
 
         Damaged ones are logged by name and passed over; None if no good one is left.
         """
-        return newest_checkpoint(self._need(), pack_id, self.attempts(pack_id))
+        return journal.newest_checkpoint(self._need(), pack_id, self.attempts(pack_id))
 
     def progress(self) -> dict[str, int]:
         """pack_id -> highest evaluation recorded by any attempt (-1 if none). Reads listings only."""
         found = {}
         for pack_id in self.packs():
-            last = [files(self._disk, pack_id, number, "records")[-1:] for number in self.attempts(pack_id)]
+            last = [journal.files(self._disk, pack_id, number, "records")[-1:] for number in self.attempts(pack_id)]
             found[pack_id] = max((evaluation for item in last for evaluation, _ in item), default=-1)
         return found
 
@@ -229,7 +230,7 @@ class Ledger:
                 there = self._outcome(path, disk.read(path))
             except FileNotFoundError:
                 continue  # forgotten between the two calls
-            if _supersedes(outcome, there):
+            if journal.supersedes(outcome, there):
                 disk.write(path, data, durable=True)
             return
 
@@ -237,11 +238,11 @@ class Ledger:
         root = self._disk.local
         if root is None:
             return
-        new = {path for _, path in files(self._disk, pack_id, number, "records")} - self._synced
+        new = {path for _, path in journal.files(self._disk, pack_id, number, "records")} - self._synced
         for path in sorted(new):
             sync_path(f"{root}/{path}")
         if new:
-            sync_path(f"{root}/{attempt_path(pack_id, number)}")
+            sync_path(f"{root}/{journal.attempt_path(pack_id, number)}")
         self._synced |= new
 
     def _outcome(self, path: str, data: bytes) -> dict[str, Any]:
@@ -285,9 +286,9 @@ class Ledger:
         """
         wanted = None if trial_ids is None else set(trial_ids)
         outcomes = self.read_outcomes(wanted)
-        found: Merged = {}
+        found: journal.Merged = {}
         for pack_id in self._homes(wanted, outcomes):
-            merged = merge(self._disk, pack_id, self.attempts(pack_id), wanted, outcomes)
+            merged = journal.merge(self._disk, pack_id, self.attempts(pack_id), wanted, outcomes)
             for trial_id, records in merged.items():
                 if trial_id not in outcomes or outcomes[trial_id]["pack_id"] == pack_id:
                     found[trial_id] = records  # packs come oldest first: a newer one replaces an older one, whole
@@ -310,7 +311,7 @@ class Ledger:
         for number in self.attempts(pack_id):
             key = (pack_id, number)
             if key not in self._first:
-                first = members(self._disk, pack_id, number)
+                first = journal.members(self._disk, pack_id, number)
                 if first:
                     self._first[key] = first  # a first segment never changes
             found |= self._first.get(key, set())
@@ -321,7 +322,7 @@ class Ledger:
         found: dict[int, np.ndarray] = {}
         outcomes = self.read_outcomes([trial_id])
         for pack_id in self._homes({trial_id}, outcomes):
-            found = read_samples(self._disk, pack_id, self.attempts(pack_id), trial_id) or found
+            found = journal.read_samples(self._disk, pack_id, self.attempts(pack_id), trial_id) or found
         return found
 
     def write_reference(self, key: str, reference: dict[str, float]) -> None:
@@ -340,17 +341,9 @@ class Ledger:
 def _safe(name: str, what: str) -> str:
     """Names become folders: nothing that could climb out of the store."""
     if not _NAME.fullmatch(name):
-        raise StoreError(
-            f"{what} name {name!r}: use letters, digits and . _ + = @ -, beginning with a letter or digit."
-        )
+        raise StoreError(f"{what} name {name!r}: use letters, digits and . _ + = @ - (a letter or digit first).")
     return name
 
 
 def _dump(content: dict[str, Any]) -> bytes:
     return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
-
-
-def _supersedes(new: dict[str, Any], there: dict[str, Any]) -> bool:
-    if new["state"] != there["state"]:
-        return bool(new["state"] == "complete")
-    return bool(new["pack_id"] == there["pack_id"] and new["attempt"] >= there["attempt"])

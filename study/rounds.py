@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from study.design import OptunaDesign, Plan, plan
+from study.design import Plan, plan
 from study.factors import Cell
+from study.sampling import OptunaDesign
 from study.spec import Study
 
 ROUND_CELLS = 8

@@ -9,12 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
+from pydantic import BaseModel, ValidationError
 
 from study.errors import StudyError
 from study.factors import (
@@ -34,113 +31,11 @@ from study.factors import (
     range_kind,
     refusal,
 )
+from study.schema import BlockSpec, BudgetSpec, DimensionSpec, SampleSpec, SamplesSpec, StudySpec
+from study.yamlfile import parse_yaml, read_text
 from trainables.config import TrainConfig
 from trainables.data import DATASETS
 from trainables.models import MODELS
-
-MAX_BYTES = 1_000_000
-"""Largest study file that is read. One of 10,000 trials is a few hundred bytes."""
-MAX_NODES = 100_000
-"""Most values of a study file after its aliases are expanded."""
-MAX_DEPTH = 20
-"""Deepest nesting of a study file (a valid one needs 7)."""
-
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
-
-
-class _FileModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class BudgetSpec(_FileModel):
-    """How long every trial trains and how often it is looked at; equal for all trials of a block."""
-
-    d_updates: Any = Field(
-        description="Discriminator updates of every trial. Whole number from 1.", json_schema_extra={"type": "integer"}
-    )
-    evaluations: Any = Field(
-        default=TrainConfig().evaluations,
-        json_schema_extra={"type": "integer"},
-        description="Evaluations, equally spaced in D updates, besides the one before training. Whole number from 1; "
-        "each needs at least one period of the D:G ratio.",
-    )
-
-
-class DimensionSpec(_FileModel):
-    """What one sampled hyperparameter may be: a range (`low`, `high`, `log`) or `choices`."""
-
-    low: Any = Field(default=None, description="Lowest value of a range.", json_schema_extra={"type": "number"})
-    high: Any = Field(default=None, description="Highest value of a range.", json_schema_extra={"type": "number"})
-    log: bool = Field(default=False, description="Draw uniformly in the logarithm; `low` must be above 0.")
-    choices: list[Any] | None = Field(default=None, description="The levels to choose from, instead of a range.")
-    when: dict[str, Any] | None = Field(
-        default=None,
-        description="Condition: drawn only in cells where each of these names has the value (or one of the list of "
-        "values) given. Names are factors, fixed keys, or dimensions that stand above this one.",
-    )
-
-
-class SampleSpec(_FileModel):
-    """Sampled configurations instead of a grid, or in every cell of the grid."""
-
-    method: Literal["sobol", "random", "optuna"] = Field(
-        description="sobol: scrambled Sobol points, the most even cover; random: independent points; optuna: TPE, "
-        "which learns from the trials that are done (for tuned arms; its points are no fair sample of the space)."
-    )
-    n: int = Field(ge=1, description="Configurations. Raising it keeps the first ones.")
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the sample, not of the trials.")
-    space: dict[str, DimensionSpec] = Field(description="Name -> range or choices.")
-
-
-class SamplesSpec(_FileModel):
-    """Which evaluations keep a grid of generated samples."""
-
-    evaluations: list[int] = Field(description="Evaluations, from 0 (before training) to the budget's last.")
-
-
-class BlockSpec(_FileModel):
-    """One model on one data set. A key that is not given here is taken from the top level; a key that is given replaces
-    the top level's key of that name as a whole (`fixed`, say, is not merged entry by entry; null empties it).
-    """
-
-    name: str | None = Field(default=None, pattern=NAME, description="The block's name; default `model-data`.")
-    model: str | None = Field(default=None, description="What is trained. Required, here or at the top level.")
-    data: str | None = Field(default=None, description="What it learns. Required, here or at the top level.")
-    seeds: list[Any] | None = Field(
-        default=None,
-        description="Every cell is trained once with each. Whole numbers from 0. Required, here or at the top level.",
-    )
-    budget: BudgetSpec | None = Field(
-        default=None, description="Length of training and number of evaluations. Required, here or above."
-    )
-    factors: dict[str, list[Any]] | None = Field(
-        default=None, description="Name -> levels. The grid of all combinations is trained."
-    )
-    fixed: dict[str, Any] | None = Field(
-        default=None, description="Name -> value for all trials, where not the default."
-    )
-    sample: SampleSpec | None = Field(default=None, description="Sampled hyperparameters.")
-    samples: SamplesSpec | None = Field(
-        default=None, description="When to keep generated samples; default: after about 1/4, 1/2 and all of the budget."
-    )
-    keep_checkpoints: Literal["none", "final"] | None = Field(
-        default=None, description="`final` keeps the trained nets of every trial; default `none`."
-    )
-
-
-class StudySpec(BlockSpec):
-    """A study file: one block written at the top level, or several under `blocks`."""
-
-    study: str = Field(
-        pattern=NAME,
-        description="Name of the study: at most 80 letters, digits, '.', '_' and '-', the first a letter or digit.",
-    )
-    description: str = Field(default="", description="What the study asks, in words.")
-    blocks: list[BlockSpec] | None = Field(
-        default=None,
-        description="Several models or data sets in one study; the top level then only holds their defaults.",
-    )
-
 
 EXPECTED = {
     "list_type": "a list, such as [1, 2]",
@@ -214,7 +109,7 @@ def load_study(path: str | os.PathLike[str]) -> Study:
     Raises:
         StudyError: the file cannot be read, or asks for something that does not exist or makes no sense.
     """
-    return parse_study(_read(Path(path)), str(path))
+    return parse_study(read_text(Path(path)), str(path))
 
 
 def parse_study(text: str, name: str = "study.yaml") -> Study:
@@ -223,7 +118,7 @@ def parse_study(text: str, name: str = "study.yaml") -> Study:
     Raises:
         StudyError: as `load_study`.
     """
-    content, source = _parse_yaml(text, name)
+    content, source = parse_yaml(text, name)
     if not isinstance(content, dict):
         got = "an empty file" if content is None else "a list" if isinstance(content, list) else "a single value"
         raise source.error((), f"not a study; got {got}; allowed: keys with values, such as 'study: my-study'")
@@ -411,97 +306,3 @@ def _model_at(path: KeyPath) -> type[BaseModel]:
     if path[:1] == ("blocks",):
         return inner.get(path[2], BlockSpec) if len(path) == 3 else DimensionSpec if len(path) > 3 else BlockSpec
     return inner[path[0]] if len(path) == 1 else DimensionSpec if path else StudySpec
-
-
-def _read(path: Path) -> str:
-    """The text of a file of moderate size."""
-    try:
-        if path.exists() and not path.is_file():
-            what = "a directory" if path.is_dir() else "no regular file"
-            found = sorted(p.name for p in path.glob("*.y*ml"))[:5] if path.is_dir() else []
-            raise StudyError(
-                f"{path}: {what}; allowed: a YAML file" + (f", such as {', '.join(found)}" if found else "")
-            )
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-    except FileNotFoundError:
-        folder = path.parent
-        names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        yaml = [name for name in names if name.endswith((".yaml", ".yml"))]
-        message = refusal("no such file", near=near(path.name, yaml), allowed=", ".join(sorted(yaml)[:10]))
-        raise StudyError(f"{path}: {message}") from None
-    except (OSError, ValueError) as error:
-        raise StudyError(f"{path}: cannot be read: {error}") from None
-    if len(raw) > MAX_BYTES:
-        raise StudyError(f"{path}: larger than a study file may be; allowed: up to {MAX_BYTES} bytes")
-    try:
-        return raw.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        got = f"got byte 0x{raw[error.start]:02x} at position {error.start}"
-        raise StudyError(f"{path}:{line}: not UTF-8; {got}; save the file as UTF-8") from None
-
-
-class _Builder:
-    """YAML nodes -> plain values, and the line of each. Plain values only: no tags, no repeated keys, no bombs."""
-
-    def __init__(self, name: str) -> None:
-        self.lines: dict[KeyPath, int] = {}
-        self.source = Source(name=name, lines=self.lines)
-        self._nodes = 0
-
-    def build(self, node: Node, path: KeyPath) -> Any:
-        self.lines[path] = node.start_mark.line + 1
-        self._nodes += 1
-        if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
-            allowed = f"{MAX_NODES} values, nested {MAX_DEPTH} deep, after aliases (*name) are expanded"
-            raise self.source.error((), refusal("too large or too deep for a study file", allowed=allowed))
-        if isinstance(node, ScalarNode):
-            return self.scalar(node, path)
-        if not isinstance(node, MappingNode):
-            return [self.build(item, (*path, i)) for i, item in enumerate(node.value)]
-        out: dict[str, Any] = {}
-        for key_node, value in node.value:
-            key = self.scalar(key_node, path) if isinstance(key_node, ScalarNode) else None
-            line = key_node.start_mark.line + 1
-            self.lines[(*path, str(key))] = line
-            if not isinstance(key, str):
-                raise self.source.error((*path, str(key)), refusal("a key must be a name", got=key, mend="quote it"))
-            if key in out:
-                raise self.source.error((*path, key), refusal(f"duplicate key '{key}'", mend="take one of them out"))
-            out[key] = self.build(value, (*path, key))
-            self.lines[(*path, key)] = line
-        return out
-
-    def scalar(self, node: ScalarNode, path: KeyPath) -> Any:
-        tag, text = str(node.tag).removeprefix("tag:yaml.org,2002:"), node.value
-        plain = text.replace("_", "").lower()
-        try:
-            if tag == "int":
-                return int(plain, 0) if re.match("[-+]?0[xob]", plain) else int(plain)
-            if tag == "float":
-                return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
-        except ValueError:
-            raise self.source.error(path, refusal("not a number that can be read", got=text)) from None
-        if tag in ("str", "timestamp", "merge"):  # YAML 1.2 has no dates: they are text
-            return text
-        if tag in ("bool", "null"):
-            return plain == "true" if tag == "bool" else None
-        raise self.source.error(path, refusal("tags are not allowed", got=tag, mend="take the '!' tag out"))
-
-
-def _parse_yaml(text: str, name: str) -> tuple[Any, Source]:
-    """The content of a YAML 1.2 document as plain values, and where they stand."""
-    builder = _Builder(name)
-    try:
-        if re.search("(?m)^%", text):
-            raise builder.source.error((), "YAML directives (%...) are not allowed; take the line out")
-        node = YAML(typ="safe", pure=True).compose(text)
-        return (None if node is None else builder.build(node, ())), builder.source
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StudyError(f"{name}:{line}: not YAML: {error.problem}") from None
-    except RecursionError:
-        raise builder.source.error((), refusal("nested too deep", allowed=f"{MAX_DEPTH} levels")) from None
-    except YAMLError as error:
-        raise StudyError(f"{name}:1: not YAML: {' '.join(str(error).split())}") from None

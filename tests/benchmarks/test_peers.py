@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from benchmarks.plain_ray_tune import Draws, Gan, mlp
+from benchmarks.plain_gan import Draws, Gan, mlp
 from tests.trainables.configs import gan
 from trainables.data import DATASETS
 from trainables.engine import Engine
@@ -68,14 +68,13 @@ def test_the_plain_peer_has_the_engine_s_losses(norm: str, g_steps: int) -> None
     c = config(norm, g_steps)
     pack = Engine([c]).pack
     peer, source = peer_with_engine_weights(c, pack), engine_draws(c)
-    periods = UPDATES if g_steps == 2 else UPDATES // g_steps + 1
-    for _ in range(periods):
+    for _ in range(UPDATES):
         ours = pack.period(diagnose=True)
         d_loss = peer.d_step(source)
         *_, g_loss = peer.g_phase(source)
         torch.testing.assert_close(d_loss, ours["d_loss"][0], rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(g_loss, ours["g_loss"][0], rtol=1e-4, atol=1e-5)
-    assert pack.g_updates >= UPDATES
+    assert pack.d_updates == UPDATES
 
 
 @pytest.mark.parametrize("norm", ["none", "bn"])
@@ -107,7 +106,7 @@ def test_recalibrated_statistics_do_not_touch_those_of_training() -> None:
 def test_initial_weights_have_the_engine_s_distribution() -> None:
     layers = mlp([8, 512, 2], "none", nn.ReLU(), norm_first=True, running=True)
     weight, bias = layers[0].weight, layers[0].bias
-    assert float(weight.std()) == pytest.approx((2 / 8) ** 0.5, rel=0.05)
+    assert float(weight.detach().std()) == pytest.approx((2 / 8) ** 0.5, rel=0.05)
     assert not bias.any()
 
 

@@ -11,9 +11,10 @@ from importlib import resources
 import optuna
 import pytest
 
-from study.design import LIMIT_TRIALS, MAX_TRIALS, STARTUP_TRIALS, OptunaDesign, Plan, count_trials, draw, plan
+from study.design import LIMIT_TRIALS, MAX_TRIALS, Plan, count_trials, plan
 from study.errors import StudyError
 from study.factors import ALIASES, Cell, settable
+from study.sampling import STARTUP_TRIALS, OptunaDesign, draw
 from study.spec import Study, load_study, parse_study
 from trainables.models import MODELS
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from study import spec
+from study import schema
 from study.design import plan
 from study.docs import EXAMPLES, FOLDER, generated, json_schema, study_file_markdown
 from study.factors import ALIASES
@@ -21,8 +21,8 @@ from trainables.models import MODELS
 
 MODELS_OF_FILE = [
     model
-    for model in vars(spec).values()
-    if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == spec.__name__
+    for model in vars(schema).values()
+    if isinstance(model, type) and issubclass(model, BaseModel) and model.__module__ == schema.__name__
 ]
 
 

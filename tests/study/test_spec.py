@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from study.errors import StudyError
-from study.spec import MAX_BYTES, load_study, parse_study
+from study.spec import load_study, parse_study
+from study.yamlfile import MAX_BYTES
 
 LINES = {
     "study": "ring",

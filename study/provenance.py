@@ -1,0 +1,50 @@
+"""Where and with what a study was run."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from study.errors import StoreError
+from study.ledger import Ledger
+
+RECORDED_PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray", "mlflow", "optuna", "pandas", "scipy")
+
+
+def now_ms() -> int:
+    """The clock, in milliseconds since 1970 (UTC)."""
+    return time.time_ns() // 1_000_000
+
+
+def provenance(name: str, ledger: Ledger) -> dict[str, Any]:
+    """Where and with what a study was run last, and when first."""
+    now = now_ms()
+    try:
+        created = ledger.read_meta(name)["created_ms"]
+    except StoreError:
+        created = now
+    return {"created_ms": created, "last_run_ms": now, "git": git_state(), "versions": versions()}
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES}
+
+
+def git_state() -> dict[str, str | bool | None]:
+    """Commit of this project's checkout, and whether it has uncommitted changes; None outside a checkout."""
+    root = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

@@ -1,0 +1,152 @@
+"""Trains what the ledger lacks of a study, while a mirror brings it to MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from study.ledger import Ledger
+from study.provenance import now_ms, provenance
+
+if TYPE_CHECKING:
+    from study.design import Plan
+    from study.replay import SyncReport
+    from study.tracking import Mirror
+
+MIRROR_EVERY_S = 10.0
+
+Say = Callable[[str], None]
+Tick = Callable[[int, int], None]
+
+
+def quiet(*_: object) -> None:
+    """Say and tick nothing."""
+
+
+class Trainer:
+    """Trains plan after plan of one study on one cluster, with one mirror."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        cluster: str,
+        uri: str,
+        retry_failed: bool,
+        checkpoint_every_s: float,
+        say: Say,
+        tick: Tick,
+    ) -> None:
+        self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
+        self._checkpoint_every_s, self._say, self._tick = checkpoint_every_s, say, tick
+        self._mirror: Mirror | None = None
+        self.ran, self.train_s, self.interrupted = 0, 0.0, False
+
+    def train(self, planned: Plan) -> None:
+        """Run what the ledger lacks of a plan."""
+        from study import launch
+
+        ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
+        if self._retry:
+            ended = ledger.read_outcomes(ids)
+            ledger.forget([trial_id for trial_id, outcome in ended.items() if outcome["state"] == "failed"])
+        before = ledger.done() & ids
+        ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger))
+        if before == ids:
+            return
+        with launch.cluster(self._cluster) as on:
+            todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
+            launch.prepare(planned, todo, ledger, now_ms(), self._say)
+            self._say(
+                f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
+                f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
+            )
+            self._start_mirror(name)
+            with ticking(ledger, set(todo.pending), self._tick):
+                executed = launch.execute(todo.packs, ledger, on, checkpoint_every_s=self._checkpoint_every_s)
+            launch.mark_lost(executed.lost_packs, ledger, now_ms())
+        self.ran += len((ledger.done() & ids) - before)
+        self.train_s += executed.wall_s
+        self.interrupted = executed.interrupted
+
+    def _start_mirror(self, name: str) -> None:
+        from study.tracking import Mirror
+
+        if self._mirror is None:
+            self._mirror = Mirror(
+                self._ledger,
+                name,
+                self._uri,
+                lambda ids: judged(self._ledger, name, ids)[0],
+                MIRROR_EVERY_S,
+                q_fn=lambda ids: judged(self._ledger, name, ids)[1],
+                modes=real_modes(),
+            )
+            self._mirror.start()
+
+    def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
+        """Mirror everything, leaving no run open. Returns why that failed, or None."""
+        from study.tracking import TrackingError
+
+        if self._mirror is not None:
+            return self._mirror.stop(final=True, artifacts=artifacts).error
+        try:
+            sync_all(self._ledger, name, self._uri, artifacts)
+        except TrackingError as error:
+            return str(error)
+        return None
+
+
+def judged(ledger: Ledger, name: str, ids: Collection[str]) -> tuple[dict[str, dict[str, Any]], Any]:
+    """Outcome tags and Q of trials, as the mirror wants them."""
+    from analysis.frame import judge
+
+    labels, q = judge(ledger, name, ids)
+    return {trial_id: _tags(fields) for trial_id, fields in labels.items()}, q
+
+
+def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An outcome in the words of MLflow's tags."""
+    renamed = {"label": "outcome", "version": "outcome_version"}
+    return {renamed.get(name, name): value for name, value in fields.items()} | {"flags": ";".join(fields["flags"])}
+
+
+def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tick: Tick | None = None) -> SyncReport:
+    """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included."""
+    from study import tracking
+
+    ids = [trial["trial_id"] for trial in ledger.read_plan(name)["trials"]]
+    labels, q = judged(ledger, name, ids)
+    return tracking.sync(
+        ledger, name, uri, outcomes=labels, q=q, artifacts=artifacts, modes=real_modes(), final=True, progress=tick
+    )
+
+
+@contextlib.contextmanager
+def ticking(ledger: Ledger, pending: set[str], tick: Tick) -> Iterator[None]:
+    """Call `tick` with (done, to do) every second for the time of a `with`."""
+    stop = threading.Event()
+
+    def count() -> None:
+        while not stop.wait(1.0):
+            tick(len(ledger.done() & pending), len(pending))
+
+    thread = threading.Thread(target=count, name="vistudy-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        tick(len(ledger.done() & pending), len(pending))
+
+
+def real_modes() -> dict[str, Any]:
+    """Data set -> centres of its modes, for pictures of samples."""
+    from trainables.data import DATASETS
+    from trainables.data.mixtures import Mixture
+
+    return {name: data.means for name, data in DATASETS.items() if isinstance(data, Mixture)}
