@@ -7,6 +7,7 @@ the trial does not need: no regularizer at weight 0, no gradient norms, no gradi
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from trainables.data.mixtures import GRID25, RING8
+from trainables.models.gan import RECALIBRATION_BATCH
 
 MIXTURES = {mixture.name: mixture for mixture in (RING8, GRID25)}
 SUPPORTED = {
@@ -35,7 +37,7 @@ SUPPORTED = {
 def mlp(sizes: list[int], norm: str, activation: nn.Module, *, norm_first: bool, running: bool) -> nn.Sequential:
     """Linear layers with `activation` and batch norm (`norm` bn) between them; He's initial weights."""
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
         last = i == len(sizes) - 2
         normed = norm == "bn" and not last and (i > 0 or norm_first)
         linear = nn.Linear(fan_in, fan_out, bias=last or not (normed or norm == "none_ref_nobias"))
@@ -98,7 +100,7 @@ class Gan:
             real, fake = self.d(torch.cat((x, x_fake))).chunk(2)
         loss = F.softplus(-real).mean() + F.softplus(fake).mean()
         self.d_optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         self.d_optimizer.step()
         return loss.detach()
 
@@ -118,7 +120,7 @@ class Gan:
                     x_old = x.detach() if step == 0 else self.g_old(z)
                 loss = loss + c["reg_weight"] * F.mse_loss(x, x_old)
             self.g_optimizer.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             self.g_optimizer.step()
             yield loss.detach()
         self.d.requires_grad_(True)
@@ -129,7 +131,8 @@ class Gan:
         if self.config["norm"] != "bn":
             return self.g(z), None
         recalibrated = copy.deepcopy(self.g)
-        update_bn(torch.randn(self.config["bn_recalibration_images"], z.shape[1]).split(2048), recalibrated)
+        fresh = torch.randn(self.config["bn_recalibration_images"], z.shape[1])
+        update_bn(torch.split(fresh, RECALIBRATION_BATCH), recalibrated)
         out = recalibrated.eval()(z), self.g.eval()(z)
         self.g.train()
         return out

@@ -1,8 +1,8 @@
 """Peer (a) of `make bench`: the same training as a plain Ray Tune function trainable, one trial a process.
 
-Written as Ray's documentation teaches: "Getting Started with Ray Tune", "Using MLflow with Tune". A trial ends at its first
-non-finite evaluation. `python -m benchmarks.plain_ray_tune FILE --slots N` trains the configurations in a JSON file.
-`--tuned` sets what those pages leave at its default: `reuse_actors`, and Tune's CSV, JSON and TensorBoard loggers off.
+Written as Ray's documentation teaches: "Getting Started with Ray Tune", "Using MLflow with Tune". A trial ends at its
+first non-finite evaluation. `python -m benchmarks.plain_ray_tune FILE --slots N` trains the configurations in a JSON
+file. `--tuned` sets what those pages leave as it is: `reuse_actors`, and Tune's CSV, JSON and TensorBoard loggers off.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ def train(config: dict[str, Any]) -> None:
         while updates < config["d_updates"] * evaluation / config["evaluations"]:
             for _ in range(config["d_steps"]):
                 d_loss = gan.d_step(source)
-            for g_loss in gan.g_phase(source):
-                pass
+            *_, g_loss = gan.g_phase(source)
             updates += config["d_steps"]
             losses = {"d_loss": d_loss, "g_loss": g_loss}
         x, x_running = gan.samples(z)

@@ -1,0 +1,109 @@
+"""The command line: refusals before anything starts, exit codes, help."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.study.runs import vistudy, write
+
+STUDY = {
+    "study": "s",
+    "model": "gan",
+    "data": "ring8",
+    "seeds": [0],
+    "budget": {"d_updates": 20, "evaluations": 10},
+    "factors": {"lr": [1e-3], "ratio": ["1:2"]},
+}
+VERBS = ("plan", "run", "status", "heatmap", "export", "sync", "ui")
+
+
+@pytest.fixture
+def file(tmp_path):
+    return write(tmp_path / "s.yaml", STUDY)
+
+
+def refused(*args: str | Path) -> str:
+    output = vistudy(*args, code=2)
+    assert "Traceback" not in output
+    assert "error:" in output
+    return " ".join(output.split())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb):
+    output = vistudy(verb, "--help")
+    assert f"vistudy {verb}" in output.split("Example:")[1]
+    assert "--store" in output
+    assert "--tracking-uri" in output
+
+
+def test_a_store_that_is_a_file(file, tmp_path):
+    (tmp_path / "taken").write_text("")
+    message = refused("run", file, "--store", tmp_path / "taken")
+    assert str(tmp_path / "taken") in message
+    assert "--store" in message
+
+
+def test_a_store_of_unknown_kind(file):
+    assert "s4://bucket" in refused("run", file, "--store", "s4://bucket/x")
+
+
+def test_an_address_that_nothing_answers(file, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    started = time.monotonic()
+    message = refused("run", file, "--store", tmp_path / "store", "--cluster", address)
+    assert f"cluster {address}: nothing answers there" in message
+    assert time.monotonic() - started < 60
+    assert not list(tmp_path.glob("store/packs/*"))
+
+
+@pytest.mark.parametrize("address", ["nowhere", "host:notaport", "ray://127.0.0.1:10001"])
+def test_an_address_that_is_none(file, tmp_path, address):
+    assert f"cluster {address}" in refused("plan", file, "--store", tmp_path / "x", "--cluster", address).replace(
+        "'", ""
+    )
+
+
+def test_a_tracking_uri_that_mlflow_refuses(file, tmp_path):
+    message = refused("run", file, "--store", tmp_path / "store", "--tracking-uri", "mlruns")
+    assert "mlruns" in message
+    assert "sqlite:///" in message
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("verb", ["status", "heatmap", "sync"])
+def test_a_study_that_the_store_does_not_have(verb, tmp_path):
+    assert "no vistudy store is there" in refused(verb, "nothing", "--store", tmp_path)
+
+
+def test_a_misspelt_factor_starts_nothing(tmp_path):
+    bad = write(tmp_path / "bad.yaml", STUDY | {"factors": {"lrr": [1e-3]}})
+    message = refused("run", bad, "--store", tmp_path / "store")
+    assert "bad.yaml:1: factors.lrr" in message
+    assert "'lr'" in message
+    assert not (tmp_path / "store").exists()
+
+
+def test_too_many_trials_need_a_yes(tmp_path):
+    many = STUDY | {"seeds": list(range(11_000))}
+    message = refused("plan", write(tmp_path / "many.yaml", many), "--no-pilot")
+    assert "--yes" in message
+    assert "10,000" in message or "10000" in message
+
+
+def test_export_to_an_unknown_format(file, tmp_path):
+    assert ".parquet" in refused("export", "s", "--out", tmp_path / "x.xlsx", "--store", tmp_path)
+
+
+def test_plan_as_json(file, tmp_path):
+    plan = json.loads(vistudy("plan", file, "--store", tmp_path / "store", "--json", "--no-pilot"))
+    assert len(plan["pending"]) == len(plan["trials"]) == 1
+    assert plan["cluster"]["slots"] >= 1
+    assert not (tmp_path / "store").exists()
