@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,24 +110,26 @@ def load_frame(
 
 
 def judge(
-    store: Ledger | str | os.PathLike[str], study: str, trial_ids: Collection[str]
+    ledger: Ledger,
+    study: str,
+    records: Mapping[str, Sequence[Mapping[str, Any]]],
+    outcomes: Mapping[str, dict[str, Any]],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[int, float]]]:
-    """Label some trials of a study: (trial_id -> fields of its Outcome, trial_id -> evaluation -> Q).
+    """Label trials whose records are read already: (trial_id -> fields of its Outcome, trial_id -> evaluation -> Q).
 
-    Only complete trials have an outcome; every trial with records has its composite deficiency Q.
+    Only trials that `outcomes` says are complete have an Outcome; all have the composite deficiency Q.
 
     Raises:
         StudyError: as `load_frame`.
     """
-    ledger = _ledger(store)
-    plan, packs, outcomes = _planned(ledger, study), ledger.packs(), ledger.read_outcomes(trial_ids)
+    plan, packs = _planned(ledger, study), ledger.packs()
     home = {trial_id: pack_id for pack_id, pack in packs.items() for trial_id in pack["trial_ids"]}
     labels: dict[str, dict[str, Any]] = {}
     q: dict[str, dict[int, float]] = {}
-    for trial_id, records in _by_trial(ledger.records(trial_ids), plan, study):
+    for trial_id, found in records.items():
         if outcomes.get(trial_id, {}).get("state") == "complete":
-            labels[trial_id] = dataclasses.asdict(_judge(trial_id, records, plan, outcomes, packs, Thresholds()))
-        series = _series(records)
+            labels[trial_id] = dataclasses.asdict(_judge(trial_id, found, plan, outcomes, packs, Thresholds()))
+        series = _series(found)
         composite = deficiency(series, Reference.from_dict(packs[home[trial_id]]["reference"]))
         q[trial_id] = dict(zip(series["evaluation"].astype(int).tolist(), composite.tolist(), strict=True))
     return labels, q
@@ -260,7 +262,7 @@ def _by_trial(
 
 def _judge(
     trial_id: str,
-    records: list[Mapping[str, Any]],
+    records: Sequence[Mapping[str, Any]],
     plan: Mapping[str, dict[str, Any]],
     outcomes: Mapping[str, dict[str, Any]],
     packs: Mapping[str, dict[str, Any]],
@@ -277,7 +279,7 @@ def _judge(
         raise StudyError(f"trial {trial_id} of pack {pack_id} cannot be judged: {error}") from error
 
 
-def _series(records: list[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def _series(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Arrays (T,) of evaluation, step and every value that any record has."""
     names = dict.fromkeys(name for record in records for name in record["values"])
     nan = float("nan")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from study.ledger import Ledger
 from study.provenance import now_ms
-from study.trainer import Say, Tick, Trainer, judged, quiet, sync_all
+from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -134,7 +134,7 @@ def run(
     uri = tracking_uri or tracking.default_tracking_uri(store)
     tracking.check_tracking_uri(uri)
     ledger = Ledger(store)
-    plans = rounds(wanted, lambda ids: judged(ledger, wanted.name, ids)[0], yes=yes)
+    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), yes=yes)
     first = next(plans)  # before anything is written: a plan may be refused
     ledger.create()
     with ledger.lock(wanted.name, "run"):

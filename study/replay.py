@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Records = Sequence[Mapping[str, Any]]
 Labels = Mapping[str, Mapping[str, object]]
 """trial_id -> tag (without `vistudy.`) -> value: outcome, flags, t_thr, t_coll, t_div, outcome_version. None: none."""
+Series = Mapping[str, Mapping[int, float]]
+"""trial_id -> evaluation -> value."""
+Judge = Callable[[Mapping[str, Records], Mapping[str, dict[str, Any]]], tuple[Labels, Series]]
+"""(records of trials, their outcome files) -> tags of those that are complete, composite deficiency Q of all."""
 Point = tuple[str, float, int, int]
 """Metric, value, timestamp in ms, step."""
 
@@ -184,8 +188,8 @@ class Syncer:
     def sync(
         self,
         *,
-        outcomes: Any = None,
-        q: Any = None,
+        outcomes: Labels | None = None,
+        judge: Judge | None = None,
         artifacts: Sequence[Path] = (),
         final: bool = True,
         progress: Callable[[int, int], None] | None = None,
@@ -199,15 +203,19 @@ class Syncer:
                 ids = [trial["trial_id"] for trial in plan["trials"]]
                 ended = self._ledger.read_outcomes(ids)
                 pending = [trial_id for trial_id in ids if not self._mirrored(trial_id, ended)]
+                records: dict[str, list[dict[str, Any]]] = {}
+                for record in self._ledger.records(pending):
+                    records.setdefault(record["trial_id"], []).append(record)
+                labels, q = judge(records, ended) if judge else ({}, {})
                 job = Job(
-                    labels=outcomes(pending) if callable(outcomes) else outcomes or {},
-                    q=q(pending) if callable(q) else q or {},
+                    labels={**labels, **(outcomes or {})},
+                    q=q,
                     artifacts=artifacts,
                     samples=self._samples,
                     final=final,
                     progress=progress,
                 )
-                totals = self._pass(api, plan, ended, set(pending), job)
+                totals = self._pass(api, plan, ended, set(pending), records, job)
             except BaseException:
                 self._api = None  # it is not known what was written: look again next time
                 raise
@@ -242,11 +250,14 @@ class Syncer:
         return run.status == ENDED[outcome["state"]] and run.tags.get("vistudy.attempt") == str(outcome["attempt"])
 
     def _pass(
-        self, api: Experiment, plan: Mapping[str, Any], ended: Mapping[str, Any], pending: set[str], job: Job
+        self,
+        api: Experiment,
+        plan: Mapping[str, Any],
+        ended: Mapping[str, Any],
+        pending: set[str],
+        records: dict[str, list[dict[str, Any]]],
+        job: Job,
     ) -> tuple[int, int, int, int]:
-        records: dict[str, list[dict[str, Any]]] = {}
-        for record in self._ledger.records(pending):
-            records.setdefault(record["trial_id"], []).append(record)
         parent = self._write_parent(api, plan, job)
         created = finished = metrics = images = 0
         todo = [t for t in plan["trials"] if t["trial_id"] in pending or t["trial_id"] in job.labels]

@@ -14,7 +14,7 @@ import threading
 import time
 import urllib.parse
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from study.artifacts import Files, fingerprint
 from study.errors import StudyError
 from study.ledger import Ledger
-from study.replay import Labels, Point, Run, Syncer, SyncReport, newer
+from study.replay import Judge, Labels, Point, Run, Syncer, SyncReport, newer
 from study.tracking_uri import (
     SEARCHES,
     UI_ENVIRONMENT,
@@ -40,9 +40,6 @@ __all__ = [
     "default_tracking_uri", "sync", "ui_command",
 ]  # fmt: skip
 
-Series = Mapping[str, Mapping[int, float]]
-"""trial_id -> evaluation -> value."""
-
 _DEFAULTS = {
     **UI_ENVIRONMENT,
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -57,8 +54,8 @@ def sync(
     study_name: str,
     tracking_uri: str,
     *,
-    outcomes: Labels | Callable[[Collection[str]], Labels] | None = None,
-    q: Series | Callable[[Collection[str]], Series] | None = None,
+    outcomes: Labels | None = None,
+    judge: Judge | None = None,
     artifacts: Sequence[Path] = (),
     samples: bool = True,
     modes: Mapping[str, Any] | None = None,
@@ -71,9 +68,8 @@ def sync(
         ledger: the source.
         study_name: a study in it; also the experiment's name.
         tracking_uri: where MLflow is: sqlite:///file, http(s)://host:port, or a database.
-        outcomes: tags of trials (see Labels). A mapping is compared with every run, as after a relabel; a function
-            is called once, with the ids of the trials whose runs have not ended.
-        q: composite deficiency of evaluations, written as the metric `q`; a mapping, or a function as above.
+        outcomes: tags of trials (see Labels), compared with every run, as after a relabel.
+        judge: gives the tags and the metric `q` of the trials whose runs have not ended, from their records.
         artifacts: files for the parent run, such as heatmaps.
         samples: also write pictures of the samples of trials that have ended.
         modes: data set -> (m, 2) centres of its real modes, drawn behind sampled points.
@@ -87,7 +83,7 @@ def sync(
     check_tracking_uri(tracking_uri)
     syncer = Syncer(ledger, study_name, lambda: Experiment(tracking_uri, study_name), samples=samples, modes=modes)
     with _translated(tracking_uri):
-        return syncer.sync(outcomes=outcomes, q=q, artifacts=artifacts, final=final, progress=progress)
+        return syncer.sync(outcomes=outcomes, judge=judge, artifacts=artifacts, final=final, progress=progress)
 
 
 def experiment_url(uri: str, name: str, served_at: str = "http://127.0.0.1:5000") -> str | None:
@@ -251,15 +247,14 @@ class Mirror:
         ledger: Ledger,
         study: str,
         uri: str,
-        outcomes_fn: Callable[[Collection[str]], Labels] | None = None,
+        judge: Judge | None = None,
         every_s: float = 10.0,
         *,
-        q_fn: Callable[[Collection[str]], Series] | None = None,
         modes: Mapping[str, Any] | None = None,
     ) -> None:
         check_tracking_uri(uri)
         self._ledger, self._uri, self._every_s = ledger, uri, every_s
-        self._outcomes_fn, self._q_fn = outcomes_fn, q_fn
+        self._judge = judge
         self._syncer = Syncer(ledger, study, lambda: Experiment(uri, study), modes=modes)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="vistudy-mirror", daemon=True)
@@ -304,7 +299,7 @@ class Mirror:
             now = self._ledger.progress()
             self._status = replace(self._status, behind=newer(now, self._seen))
             with _translated(self._uri):
-                report = self._syncer.sync(outcomes=self._outcomes_fn, q=self._q_fn, artifacts=artifacts, final=final)
+                report = self._syncer.sync(judge=self._judge, artifacts=artifacts, final=final)
             self._seen = now
             self._status = MirrorStatus(behind=report.behind, synced_at_s=time.time())
         except Exception as error:  # whatever it is, the study goes on: the ledger is what counts

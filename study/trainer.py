@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,10 +14,11 @@ from study.provenance import now_ms, provenance
 
 if TYPE_CHECKING:
     from study.design import Plan
-    from study.replay import SyncReport
+    from study.replay import Labels, Records, Series, SyncReport
     from study.tracking import Mirror
 
-MIRROR_EVERY_S = 10.0
+MIRROR_EVERY_S = 30.0
+"""A pass costs processor time that training would use; the ledger is never behind."""
 
 Say = Callable[[str], None]
 Tick = Callable[[int, int], None]
@@ -76,15 +78,8 @@ class Trainer:
         from study.tracking import Mirror
 
         if self._mirror is None:
-            self._mirror = Mirror(
-                self._ledger,
-                name,
-                self._uri,
-                lambda ids: judged(self._ledger, name, ids)[0],
-                MIRROR_EVERY_S,
-                q_fn=lambda ids: judged(self._ledger, name, ids)[1],
-                modes=real_modes(),
-            )
+            judge = functools.partial(judged, self._ledger, name)
+            self._mirror = Mirror(self._ledger, name, self._uri, judge, MIRROR_EVERY_S, modes=real_modes())
             self._mirror.start()
 
     def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
@@ -100,16 +95,25 @@ class Trainer:
         return None
 
 
-def judged(ledger: Ledger, name: str, ids: Collection[str]) -> tuple[dict[str, dict[str, Any]], Any]:
-    """Outcome tags and Q of trials, as the mirror wants them."""
+def judged(
+    ledger: Ledger, name: str, records: Mapping[str, Records], outcomes: Mapping[str, dict[str, Any]]
+) -> tuple[Labels, Series]:
+    """Outcomes in the words of MLflow's tags, and Q."""
     from analysis.frame import judge
 
-    labels, q = judge(ledger, name, ids)
+    labels, q = judge(ledger, name, records, outcomes)
     return {trial_id: _tags(fields) for trial_id, fields in labels.items()}, q
 
 
+def judged_all(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
+    """Outcomes of all complete trials of a study among `ids`, by the present rules."""
+    records: dict[str, list[dict[str, Any]]] = {}
+    for record in ledger.records(ids):
+        records.setdefault(record["trial_id"], []).append(record)
+    return judged(ledger, name, records, ledger.read_outcomes(ids))[0]
+
+
 def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """An outcome in the words of MLflow's tags."""
     renamed = {"label": "outcome", "version": "outcome_version"}
     return {renamed.get(name, name): value for name, value in fields.items()} | {"flags": ";".join(fields["flags"])}
 
@@ -118,10 +122,15 @@ def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tic
     """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included."""
     from study import tracking
 
-    ids = [trial["trial_id"] for trial in ledger.read_plan(name)["trials"]]
-    labels, q = judged(ledger, name, ids)
     return tracking.sync(
-        ledger, name, uri, outcomes=labels, q=q, artifacts=artifacts, modes=real_modes(), final=True, progress=tick
+        ledger,
+        name,
+        uri,
+        outcomes=judged_all(ledger, name, [trial["trial_id"] for trial in ledger.read_plan(name)["trials"]]),
+        judge=functools.partial(judged, ledger, name),
+        artifacts=artifacts,
+        modes=real_modes(),
+        progress=tick,
     )
 
 

@@ -28,7 +28,7 @@ def test_what_the_runs_hold(study: tuple[Ledger, Attempt], uri: str, tmp_path: P
     heatmap = tmp_path / "heatmap.png"
     heatmap.write_bytes(b"png")
     q = {"t1-a": {0: 0.9, 3: 0.1, 2: math.nan}}
-    report = sync(study[0], STUDY, uri, outcomes=LABELS, q=q, artifacts=[heatmap])
+    report = sync(study[0], STUDY, uri, judge=lambda records, ended: (LABELS, q), artifacts=[heatmap])
     assert report == SyncReport(runs_created=3, runs_finished=2, metrics_written=24, images_written=1, behind=0)
     found = content(uri)
     assert set(found) == {"parent", "t1-a", "t1-b", "t1-c"}
@@ -123,16 +123,16 @@ def test_relabel_changes_tags_of_ended_runs_only(study: tuple[Ledger, Attempt], 
     assert after == before
 
 
-def test_function_is_asked_for_trials_whose_runs_go_on(study: tuple[Ledger, Attempt], uri: str) -> None:
+def test_judge_gets_the_records_of_trials_whose_runs_go_on(study: tuple[Ledger, Attempt], uri: str) -> None:
     asked: list[list[str]] = []
 
-    def outcomes(ids: Any) -> dict[str, dict[str, object]]:
-        asked.append(sorted(ids))
-        return {i: {"outcome": "slow"} for i in ids}
+    def judge(records: Any, ended: Any) -> Any:
+        asked.append(sorted(records))
+        return {trial_id: {"outcome": "slow"} for trial_id in records}, {}
 
     for _ in range(2):
-        sync(study[0], STUDY, uri, outcomes=outcomes)
-    assert asked == [["t1-a", "t1-b", "t1-c", "t1-d"], ["t1-c", "t1-d"]]
+        sync(study[0], STUDY, uri, judge=judge)
+    assert asked == [["t1-a", "t1-b", "t1-c"], ["t1-c"]]  # t1-d failed before it had a record
     assert content(uri)["t1-a"]["tags"]["vistudy.outcome"] == "slow"
 
 
