@@ -114,7 +114,7 @@ class Gan:
             if step == 0 or c["z_use"] == "fresh" or (c["z_use"] == "pool" and step % 2 == 0):
                 z, x_old = source.z_g(), None
             x = self.g(z)
-            loss = -F.softplus(self.d(x)).mean()
+            loss = F.softplus(-self.d(x)).mean()
             if c["reg_weight"]:
                 if x_old is None:  # at step 0, G is G_old; later, one pass of G_old a batch of z
                     x_old = x.detach() if step == 0 else self.g_old(z)

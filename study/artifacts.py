@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import StudyError
+from study.journal import npz
 from study.ledger import Ledger
 from study.samples import encode, render
 
@@ -23,13 +24,13 @@ MOST_PICTURES = 6
 
 
 class SampleFiles:
-    """Pictures of samples, named as MLflow's image view wants: `images/samples+step+...png`, and a small webp each."""
+    """Files of a trial: pictures of its samples, named as MLflow's image view wants, and its weights where kept."""
 
     def __init__(self, ledger: Ledger, modes: Mapping[str, Any]) -> None:
         self._ledger, self._modes = ledger, modes
 
     def of(self, trial_id: str, data: str, records: Sequence[Mapping[str, Any]]) -> Files:
-        """Files of one trial: first and last evaluation that has samples, and some between them."""
+        """Pictures of the first and last evaluation that has samples and of some between them; `weights.npz`."""
         by_evaluation = {record["evaluation"]: record for record in records}
         samples = {e: array for e, array in self._ledger.samples(trial_id).items() if e in by_evaluation}
         found: Files = {}
@@ -41,6 +42,8 @@ class SampleFiles:
             stem = f"images/samples+step+{record['step']}+timestamp+{record['unix_ms']}+{name}"
             found[f"{stem}.png"] = encode(image)
             found[f"{stem}+compressed.webp"] = encode(image, "webp")
+        if weights := self._ledger.weights(trial_id):
+            found["weights.npz"] = npz(weights)
         return found
 
 

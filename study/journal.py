@@ -9,7 +9,7 @@ import logging
 import math
 import re
 import zipfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from study.storage import Storage
@@ -70,14 +70,15 @@ class Attempt:
 
     def samples(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store samples (n, *shape) of some trials at an evaluation, by trial_id."""
-        self._disk.write(self._path("samples", evaluation), _npz(arrays), durable=False)
+        self._disk.write(self._path("samples", evaluation), npz(arrays), durable=False)
 
     def weights(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store trained parameters by `<trial_id>/<net>/<parameter>`, durably."""
-        self._disk.write(self._path("weights", evaluation), _npz(arrays), durable=True)
+        self._disk.write(self._path("weights", evaluation), npz(arrays), durable=True)
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Arrays as a compressed npz file."""
     import numpy as np
 
     buffer = io.BytesIO()
@@ -198,17 +199,33 @@ def newest_checkpoint(disk: Storage, pack_id: str, attempts: Sequence[int]) -> t
 
 def read_samples(disk: Storage, pack_id: str, attempts: Sequence[int], trial_id: str) -> dict[int, np.ndarray]:
     """evaluation -> samples of one trial; the highest attempt's."""
+    found = _read_arrays(disk, pack_id, attempts, "samples", lambda name: name == trial_id)
+    return {evaluation: arrays[trial_id] for evaluation, arrays in found.items()}
+
+
+def read_weights(disk: Storage, pack_id: str, attempts: Sequence[int], trial_id: str) -> dict[str, np.ndarray]:
+    """`<net>/<parameter>` -> trained parameter of one trial; empty if none were kept."""
+    found = _read_arrays(disk, pack_id, attempts, "weights", lambda name: name.startswith(f"{trial_id}/"))
+    last = found[max(found)] if found else {}
+    return {name.removeprefix(f"{trial_id}/"): array for name, array in last.items()}
+
+
+def _read_arrays(
+    disk: Storage, pack_id: str, attempts: Sequence[int], kind: Kind, wanted: Callable[[str], bool]
+) -> dict[int, dict[str, np.ndarray]]:
+    """evaluation -> arrays with a wanted name, of the highest attempt that has one."""
     import numpy as np
 
-    found: dict[int, np.ndarray] = {}
+    found: dict[int, dict[str, np.ndarray]] = {}
     for number in sorted(attempts):
-        for evaluation, path in files(disk, pack_id, number, "samples"):
+        for evaluation, path in files(disk, pack_id, number, kind):
             try:
-                with np.load(io.BytesIO(disk.read(path)), allow_pickle=False) as arrays:
-                    if trial_id in arrays:
-                        found[evaluation] = arrays[trial_id]
+                with np.load(io.BytesIO(disk.read(path)), allow_pickle=False) as stored:
+                    arrays = {name: stored[name] for name in stored.files if wanted(name)}
             except (ValueError, EOFError, zipfile.BadZipFile) as error:
                 raise disk.damaged(path, str(error)) from error
+            if arrays:
+                found[evaluation] = arrays
     return dict(sorted(found.items()))
 
 

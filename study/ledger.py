@@ -320,10 +320,16 @@ class Ledger:
     def samples(self, trial_id: str) -> dict[int, np.ndarray]:
         """evaluation -> samples (n, *shape) of one trial; pack and attempt are chosen as in `records`."""
         found: dict[int, np.ndarray] = {}
-        outcomes = self.read_outcomes([trial_id])
-        for pack_id in self._homes({trial_id}, outcomes):
+        for pack_id in self._homes({trial_id}, self.read_outcomes([trial_id])):
             found = journal.read_samples(self._disk, pack_id, self.attempts(pack_id), trial_id) or found
         return found
+
+    def weights(self, trial_id: str) -> dict[str, np.ndarray]:
+        """`<net>/<parameter>` -> trained parameter of a complete trial; empty where `keep_checkpoints` was none."""
+        outcome = self.read_outcomes([trial_id]).get(trial_id)
+        if outcome is None:
+            return {}
+        return journal.read_weights(self._disk, outcome["pack_id"], self.attempts(outcome["pack_id"]), trial_id)
 
     def write_reference(self, key: str, reference: dict[str, float]) -> None:
         """Store a reference under its key."""

@@ -99,7 +99,7 @@ class Replay:
         if self.outcome and self.job.samples and (self.records or "vistudy.samples" not in run.tags):
             files = self.job.samples.of(self.trial["trial_id"], self.trial["config"]["data"], self.records)
             tags["vistudy.samples"], sent = self.api.upload(run, files, run.tags.get("vistudy.samples"))
-            pictures = sent // 2
+            pictures = sum(name.endswith(".png") for name in files) if sent else 0
             if files:
                 tags["mlflow.loggedImages"] = "True"
         written = self._write_metrics(run, new, tags)

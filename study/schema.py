@@ -84,7 +84,7 @@ class BlockSpec(_FileModel):
     )
     sample: SampleSpec | None = Field(default=None, description="Sampled hyperparameters.")
     samples: SamplesSpec | None = Field(
-        default=None, description="When to keep generated samples; default: after about 1/4, 1/2 and all of the budget."
+        default=None, description="When to keep generated samples; default: after half and all of the budget."
     )
     keep_checkpoints: Literal["none", "final"] | None = Field(
         default=None, description="`final` keeps the trained nets of every trial; default `none`."

@@ -225,7 +225,7 @@ def _seeds(
 
 def _sample_evaluations(samples: SamplesSpec | None, last: int, path: KeyPath, source: Source) -> tuple[int, ...]:
     if samples is None:
-        return tuple(sorted({max(1, round(last * part)) for part in (0.25, 0.5, 1.0)}))
+        return tuple(sorted({max(1, round(last * part)) for part in (0.5, 1.0)}))
     for i, evaluation in enumerate(samples.evaluations):
         if not 0 <= evaluation <= last:
             message = refusal("no such evaluation", got=evaluation, allowed=f"0 to {last} (budget.evaluations)")

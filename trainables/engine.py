@@ -22,6 +22,9 @@ from trainables.records import Record
 SATURATED = 0.99
 """|component| above which a tanh generator counts as saturated."""
 
+KEPT_IMAGES = 64
+"""Images of a trial that are handed on as its samples."""
+
 CHECKPOINT_FORMAT = 1
 
 
@@ -111,8 +114,14 @@ class Engine:
             )
             if row["finite"] == 0.0:
                 self._active[i] = False
-        kept = {self.trial_ids[i]: samples[i].cpu().numpy() for i in rows} if index in self._keep else {}
+        kept = {self.trial_ids[i]: self._kept(samples[i]) for i in rows} if index in self._keep else {}
         return Evaluation(index=index, step=pack.d_updates, records=tuple(records), samples=kept)
+
+    @staticmethod
+    def _kept(samples: Tensor) -> np.ndarray:
+        """Points all, images as many as a grid shows. A copy: a view would keep the whole pack's samples."""
+        kept: np.ndarray = (samples[:KEPT_IMAGES] if samples.dim() > 2 else samples).cpu().numpy().copy()
+        return kept
 
     def _health(self, samples: Tensor, diagnostics: dict[str, Tensor]) -> dict[str, Tensor]:
         """Norms, extremes and finiteness, each (K,)."""

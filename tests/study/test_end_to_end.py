@@ -7,7 +7,9 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -95,9 +97,19 @@ def test_heatmaps_are_drawn(finished):
 
 def test_final_weights_are_kept_where_asked(finished):
     _, store, _ = finished
-    assert len(list(store.glob("packs/*/attempt-*/weights-*.npz"))) == len(
-        {row.pack_id for row in load_frame(store, "tiny").itertuples() if row.data == "digits"}
-    )
+    frame = load_frame(store, "tiny").set_index("trial_id")
+    for run in mlflow_runs(store, "tiny"):
+        trial_id = run.data.tags["vistudy.trial_id"]
+        artifacts = Path(unquote(urlsplit(run.info.artifact_uri).path))
+        kept = Ledger(store).weights(trial_id)
+        if frame.loc[trial_id, "data"] == "ring8":
+            assert not kept
+            continue
+        assert {"g/dense.weight", "d/out.bias"} <= set(kept)
+        with np.load(artifacts / "weights.npz") as stored:
+            assert set(stored.files) == set(kept)
+            norm = float(np.sqrt(sum((stored[n].astype(float) ** 2).sum() for n in stored.files if n[0] == "g")))
+        assert norm == pytest.approx(run.data.metrics["g_param_norm"], rel=1e-6)
 
 
 def test_status_and_export(finished, tmp_path):

@@ -220,7 +220,9 @@ def test_mirror_survives_an_outage_and_catches_up(
         return connect(uri)
 
     monkeypatch.setattr(tracking, "connect", flaky)
-    mirror = Mirror(ledger, STUDY, uri, lambda records, _: ({i: LABELS[i] for i in records if i in LABELS}, {}), every_s=0.01)
+    mirror = Mirror(
+        ledger, STUDY, uri, lambda records, _: ({i: LABELS[i] for i in records if i in LABELS}, {}), every_s=0.01
+    )
     mirror.start()
     wait_until(lambda: mirror.status.failures >= 2)
     assert "nobody there" in str(mirror.status.error)

@@ -67,7 +67,7 @@ def test_the_file_of_the_issue() -> None:
     assert block.factors["ratio"] == ("1:2", "1:10")  # YAML 1.1 would read 62 and 70
     assert block.factors["batch_norm"] == (False, True)
     assert block.fixed == {"anchor": "period_start", "z_use": "pool", "batch_size": 64}
-    assert block.sample_evaluations == (12, 25, 50)
+    assert block.sample_evaluations == (25, 50)
     assert block.keep_checkpoints == "none"
 
 
@@ -411,7 +411,7 @@ class TestValues:
         assert study.blocks[0].sample_evaluations == (0, 10)
         assert study.blocks[0].keep_checkpoints == "final"
 
-    @pytest.mark.parametrize(("evaluations", "kept"), [(1, (1,)), (2, (1, 2)), (50, (12, 25, 50))])
+    @pytest.mark.parametrize(("evaluations", "kept"), [(1, (1,)), (2, (1, 2)), (50, (25, 50))])
     def test_default_samples(self, evaluations: int, kept: tuple[int, ...]) -> None:
         study = parse_study(text(budget=f"{{d_updates: 100, evaluations: {evaluations}}}"))
         assert study.blocks[0].sample_evaluations == kept
