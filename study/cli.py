@@ -187,7 +187,7 @@ def run(
 
     bar = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"), TimeElapsedColumn(),
-        console=err, transient=True,
+        console=err, transient=True, refresh_per_second=1, disable=not err.is_terminal,
     )  # fmt: skip
     with bar:
         task = bar.add_task("", total=None)
