@@ -147,10 +147,14 @@ def run(
             say=say,
             tick=tick,
         )
-        for planned in itertools.chain([first], plans):
-            trainer.train(planned)
-            if trainer.interrupted:
-                break
+        try:
+            for planned in itertools.chain([first], plans):
+                trainer.train(planned)
+                if trainer.interrupted:
+                    break
+        except BaseException:
+            trainer.finish_mirror(wanted.name, [])  # no run stays open
+            raise
         if not trainer.ran:
             say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
         frame, drawn = draw(wanted.name, store=store, tracking_uri=uri, say=say)

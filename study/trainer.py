@@ -56,10 +56,12 @@ class Trainer:
             ended = ledger.read_outcomes(ids)
             ledger.forget([trial_id for trial_id, outcome in ended.items() if outcome["state"] == "failed"])
         before = ledger.done() & ids
-        ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger))
+        write = functools.partial(ledger.write_study, name, planned.study.text, planned.to_json())
         if before == ids:
+            write(provenance(name, ledger))
             return
         with launch.cluster(self._cluster) as on:
+            write(provenance(name, ledger))  # a cluster that refuses leaves no trace in the store
             todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
             launch.prepare(planned, todo, ledger, now_ms(), self._say)
             self._say(
@@ -88,6 +90,8 @@ class Trainer:
 
         if self._mirror is not None:
             return self._mirror.stop(final=True, artifacts=artifacts).error
+        if name not in self._ledger.study_names():
+            return None
         try:
             sync_all(self._ledger, name, self._uri, artifacts)
         except TrackingError as error:

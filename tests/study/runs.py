@@ -15,10 +15,15 @@ VISTUDY = [sys.executable, "-W", "ignore", "-c", "from study.cli import main; ma
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 
 
-def vistudy(*args: str | Path, timeout_s: float = 240, code: int = 0) -> str:
-    """Run a command to its end; its output. Fails unless it exits with `code`."""
+def vistudy(*args: str | Path, timeout_s: float = 240, code: int = 0, env: dict[str, str] | None = None) -> str:
+    """Run a command to its end, with `env` added; its output. Fails unless it exits with `code`."""
     done = subprocess.run(
-        [*VISTUDY, *map(str, args)], capture_output=True, text=True, timeout=timeout_s, env=ENVIRONMENT, check=False
+        [*VISTUDY, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        env=ENVIRONMENT | (env or {}),
+        check=False,
     )
     output = done.stdout + done.stderr
     assert done.returncode == code, output

@@ -1,0 +1,99 @@
+"""A running Ray cluster, started as a user starts one, and what is said when there is none."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.frame import load_frame
+from clusters import Cluster, ClusterError
+from clusters.address import address
+from clusters.base import Node
+from tests.study.runs import ENVIRONMENT, vistudy, write
+
+STUDY = {
+    "study": "on-a-cluster",
+    "model": "gan",
+    "data": "ring8",
+    "seeds": [0, 1],
+    "budget": {"d_updates": 20, "evaluations": 10},
+    "factors": {"lr": [1e-3], "ratio": ["1:2", "2:1"]},
+    "fixed": {"batch_size": 16},
+}
+
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "a-secret-of-this-test"}
+"""Ray 2.60 authenticates new clusters; every node and driver must be told the mode and the token."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def head() -> Iterator[str]:
+    """Address of a Ray head with two CPUs on loopback."""
+    port = free_port()
+    with tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp") as folder:
+        command = [
+            str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--node-ip-address", "127.0.0.1",
+            "--port", str(port), "--num-cpus", "2", "--include-dashboard", "false", "--temp-dir", folder,
+            "--object-store-memory", "100000000", "--disable-usage-stats",
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT | TOKEN
+        )
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert time.monotonic() < deadline
+                assert process.poll() is None
+                time.sleep(0.2)
+        yield f"127.0.0.1:{port}"
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.cluster
+def test_the_same_command_runs_on_a_cluster(head, tmp_path):
+    file, store = write(tmp_path / "study.yaml", STUDY), tmp_path / "store"
+    output = vistudy("run", file, "--store", store, "--cluster", head, env=TOKEN)
+    assert f"on 2 CPU slots of {head}" in output
+    assert load_frame(store, "on-a-cluster")["state"].tolist() == ["complete"] * 4
+
+
+def cluster(*nodes: tuple[int, int]) -> Cluster:
+    return Cluster(
+        name="c", nodes=tuple(Node(name=f"n{i}", cpus=c, gpus=g) for i, (c, g) in enumerate(nodes)), local=False
+    )
+
+
+def test_slots_are_gpus_where_there_are_any():
+    assert cluster((4, 0), (2, 0)).slots == 6
+    assert cluster((4, 2), (8, 1)).slots == 3
+    assert cluster((4, 2)).resources == {"cpu": 1, "gpu": 1}
+
+
+def test_a_cluster_that_cannot_hold_a_pack_is_refused():
+    cluster((1, 0)).check()
+    with pytest.raises(ClusterError, match=r"needs 1 CPU on one node. Nodes: n0: 0 CPU, 0 GPU"):
+        cluster((0, 0)).check()
+    with pytest.raises(ClusterError, match=r"needs 1 CPU, 1 GPU on one node"):
+        cluster((0, 1), (8, 0)).check()
+
+
+@pytest.mark.parametrize("where", ["nowhere", "host:x", "host:99999", ":6379"])
+def test_what_is_no_address(where):
+    with pytest.raises(ClusterError, match="HOST:PORT"), address(where):
+        pass
