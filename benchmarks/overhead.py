@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.subject import one_block, stratified
+from benchmarks.subject import blocks_of, stratified
 from study.design import Plan
 from study.provenance import git_state, versions
 
@@ -218,7 +218,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vistudy-bench-") as name:
         scratch = Path(name)
         study = scratch / "block.yaml"
-        planned = one_block(args.study, args.data, study, budget=changed)
+        planned = blocks_of(args.study, args.data, study, budget=changed)
         if args.profile:
             options = ("--store", scratch / "store", "--launched", str(time.time()))
             print(launch(sys.executable, "-m", "benchmarks.timeline", study, *options).out, end="")

@@ -1,4 +1,4 @@
-"""What is measured: one block of a study file as a study of its own, and a fair sample of its trials."""
+"""What is measured: blocks of a study file as a study of its own, and a fair sample of its trials."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from study.spec import load_study
 T = TypeVar("T")
 
 
-def one_block(study: Path, data: str, out: Path, *, budget: dict[str, int] | None = None) -> Plan:
-    """Write the first block of `study` that learns `data` to `out` as a study file. Returns its plan.
+def blocks_of(study: Path, data: str, out: Path, *, budget: dict[str, int] | None = None) -> Plan:
+    """Write the blocks of `study` that learn `data` to `out` as a study file. Returns its plan.
 
     Args:
         study: the study file.
         data: name of a data set.
         out: the file to write.
-        budget: keys of the block's budget to change; the block is then a smaller one, for trying the benchmark.
+        budget: keys of their budgets to change; the blocks are then smaller ones, for trying the benchmark.
 
     Raises:
         ValueError: no block of the file learns `data`.
@@ -30,13 +30,13 @@ def one_block(study: Path, data: str, out: Path, *, budget: dict[str, int] | Non
     yaml = YAML()
     document: Any = yaml.load(study.read_text("utf-8"))
     blocks: list[Any] = document.get("blocks", [document])
-    chosen = next((block for block in blocks if block.get("data", document.get("data")) == data), None)
-    if chosen is None:
+    chosen = [block for block in blocks if block.get("data", document.get("data")) == data]
+    if not chosen:
         raise ValueError(f"{study}: no block learns {data!r}")
     if "blocks" in document:
-        document["blocks"] = [chosen]
-    if budget:
-        holder = chosen if "budget" in chosen else document
+        document["blocks"] = chosen
+    for block in chosen if budget else []:
+        holder = block if "budget" in block else document
         holder["budget"].update(budget)
     with out.open("w", encoding="utf-8") as file:
         yaml.dump(document, file)

@@ -86,6 +86,15 @@ def sync(
         return syncer.sync(outcomes=outcomes, judge=judge, artifacts=artifacts, final=final, progress=progress)
 
 
+def open_database(uri: str) -> None:
+    """Import MLflow and make or migrate its database: some seconds that may pass while Ray starts.
+
+    A failure is not told here: the mirror meets it again, and tells it.
+    """
+    with contextlib.suppress(TrackingError), _translated(uri):
+        connect(uri).search_experiments(max_results=1)
+
+
 def experiment_url(uri: str, name: str, served_at: str = "http://127.0.0.1:5000") -> str | None:
     """Page of a study's experiment, on its server or where `vistudy ui` serves a database; None if unknown."""
     try:

@@ -50,6 +50,7 @@ class Trainer:
     def train(self, planned: Plan) -> None:
         """Run what the ledger lacks of a plan."""
         from study import launch
+        from study.tracking import open_database
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
         if self._retry:
@@ -60,7 +61,10 @@ class Trainer:
         if before == ids:
             write(provenance(name, ledger))
             return
+        opening = threading.Thread(target=open_database, args=(self._uri,), name="vistudy-mlflow", daemon=True)
+        opening.start()  # while Ray starts its own processes, ours has nothing else to do
         with launch.cluster(self._cluster) as on:
+            opening.join()
             write(provenance(name, ledger))  # a cluster that refuses leaves no trace in the store
             todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
             launch.prepare(planned, todo, ledger, now_ms(), self._say)

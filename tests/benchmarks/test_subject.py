@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.subject import one_block, stratified
+from benchmarks.subject import blocks_of, stratified
 from study.design import plan
 from study.spec import load_study
 
@@ -15,21 +15,21 @@ QUICKSTART = Path(__file__).parents[2] / "study" / "recipes" / "quickstart.yaml"
 def test_the_block_alone_has_the_study_s_own_trials(tmp_path: Path) -> None:
     whole = plan(load_study(QUICKSTART))
     ring = {trial.trial_id for trial in whole.trials if trial.config.data == "ring8"}
-    alone = one_block(QUICKSTART, "ring8", tmp_path / "block.yaml")
+    alone = blocks_of(QUICKSTART, "ring8", tmp_path / "block.yaml")
     assert {trial.trial_id for trial in alone.trials} == ring
     assert len(ring) < len(whole.trials)
 
 
-def test_a_study_of_one_block_is_taken_whole_and_its_budget_changes(tmp_path: Path) -> None:
+def test_a_study_of_blocks_of_is_taken_whole_and_its_budget_changes(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(
         "study: one\nmodel: gan\ndata: grid25\nseeds: [3]\nbudget: {d_updates: 500, evaluations: 10}\n"
         "factors: {lr: [1e-4, 1e-3]}\n"
     )
-    planned = one_block(file, "grid25", tmp_path / "block.yaml", budget={"d_updates": 50})
+    planned = blocks_of(file, "grid25", tmp_path / "block.yaml", budget={"d_updates": 50})
     assert [(t.config.d_updates, t.config.evaluations) for t in planned.trials] == [(50, 10)] * 2
     with pytest.raises(ValueError, match="ring8"):
-        one_block(file, "ring8", tmp_path / "block.yaml")
+        blocks_of(file, "ring8", tmp_path / "block.yaml")
 
 
 def test_strata_are_drawn_in_proportion_and_each_at_least_once() -> None:
