@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import qmc
 
 from study.factors import Cell, Dimension, Level
 from study.spec import Block, Sample
@@ -40,6 +39,8 @@ def draw(sample: Sample) -> list[tuple[Level, ...]]:
     """
     names = sorted(dim.name for dim in sample.space)  # the order in the file does not matter
     if sample.method == "sobol":
+        from scipy.stats import qmc  # a second to import, and most studies are grids
+
         sobol = qmc.Sobol(len(names), scramble=True, rng=sample.seed)
         unit = sobol.random_base2(math.ceil(math.log2(sample.n)))[: sample.n]
     else:
