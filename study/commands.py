@@ -153,7 +153,7 @@ def run(
                 if trainer.interrupted:
                     break
         except BaseException:
-            trainer.finish_mirror(wanted.name, [])  # no run stays open
+            trainer.abandon()
             raise
         if not trainer.ran:
             say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")

@@ -111,7 +111,8 @@ class Ledger:
 
     def study_names(self) -> list[str]:
         """Names of the studies in the store, sorted."""
-        return self._need().list("studies")
+        disk = self._need()
+        return [name for name in disk.list("studies") if disk.exists(f"studies/{name}/plan.json")]
 
     def read_plan(self, name: str) -> dict[str, Any]:
         """The plan of a study: its factors and trials."""

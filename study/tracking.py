@@ -40,6 +40,9 @@ __all__ = [
     "default_tracking_uri", "sync", "ui_command",
 ]  # fmt: skip
 
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's pages take a study for an application of language models and open on its traces."""
+
 _DEFAULTS = {
     **UI_ENVIRONMENT,
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -96,14 +99,14 @@ def open_database(uri: str) -> None:
 
 
 def experiment_url(uri: str, name: str, served_at: str = "http://127.0.0.1:5000") -> str | None:
-    """Page of a study's experiment, on its server or where `vistudy ui` serves a database; None if unknown."""
+    """Page of a study's runs, on its server or where `vistudy ui` serves a database; None if unknown."""
     try:
         with _translated(uri):
             found = connect(uri).get_experiment_by_name(name)
     except TrackingError:
         return None
     base = without_password(uri).rstrip("/") if uri.startswith("http") else served_at
-    return f"{base}/#/experiments/{found.experiment_id}" if found else None
+    return f"{base}/#/experiments/{found.experiment_id}/runs" if found else None
 
 
 class Experiment:
@@ -115,7 +118,7 @@ class Experiment:
         if found is None:
             location = artifact_location(uri)
             location = f"{location}/{urllib.parse.quote(name)}" if location else None
-            self.id = str(self._client.create_experiment(name, artifact_location=location))
+            self.id = str(self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         else:
             self.id = str(found.experiment_id)
             if found.lifecycle_stage == "deleted":

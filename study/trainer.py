@@ -88,14 +88,17 @@ class Trainer:
             self._mirror = Mirror(self._ledger, name, self._uri, judge, MIRROR_EVERY_S, modes=real_modes())
             self._mirror.start()
 
+    def abandon(self) -> None:
+        """After an error: leave no run open."""
+        if self._mirror is not None:
+            self._mirror.stop(final=True)
+
     def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
         """Mirror everything, leaving no run open. Returns why that failed, or None."""
         from study.tracking import TrackingError
 
         if self._mirror is not None:
             return self._mirror.stop(final=True, artifacts=artifacts).error
-        if name not in self._ledger.study_names():
-            return None
         try:
             sync_all(self._ledger, name, self._uri, artifacts)
         except TrackingError as error:

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,17 +82,19 @@ class Engine:
         Ends early when every trial of the pack is decided (non-finite). Between two items the state is complete:
         `checkpoint()` may be called.
         """
-        torch.set_flush_denormal(True)  # a collapsing net is full of denormals, which are many times slower
-        c, diagnostics = self.configs[0], {}
-        while self.next_evaluation <= c.evaluations and bool(self._active.any()):
-            started = self._clock()
-            target = c.d_updates * self.next_evaluation / c.evaluations
-            while self.pack.d_updates < target:
-                last = self.pack.d_updates + c.steps_of_period()[0] >= target
-                diagnostics = self.pack.period(diagnose=last)
-            item = self._evaluate(diagnostics, started)
+        while self.next_evaluation <= self.configs[0].evaluations and bool(self._active.any()):
+            with _denormals_flushed():
+                item = self._train_and_evaluate()
             self.next_evaluation += 1
             yield item
+
+    def _train_and_evaluate(self) -> Evaluation:
+        c, started, diagnostics = self.configs[0], self._clock(), dict[str, Tensor]()
+        target = c.d_updates * self.next_evaluation / c.evaluations
+        while self.pack.d_updates < target:
+            last = self.pack.d_updates + c.steps_of_period()[0] >= target
+            diagnostics = self.pack.period(diagnose=last)
+        return self._evaluate(diagnostics, started)
 
     def _evaluate(self, diagnostics: dict[str, Tensor], started: float) -> Evaluation:
         index, pack = self.next_evaluation, self.pack
@@ -177,6 +180,16 @@ class Engine:
         self.pack.load(state["pack"])
         self._active = state["active"].cpu()
         self.wall_s, self.next_evaluation = state["wall_s"], state["next_evaluation"]
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """A collapsing net is full of denormals, which are many times slower. The switch is the thread's: put it back."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def reference_key(config: TrainConfig) -> str:

@@ -61,7 +61,7 @@ def test_an_address_that_nothing_answers(file, tmp_path):
     message = refused("run", file, "--store", tmp_path / "store", "--cluster", address)
     assert f"cluster {address}: nothing answers there" in message
     assert time.monotonic() - started < 60
-    assert not list(tmp_path.glob("store/studies/*"))
+    assert not list(tmp_path.glob("store/studies/*/plan.json"))
     assert not list(tmp_path.glob("store/packs/*"))
 
 

@@ -70,6 +70,11 @@ def test_a_process_carries_nothing_from_pack_to_pack():
     assert values(train(config)[config.trial_id()]) == values(fresh[config.trial_id()])
 
 
+def test_denormals_are_as_before_between_evaluations():
+    for _ in Engine([gan()]).evaluations():
+        assert (torch.tensor(1e-40) * 1).item() > 0
+
+
 def test_checkpoint_of_another_pack_is_refused():
     with pytest.raises(ValueError, match="not of this pack"):
         Engine([gan(seed=1)]).restore(Engine([gan(seed=2)]).checkpoint())
@@ -134,7 +139,6 @@ def test_reference_depends_on_structure_not_on_training():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize(("data", "norm"), NETS)
 def test_cuda_equals_cpu(data, norm):
     config = of(data, norm, reg_weight=5.0)
