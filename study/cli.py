@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
-import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -49,9 +47,6 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")
 def main() -> None:
     """Entry point."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    # Slurm, Kubernetes and spot instances send SIGTERM: end as on Ctrl-C, with the ledger and MLflow in order.
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         app()
     except StudyError as error:

@@ -6,7 +6,9 @@ import functools
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,19 +132,21 @@ def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster, *, checkpoint_ev
         ),
         on.resources,
     )
+    tuner = tune.Tuner(
+        trainable,
+        param_space={"pack_id": tune.grid_search([pack.pack_id for pack in packs])},
+        # One process trains pack after pack: importing torch costs seconds. The engine keeps nothing between packs.
+        tune_config=tune.TuneConfig(reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="packs",
+            storage_path=scratch,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MACHINE_FAILURES),
+        ),
+    )
     try:
-        results = tune.Tuner(
-            trainable,
-            param_space={"pack_id": tune.grid_search([pack.pack_id for pack in packs])},
-            # One process trains pack after pack: importing torch costs seconds. The engine keeps nothing between packs.
-            tune_config=tune.TuneConfig(reuse_actors=True),
-            run_config=tune.RunConfig(
-                name="packs",
-                storage_path=scratch,
-                verbose=0,
-                failure_config=tune.FailureConfig(max_failures=MACHINE_FAILURES),
-            ),
-        ).fit()
+        with _sigterm_as_ctrl_c():
+            results = tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     ended = [results[i] for i in range(len(results))]
@@ -153,6 +157,22 @@ def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster, *, checkpoint_ev
     }
     finished = sum(result.metrics is not None and "trials" in result.metrics for result in ended)
     return Executed(wall_s=time.monotonic() - started, lost_packs=lost, interrupted=finished + len(lost) < len(packs))
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """Slurm, Kubernetes and spot instances send SIGTERM: end as on Ctrl-C, with the ledger and MLflow in order.
+
+    To be entered after `ray.init`, which sets a handler that aborts the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
 def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
