@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from trainables.data.mixtures import GRID25, RING8
-from trainables.models.gan import RECALIBRATION_BATCH
+from trainables.models.base import RECALIBRATION_BATCH
 
 MIXTURES = {mixture.name: mixture for mixture in (RING8, GRID25)}
 SUPPORTED = {

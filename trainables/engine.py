@@ -100,6 +100,7 @@ class Engine:
         index, pack = self.next_evaluation, self.pack
         samples, running_samples = pack.evaluation_samples(self._evaluator.n_samples, index)
         values = {name: value.double().cpu() for name, value in diagnostics.items()}
+        values |= {name: value.double().cpu() for name, value in pack.measures(index).items()}
         values |= self._health(samples, diagnostics)
         rows = [i for i, active in enumerate(self._active.tolist()) if active]
         metrics = self._evaluator(samples[rows])

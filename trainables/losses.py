@@ -52,3 +52,14 @@ def r1(real: Float[Tensor, "K B"], x: Float[Tensor, "K B *shape"]) -> Float[Tens
     """R1 of Mescheder et al. 2018 without its gamma/2: E ||grad_x l(x)||^2 at real x. `x` must require gradients."""
     (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)
     return gradient.square().flatten(2).sum(2).mean(1)
+
+
+def discriminator_diagnostics(
+    loss: Float[Tensor, " K"], real: Float[Tensor, "K B"], fake: Float[Tensor, "K B"]
+) -> dict[str, Tensor]:
+    """D's loss and the share of real and of fake samples that it tells right, each (K,)."""
+    return {
+        "d_loss": loss.detach(),
+        "d_acc_real": (real > 0).float().mean(1),
+        "d_acc_fake": (fake < 0).float().mean(1),
+    }

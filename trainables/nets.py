@@ -1,24 +1,21 @@
-"""MLP and DCGAN nets written once for K trials; a pack of one is the ordinary case.
+"""PackedNet: one architecture with the parameters of K trials; a pack of one is the ordinary case.
 
 All parameters of a net lie in one buffer `flat` of shape (K, P): the optimizer, the anchor's copy and the checkpoint
-are one tensor each. A linear layer is a batched matmul, a convolution has groups=K, batch norm has K*C channels, so
-that no operation mixes trials. Activations of an MLP have the batch innermost, (K, features, B), so that batch norm
-sees (1, K*C, B) without a copy.
+are one tensor each.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from trainables import streams
+from trainables.archs import INITS, Arch, Params
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -30,241 +27,6 @@ BN_MOMENTUM = 0.1
 _ALIGN = 16
 """Parameters start at multiples of 16 floats (64 bytes), so that a trial's place in the pack does not change the
 memory alignment of its matrices."""
-
-Normalise = Callable[[Tensor, str], Tensor]
-Params = dict[str, Tensor]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ParamSpec:
-    """One parameter of one trial."""
-
-    name: str
-    shape: tuple[int, ...]
-    init: str
-    """A name in INITS."""
-    fan_in: int = 1
-    fan_out: int = 1
-
-
-class Arch(Protocol):
-    """What a net is made of: its parameters, its batch-norm layers and its forward pass."""
-
-    @property
-    def params(self) -> list[ParamSpec]:
-        """All parameters in order."""
-
-    @property
-    def norms(self) -> dict[str, int]:
-        """Batch-norm layer -> channels of one trial. Empty without batch norm."""
-
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        """Apply the net. `p` has shapes (K, *shape); `normalise(activation, layer)` is the identity without BN."""
-
-
-INITS: dict[str, Callable[[ParamSpec, np.random.Generator], np.ndarray | float]] = {
-    "he": lambda s, rng: math.sqrt(2 / s.fan_in) * rng.standard_normal(s.shape),
-    "xavier": lambda s, rng: math.sqrt(6 / (s.fan_in + s.fan_out)) * rng.uniform(-1, 1, s.shape),
-    "torch": lambda s, rng: math.sqrt(1 / s.fan_in) * rng.uniform(-1, 1, s.shape),
-    "dcgan": lambda s, rng: 0.02 * rng.standard_normal(s.shape),
-    "ones": lambda s, rng: 1.0,
-    "zeros": lambda s, rng: 0.0,
-}
-"""Initial weights: He et al. 2015; Glorot and Bengio 2010; torch's nn.Linear (biases too); N(0, 0.02), DCGAN."""
-
-
-def _layer(name: str, norm: str, shape: tuple[int, ...], init: str, fan_in: int, fan_out: int) -> list[ParamSpec]:
-    """A layer's weight, and what `norm` gives it: bias (none), scale and shift (bn), nothing (none_ref_nobias)."""
-    out = [ParamSpec(name=f"{name}.weight", shape=shape, init=init, fan_in=fan_in, fan_out=fan_out)]
-    if norm == "none":
-        bias = "torch" if init == "torch" else "zeros"
-        out.append(ParamSpec(name=f"{name}.bias", shape=(fan_out,), init=bias, fan_in=fan_in))
-    elif norm == "bn":
-        out.append(ParamSpec(name=f"{name}.scale", shape=(fan_out,), init="ones"))
-        out.append(ParamSpec(name=f"{name}.shift", shape=(fan_out,), init="zeros"))
-    return out
-
-
-def _linear(p: Params, name: str, x: Tensor) -> Tensor:
-    """(K, in, B) -> (K, out, B)."""
-    bias = p.get(f"{name}.bias")
-    if bias is None:
-        return torch.bmm(p[f"{name}.weight"], x)
-    return torch.baddbmm(bias.unsqueeze(2), p[f"{name}.weight"], x)
-
-
-def _group_bias(p: Params, name: str) -> Tensor | None:
-    bias = p.get(f"{name}.bias")
-    return None if bias is None else bias.reshape(-1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mlp:
-    """Fully connected net on vectors: x (K, B, in) -> (K, B, out)."""
-
-    inputs: int
-    outputs: int
-    width: int
-    depth: int
-    norm: str
-    init: str
-    leak: float
-    """Negative slope of the hidden activations; 0 is ReLU."""
-    norm_first: bool = True
-    """False: no batch norm on the first hidden layer (discriminators)."""
-
-    def _norm(self, layer: int) -> str:
-        return "none" if self.norm == "bn" and layer == 0 and not self.norm_first else self.norm
-
-    @property
-    def params(self) -> list[ParamSpec]:
-        """Weights are (out, in)."""
-        out, fan_in = [], self.inputs
-        for i in range(self.depth):
-            out += _layer(f"hidden{i}", self._norm(i), (self.width, fan_in), self.init, fan_in, self.width)
-            fan_in = self.width
-        return out + _layer("out", "none", (self.outputs, fan_in), self.init, fan_in, self.outputs)
-
-    @property
-    def norms(self) -> dict[str, int]:
-        """Hidden layers with batch norm."""
-        return {f"hidden{i}": self.width for i in range(self.depth) if self._norm(i) == "bn"}
-
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        """(K, B, in) -> (K, B, out)."""
-        h = x.flatten(2).transpose(1, 2)
-        for i in range(self.depth):
-            h = normalise(_linear(p, f"hidden{i}", h), f"hidden{i}")
-            h = F.leaky_relu_(h, self.leak) if self.leak else F.relu_(h)
-        return _linear(p, "out", h).transpose(1, 2)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShapedMlp:
-    """An MLP generator of images: tanh, and the output in the image's shape."""
-
-    mlp: Mlp
-    shape: tuple[int, ...]
-
-    @property
-    def params(self) -> list[ParamSpec]:
-        """The MLP's."""
-        return self.mlp.params
-
-    @property
-    def norms(self) -> dict[str, int]:
-        """The MLP's."""
-        return self.mlp.norms
-
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        """(K, B, z) -> (K, B, *shape)."""
-        h = self.mlp.forward(p, x, normalise)
-        return torch.tanh(h).view(*h.shape[:2], *self.shape)
-
-
-def _stages(size: int) -> int:
-    """How often an image side halves: 2 for 8, 3 for 28 and 32, 4 for 64; the smallest map is 2 to 4 pixels wide."""
-    return max(1, math.ceil(math.log2(size)) - (1 if size <= 8 else 2))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DcganGenerator:
-    """z (K, B, z_dim) -> images in [-1, 1] (K, B, C, H, W): 5x5 transposed convolutions of stride 2, ReLU, tanh.
-
-    Radford et al. 2016; kernel and paddings as in the paper's code (TensorFlow's SAME).
-    """
-
-    z_dim: int
-    shape: tuple[int, ...]
-    width: int
-    norm: str
-    init: str
-
-    def _sizes(self) -> list[int]:
-        """Sides of the maps, from the image down."""
-        sizes = [self.shape[1]]
-        for _ in range(_stages(self.shape[1])):
-            sizes.append((sizes[-1] + 1) // 2)
-        return sizes
-
-    def _channels(self) -> list[int]:
-        """Channels of the maps, from the image down."""
-        return [self.shape[0]] + [self.width * 2**i for i in range(_stages(self.shape[1]))]
-
-    @property
-    def params(self) -> list[ParamSpec]:
-        """Transposed convolutions are (in, out, 5, 5)."""
-        sizes, channels = self._sizes(), self._channels()
-        dense = channels[-1] * sizes[-1] ** 2
-        out = _layer("dense", self.norm, (dense, self.z_dim), self.init, self.z_dim, dense)
-        if self.norm == "bn":  # scale and shift are a channel's, not a pixel's
-            out[1:] = _layer("dense", "bn", (1,), self.init, 1, channels[-1])[1:]
-        for i in range(len(sizes) - 1, 0, -1):
-            shape, norm = (channels[i], channels[i - 1], 5, 5), "none" if i == 1 else self.norm
-            # a pixel of the larger map is reached through a quarter of the kernel: stride 2 in both directions
-            out += _layer(f"up{i}", norm, shape, self.init, channels[i] * 25 // 4, channels[i - 1])
-        return out
-
-    @property
-    def norms(self) -> dict[str, int]:
-        """Every layer but the last."""
-        if self.norm != "bn":
-            return {}
-        channels = self._channels()
-        return {"dense": channels[-1]} | {f"up{i}": channels[i - 1] for i in range(len(channels) - 1, 1, -1)}
-
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        """(K, B, z_dim) -> (K, B, C, H, W)."""
-        sizes, (k, b, _) = self._sizes(), x.shape
-        h = _linear(p, "dense", x.transpose(1, 2)).permute(2, 0, 1).reshape(b, -1, sizes[-1], sizes[-1])
-        h = F.relu_(normalise(h, "dense"))
-        for i in range(len(sizes) - 1, 0, -1):
-            weight, even = p[f"up{i}.weight"].flatten(0, 1), 1 - sizes[i - 1] % 2
-            h = F.conv_transpose2d(h, weight, _group_bias(p, f"up{i}"), 2, 2, even, groups=k)
-            h = torch.tanh(h) if i == 1 else F.relu_(normalise(h, f"up{i}"))
-        return h.view(b, k, *self.shape).transpose(0, 1)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DcganDiscriminator:
-    """Images (K, B, C, H, W) -> logits (K, B, 1): 5x5 convolutions of stride 2, leaky ReLU .2."""
-
-    shape: tuple[int, ...]
-    width: int
-    norm: str
-    init: str
-
-    def _stage_norm(self, i: int) -> str:
-        return "none" if self.norm == "bn" and i == 0 else self.norm
-
-    @property
-    def params(self) -> list[ParamSpec]:
-        """Convolutions are (out, in, 5, 5). The first has no batch norm."""
-        out, size, channels = [], self.shape[1], self.shape[0]
-        for i in range(_stages(size)):
-            wider = self.width * 2**i
-            shape = (wider, channels, 5, 5)
-            out += _layer(f"down{i}", self._stage_norm(i), shape, self.init, channels * 25, wider)
-            size, channels = (size + 1) // 2, wider
-        features = channels * size**2
-        return out + _layer("out", "none", (1, features), self.init, features, 1)
-
-    @property
-    def norms(self) -> dict[str, int]:
-        """Every convolution but the first."""
-        stages = range(_stages(self.shape[1]))
-        return {f"down{i}": self.width * 2**i for i in stages if self._stage_norm(i) == "bn"}
-
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        """(K, B, C, H, W) -> (K, B, 1)."""
-        k, b = x.shape[:2]
-        h = x.transpose(0, 1).flatten(1, 2)
-        for i in range(_stages(self.shape[1])):
-            weight = p[f"down{i}.weight"].flatten(0, 1)
-            h = F.conv2d(h, weight, _group_bias(p, f"down{i}"), 2, 2, groups=k)
-            h = F.leaky_relu_(normalise(h, f"down{i}"), 0.2)
-        return _linear(p, "out", h.reshape(b, k, -1).permute(1, 2, 0)).transpose(1, 2)
-
 
 Stats = dict[str, tuple[Tensor, Tensor]]
 """Batch-norm layer -> (mean, variance), each (K, C)."""
@@ -339,32 +101,3 @@ class PackedNet:
         for view, gradient in zip(self._gradient_views, gradients, strict=True):
             view.copy_(gradient)
         return self.gradient
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sizes:
-    """What the generator and the discriminator of a trial have in common."""
-
-    width: int
-    depth: int
-    norm: str
-    init: str
-
-
-def generator_arch(net: str, shape: tuple[int, ...], z_dim: int, s: Sizes) -> Arch:
-    """Generator z -> sample of `shape`; images end in tanh, vectors are unbounded."""
-    if net == "dcgan":
-        return DcganGenerator(z_dim=z_dim, shape=shape, width=s.width, norm=s.norm, init=s.init)
-    outputs = math.prod(shape)
-    mlp = Mlp(inputs=z_dim, outputs=outputs, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=0.0)
-    return mlp if len(shape) == 1 else ShapedMlp(mlp=mlp, shape=shape)
-
-
-def discriminator_arch(net: str, shape: tuple[int, ...], s: Sizes) -> Arch:
-    """Discriminator sample -> logit. Its first layer has no batch norm."""
-    if net == "dcgan":
-        return DcganDiscriminator(shape=shape, width=s.width, norm=s.norm, init=s.init)
-    return Mlp(
-        inputs=math.prod(shape), outputs=1, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=0.2,
-        norm_first=False,
-    )  # fmt: skip

@@ -11,7 +11,8 @@ import torch
 from tests.trainables.configs import gan, train, values
 from trainables import losses
 from trainables.config import hyperparameters
-from trainables.models.gan import ANCHORS, GanConfig, GanPack
+from trainables.models.base import ANCHORS
+from trainables.models.gan import GanConfig, GanPack
 
 CPU = torch.device("cpu")
 

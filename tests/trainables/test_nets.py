@@ -7,7 +7,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from trainables.nets import PackedNet, Sizes, discriminator_arch, generator_arch
+from trainables.archs import Sizes, discriminator_arch, generator_arch
+from trainables.nets import PackedNet
 
 CPU = torch.device("cpu")
 SHAPES = {"mlp": (2,), "dcgan": (1, 8, 8)}

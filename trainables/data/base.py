@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
+import torch
+from torch import Tensor
 
-Kind = Literal["points", "images"]
+from trainables.data.root import DataError
+from trainables.streams import Stream
+
+Kind = Literal["points", "images", "stacked", "exact"]
+"""points of the plane; images; images whose channels are a digit each; toys, whose sample is the exact quantity."""
 Split = int | Literal["reference", "held_out"]
 """Which fixed set of real data. See `Dataset.real`."""
 
 NETS = ("mlp", "dcgan")
+
+
+class Batches(Protocol):
+    """The minibatches of a pack's trials, step by step."""
+
+    def at(self, step: int) -> Tensor:
+        """The minibatch of `step` for every trial, float32 (K, B, *shape). A function of the step only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,10 +35,17 @@ class Dataset(ABC):
 
     kind: ClassVar[Kind]
     """Which suite of metrics judges it: `METRICS[kind]`."""
+    classes: ClassVar[int] = 0
+    """Number of classes of `labelled()`; 0 for data without labels."""
     name: str
     """The key in DATASETS, and what a study file calls it."""
     shape: tuple[int, ...]
     """Shape of one sample: (2,) for points, (channels, height, width) for images."""
+
+    @property
+    def features(self) -> str:
+        """Name of the feature space in which images are judged (of no meaning for points and toys)."""
+        return "classifier" if self.classes else "random_conv"
 
     @property
     @abstractmethod
@@ -43,6 +64,10 @@ class Dataset(ABC):
         A function of the arguments only, so that any block can be drawn alone (resume) and arms see equal data.
         """
 
+    def batches(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> Batches:
+        """The minibatches of the trials with these `seeds` (K of them) on `device`: the numbers of `block`."""
+        return Stream(lambda seed, block: self.block(seed, block, batch_size), seeds, device)
+
     @abstractmethod
     def real(self, n: int, split: Split) -> np.ndarray:
         """`n` fixed real samples, float32 (n, *shape), the same for every trial.
@@ -53,6 +78,20 @@ class Dataset(ABC):
         Raises:
             ValueError: the data set has not that many.
         """
+
+    def labelled(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """All images of `held_out` (the ones to learn) or `reference`: uint8 (N, C, H, W), and labels int64 (N,).
+
+        Labels are 0 ... classes - 1. A pixel u is u / 127.5 - 1 in `real`.
+
+        Raises:
+            DataError: the data set has no labels.
+            ValueError: there is no such split.
+        """
+        raise DataError(
+            f"data {self.name!r} has no labels: a metric that needs classes cannot judge it; "
+            f"use metrics of the feature space {self.features!r}, or labelled data"
+        )
 
     @abstractmethod
     def net_defaults(self, net: str | None) -> dict[str, str | int]:

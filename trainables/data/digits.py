@@ -43,8 +43,14 @@ class Digits(Dataset):
     """The digits, divided once into 997 images to learn and 800 to compare with."""
 
     kind: ClassVar[Kind] = "images"
+    classes: ClassVar[int] = 10
     name: str = "digits"
     shape: tuple[int, ...] = (1, 8, 8)
+
+    @property
+    def features(self) -> str:
+        """The classifier that lies in the repository, not one that is trained on first use."""
+        return "digits"
 
     @property
     def max_abs(self) -> float:
@@ -86,6 +92,16 @@ class Digits(Dataset):
         if n > len(pool):
             raise ValueError(f"digits: split {split!r} has {len(pool)} images, {n} were asked for")
         return pool[:n].copy()
+
+    def labelled(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        """Images with labels. The 17 levels of grey are spread over 0 ... 255 and rounded."""
+        places = {"reference": _order()[:REFERENCE_IMAGES], "held_out": _order()[REFERENCE_IMAGES:]}
+        if split not in places:
+            raise ValueError(f"digits: split {split!r} has no labels, only {' and '.join(places)} have")
+        images, labels = load()
+        chosen = places[str(split)]
+        pixels: np.ndarray = np.rint((images[chosen] + 1) * 127.5).astype(np.uint8)
+        return pixels, labels[chosen]
 
     def net_defaults(self, net: str | None) -> dict[str, str | int]:
         """DCGAN-style nets of base width 16; an MLP of 128-128 on request."""

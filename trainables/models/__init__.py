@@ -18,13 +18,16 @@ class Pack(Protocol):
     """K trials of one structure, as the engine drives them."""
 
     d_updates: int
-    """Updates done; the budget's clock."""
+    """Updates done; the budget's clock. A model without a discriminator counts its own updates here."""
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
         """Train for one period; with `diagnose`, its diagnostics of shape (K,)."""
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
         """n samples a trial (K, n, *shape) to be judged; and with batch norm's running statistics, if it has any."""
+
+    def measures(self, evaluation: int) -> dict[str, Tensor]:
+        """The model's own metrics besides those of its samples, each (K,): reconstruction error, likelihood, ..."""
 
     @property
     def nets(self) -> dict[str, PackedNet]:

@@ -1,0 +1,297 @@
+"""What models have in common: the hyperparameters of nets and of the adversarial game, and the state of a pack."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainables import losses
+from trainables.anchor import Anchor
+from trainables.archs import Sizes
+from trainables.config import TrainConfig, hp
+from trainables.data import DATASETS
+from trainables.nets import PackedNet, Stats
+from trainables.optim import Adam, Sgd, column
+from trainables.streams import Stream, generator, normal
+
+RECALIBRATION_BATCH = 2048
+"""Samples in one pass of batch norm's recalibration (its statistics are averaged over passes)."""
+
+ANCHORS = ("period_start", "previous_update", "previous_period", "lag", "ema", "param_space")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetConfig(TrainConfig):
+    """Hyperparameters of a model that is made of nets and has the old-versus-new term."""
+
+    optimizer: str = hp("adam", "Optimizer of all nets.", choices=("adam", "sgd"))
+    beta1: float = hp(0.5, "Adam's first moment decay.", structural=False, ge=0, lt=1)
+    beta2: float = hp(0.999, "Adam's second moment decay.", structural=False, ge=0, lt=1)
+    g_steps: int = hp(1, "Updates in one period of the net that the term of (26) holds back.", ge=1)
+    reg_weight: float = hp(
+        0.0,
+        "The paper's lambda in (26), mean convention: lambda times the mean over batch and components of "
+        "(G(z) - G_old(z))^2. The sum convention is reg_weight / d, d components a sample.",
+        structural=False,
+        ge=0,
+    )
+    anchor: str = hp("period_start", "Which old generator G_old is.", choices=ANCHORS)
+    anchor_lag: int = hp(2, "Generator updates between G and G_old (anchor: lag).", ge=1)
+    anchor_decay: float = hp(0.99, "Decay of the averaged generator (anchor: ema).", structural=False, ge=0, lt=1)
+    norm: str = hp(
+        "none",
+        "Normalisation of hidden layers: bn; none (layers keep their biases); none_ref_nobias (neither bias nor "
+        "scale, as the paper's published code without batch norm).",
+        choices=("none", "bn", "none_ref_nobias"),
+    )
+    net: str = hp(None, "Family of nets; the data decides where it is not given.", choices=("mlp", "dcgan"))
+    width: int = hp(None, "Hidden units (mlp) or base channels (dcgan).", ge=1)
+    depth: int = hp(None, "Hidden layers (mlp); dcgan takes its depth from the image size.", ge=1)
+    init: str = hp(
+        None,
+        "Initial weights: he, xavier or torch's default for linear layers; dcgan is N(0, 0.02).",
+        choices=("he", "xavier", "torch", "dcgan"),
+    )
+    z_dim: int = hp(None, "Components of z.", ge=1)
+    bn_recalibration_images: int = hp(
+        20480, "Fresh samples over which batch-norm statistics are recalibrated at an evaluation.", ge=64
+    )
+
+    def data_defaults(self) -> dict[str, Any]:
+        """Net, width, depth, z and init from the data set, where they are not given."""
+        defaults = dict(DATASETS[self.data].net_defaults(self.net))
+        defaults["init"] = "dcgan" if defaults["net"] == "dcgan" else "he"
+        return {name: value for name, value in defaults.items() if getattr(self, name) is None}
+
+    def unread(self) -> dict[str, Any]:
+        """Some settings leave others without a reader: no Adam, no betas; no batch norm, no recalibration; ..."""
+        out: dict[str, Any] = {}
+        if self.anchor != "lag":
+            out["anchor_lag"] = 2
+        if self.anchor != "ema":
+            out["anchor_decay"] = 0.99
+        if self.optimizer != "adam":
+            out |= {"beta1": 0.5, "beta2": 0.999}
+        if self.norm != "bn":
+            out["bn_recalibration_images"] = 20480
+        net = self.net or DATASETS[self.data].net_defaults(None)["net"]
+        if net == "dcgan":
+            out["depth"] = 0
+        return out
+
+    def inert(self) -> tuple[str, ...]:
+        """With one G step a period and the anchor at its start, the gradient of (26)'s term is exactly zero."""
+        if self.g_steps == 1 and self.anchor in ("period_start", "param_space"):
+            return ("reg_weight",)
+        return ()
+
+    def steps_of_period(self) -> tuple[int, int]:
+        """Updates that count for the budget (here those of the model itself), and others."""
+        return (self.g_steps, 0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdversarialConfig(NetConfig):
+    """Hyperparameters of the game of a discriminator with the net that it judges."""
+
+    g_lr: float = hp(2e-4, "Learning rate of the generator.", structural=False, gt=0)
+    d_lr: float = hp(2e-4, "Learning rate of the discriminator.", structural=False, gt=0)
+    d_steps: int = hp(1, "Discriminator updates in one period.", ge=1)
+    g_steps: int = hp(1, "Generator updates in one period.", ge=1)
+    z_use: str = hp(
+        "pool",
+        "z in the generator steps of a period: one batch for all (same), a new batch each step (fresh), or "
+        "batches used for two steps each, as in the paper's code (pool).",
+        choices=("same", "fresh", "pool"),
+    )
+    r1_weight: float = hp(0.0, "gamma of R1: gamma/2 times the mean squared norm of D's gradient at real data.", ge=0)
+
+    def unread(self) -> dict[str, Any]:
+        """With one generator step a period there is nothing to reuse z for."""
+        return NetConfig.unread(self) | ({"z_use": "pool"} if self.g_steps == 1 else {})
+
+    def steps_of_period(self) -> tuple[int, int]:
+        """d_steps, g_steps."""
+        return (self.d_steps, self.g_steps)
+
+    def batches_of_period(self) -> int:
+        """Batches of z (or x) that the generator steps of one period use."""
+        return {"same": 1, "fresh": self.g_steps, "pool": (self.g_steps + 1) // 2}[self.z_use]
+
+    def batch_of_step(self, step: int) -> int:
+        """Which of `batches_of_period` generator step `step` of a period uses."""
+        return {"same": 0, "fresh": step, "pool": step // 2}[self.z_use]
+
+
+class Part(Protocol):
+    """A piece of a pack with state of its own: an optimizer, an anchor."""
+
+    def state(self) -> dict[str, Tensor]:
+        """Its tensors by name."""
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()`."""
+
+
+C = TypeVar("C", bound=NetConfig)
+
+
+class NetPack(Generic[C]):
+    """K trials of one structure. A subclass makes its nets, optimizers and anchors, and trains one period.
+
+    Whatever `net`, `optimizer` and `anchored` make is part of `nets`, `state` and `load`.
+    """
+
+    counters: tuple[str, ...] = ("d_updates", "g_updates", "periods")
+    """Names of the integer attributes that training depends on (streams are keyed by them)."""
+
+    def __init__(self, configs: Sequence[C], device: torch.device) -> None:
+        self.config, self.k, self.device = configs[0], len(configs), device
+        self.data = DATASETS[self.config.data]
+        self.seeds = [config.seed for config in configs]
+        self.sizes = Sizes(
+            width=self.config.width, depth=self.config.depth, norm=self.config.norm, init=self.config.init
+        )
+        self.d_updates = self.g_updates = self.periods = 0
+        self._configs = tuple(configs)
+        self._nets: dict[str, PackedNet] = {}
+        self._parts: dict[str, Part] = {}
+        self._fixed: dict[tuple[str, int], Tensor] = {}
+
+    @property
+    def nets(self) -> dict[str, PackedNet]:
+        """The trained nets by the short name that their diagnostics carry."""
+        return self._nets
+
+    def net(self, name: str, arch: Any, role: str) -> PackedNet:
+        """Make the net `name`; its initial weights are keyed by `role`."""
+        self._nets[name] = PackedNet(arch, self.seeds, role, self.device)
+        return self._nets[name]
+
+    def column(self, name: str) -> Tensor:
+        """A hyperparameter of every trial, float64 (K, 1)."""
+        return column([getattr(config, name) for config in self._configs], self.device)
+
+    def optimizer(self, name: str, lr: Tensor) -> Adam | Sgd:
+        """Make the optimizer of the net `name`; `lr` (K, 1)."""
+        if self.config.optimizer == "adam":
+            made: Adam | Sgd = Adam(self._nets[name].flat, lr, self.column("beta1"), self.column("beta2"))
+        else:
+            made = Sgd(lr)
+        self._parts[f"{name}_optimizer"] = made
+        return made
+
+    def anchored(self, net: PackedNet) -> Anchor:
+        """Make the anchor that remembers old parameters of `net`."""
+        made = Anchor(self.config.anchor, net.flat, lag=self.config.anchor_lag, decay=self.column("anchor_decay"))
+        self._parts["anchor"] = made
+        return made
+
+    def normal_stream(self, role: str, shape: tuple[int, ...]) -> Stream:
+        """Standard normal numbers of `shape` a step."""
+        return Stream(normal(role, shape), self.seeds, self.device)
+
+    def fixed_normal(self, role: str, n: int, dim: int, block: int = 0) -> Tensor:
+        """(K, n, dim) standard normal numbers, drawn once for each seed."""
+        draw = {s: generator(s, role, block).standard_normal((n, dim), dtype=np.float32) for s in set(self.seeds)}
+        return torch.from_numpy(np.stack([draw[s] for s in self.seeds])).to(self.device)
+
+    def sample(self, net: PackedNet, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
+        """n samples of a generator net from z that is fixed for the whole run, (K, n, *shape).
+
+        With batch norm twice: with statistics recalibrated on fresh z, and with the running ones of training.
+        """
+        if ("z_eval", n) not in self._fixed:
+            self._fixed["z_eval", n] = self.fixed_normal("z_eval", n, self.config.z_dim)
+        z = self._fixed["z_eval", n]
+        with torch.no_grad():
+            samples = net(z, net.frozen, self._recalibrated_stats(net, evaluation))
+            running = net(z, net.frozen, net.running) if self.config.norm == "bn" else None
+        return samples, running
+
+    def _recalibrated_stats(self, net: PackedNet, evaluation: int) -> Stats | None:
+        """Batch-norm statistics of fresh z under the present weights; None without batch norm."""
+        if self.config.norm != "bn":
+            return None
+        stats = net.fresh_stats()
+        for i in range(math.ceil(self.config.bn_recalibration_images / RECALIBRATION_BATCH)):
+            z = self.fixed_normal(f"z_recalibration/{evaluation}", RECALIBRATION_BATCH, self.config.z_dim, i)
+            net(z, net.frozen, stats, 1.0 / (i + 1))
+        return stats
+
+    def measures(self, evaluation: int) -> dict[str, Tensor]:
+        """The model's own metrics besides those of its samples, each (K,). None here."""
+        return {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that training depends on (streams are keyed by the counters)."""
+        out = {name: torch.tensor(getattr(self, name)) for name in self.counters}
+        for prefix, part in self._parts.items():
+            out |= {f"{prefix}.{name}": tensor for name, tensor in part.state().items()}
+        for prefix, net in self._nets.items():
+            out[f"{prefix}.flat"] = net.flat
+            for layer, (mean, var) in net.running.items():
+                out |= {f"{prefix}.running.{layer}.mean": mean, f"{prefix}.running.{layer}.var": var}
+        return out
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()` of a pack with the same configurations."""
+        for name in self.counters:
+            setattr(self, name, int(state[name]))
+        for prefix, part in self._parts.items():
+            part.load({n.removeprefix(f"{prefix}."): t for n, t in state.items() if n.startswith(f"{prefix}.")})
+        for prefix, net in self._nets.items():
+            net.flat.copy_(state[f"{prefix}.flat"])
+            for layer, (mean, var) in net.running.items():
+                mean.copy_(state[f"{prefix}.running.{layer}.mean"])
+                var.copy_(state[f"{prefix}.running.{layer}.var"])
+
+
+def parameter_distance(net: PackedNet, anchor: Anchor) -> Tensor:
+    """Squared distance (K,) of a net's parameters from the anchor's: the control in parameter space."""
+    old = net.views(anchor.flat)
+    return torch.stack([(leaf - old[name]).square().flatten(1).sum(1) for name, leaf in net.leaves.items()]).sum(0)
+
+
+def gradient_shares(net: PackedNet, adversarial: Tensor, regulariser: Tensor) -> dict[str, Tensor]:
+    """Norms (K,) of the gradients of a loss's two parts, and their ratio rho. The graph is kept for the update."""
+    out = {
+        f"g_grad_norm_{name}": net.backward(part.sum(), retain_graph=True).norm(dim=1)
+        for name, part in (("adv", adversarial), ("reg", regulariser))
+    }
+    return out | {
+        "rho": out["g_grad_norm_reg"] / out["g_grad_norm_adv"],
+        "g_loss": (adversarial + regulariser).detach(),
+    }
+
+
+class OldSamples:
+    """G_old's samples in one generator phase: computed once for each batch of z where the anchor allows it."""
+
+    def __init__(self, net: PackedNet, anchor: Anchor) -> None:
+        self._net, self._anchor = net, anchor
+        self._old: dict[int, Tensor] = {}
+
+    def of(self, step: int, batch: int, inputs: Tensor, new: Tensor) -> Tensor:
+        """G_old(inputs), with the partition into batches of `new` = G(inputs), leaving running statistics alone."""
+        if self._anchor.fixed_in_period and batch in self._old:
+            return self._old[batch]
+        if self._anchor.kind == "period_start" and step == 0:
+            samples = new.detach()  # G is G_old here: bitwise the same samples
+        else:
+            with torch.no_grad():
+                samples = self._net(inputs, self._net.views(self._anchor.flat))
+        self._old[batch] = samples
+        return samples
+
+    def distance(self, step: int, batch: int, inputs: Tensor, new: Tensor) -> Tensor:
+        """The term of (26) without its weight, mean convention (K,); in parameter space for that anchor."""
+        if self._anchor.kind == "param_space":
+            return parameter_distance(self._net, self._anchor)
+        return losses.old_generator(new, self.of(step, batch, inputs, new))
