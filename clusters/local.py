@@ -14,6 +14,9 @@ import ray
 
 from clusters.base import Cluster, nodes
 
+PRELOADED = ("torch", "ray.tune", "trainables.tune")
+"""What every worker needs: imported as it starts, while the driver still prepares."""
+
 OBJECT_STORE_BYTES = 100 * 2**20
 """Packs exchange no objects; Ray's default would take 30 % of the memory."""
 
@@ -34,6 +37,7 @@ def local() -> Iterator[Cluster]:
             logging_level=logging.ERROR,
             log_to_driver=False,
             _temp_dir=scratch,
+            _system_config={"preload_python_modules": list(PRELOADED)},
         )
         yield Cluster(name="local", nodes=nodes(), local=True)
     finally:

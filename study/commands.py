@@ -137,8 +137,9 @@ def run(
     plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), yes=yes)
     first = next(plans)  # before anything is written: a plan may be refused
     ledger.create()
-    with ledger.lock(wanted.name, "run"):
-        trainer = Trainer(
+    with (
+        ledger.lock(wanted.name, "run"),
+        Trainer(
             ledger=ledger,
             cluster=cluster,
             uri=uri,
@@ -146,15 +147,13 @@ def run(
             checkpoint_every_s=checkpoint_every_s,
             say=say,
             tick=tick,
-        )
-        try:
-            for planned in itertools.chain([first], plans):
-                trainer.train(planned)
-                if trainer.interrupted:
-                    break
-        except BaseException:
-            trainer.abandon()
-            raise
+        ) as trainer,
+    ):
+        for planned in itertools.chain([first], plans):
+            trainer.train(planned)
+            if trainer.interrupted:
+                break
+        trainer.release()
         if not trainer.ran:
             say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
         frame, drawn = draw(wanted.name, store=store, tracking_uri=uri, say=say)

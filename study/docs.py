@@ -219,13 +219,19 @@ dimension whose condition fails is left out of the cell, and the model's default
 
 def _aliases() -> str:
     rows = [
-        (f"`{name}`", ", ".join(f"`{t}`" for t in alias.targets), alias.allowed, alias.doc)
+        (f"`{name}`", ", ".join(f"`{t}`" for t in alias.targets) or _rates(), alias.allowed, alias.doc)
         for name, alias in ALIASES.items()
     ]
     return (
         "## Aliases\n\nShort names for what is often varied together. A name and an alias that sets it cannot be in "
         f"the same block.\n\n{_table(('name', 'sets', 'levels', 'meaning'), rows)}"
     )
+
+
+def _rates() -> str:
+    """What `lr` sets, by model."""
+    rates = {name: ", ".join(f"`{t}`" for t in model.config.lr) for name, model in MODELS.items() if model.config.lr}
+    return "; ".join(f"{name}: {targets}" for name, targets in rates.items())
 
 
 def _hyperparameters(model: str) -> str:
@@ -249,7 +255,8 @@ def _hyperparameters(model: str) -> str:
 def _data_sets() -> str:
     rows = []
     for name, data in DATASETS.items():
-        nets = ", ".join(f"{key} {value}" for key, value in data.net_defaults(None).items())
+        exact = data.kind == "exact"
+        nets = "none" if exact else ", ".join(f"{key} {value}" for key, value in data.net_defaults(None).items())
         rows.append((f"`{name}`", data.kind, " x ".join(map(str, data.shape)), nets))
     return f"## Data sets\n\n{_table(('name', 'kind', 'shape of a sample', 'default net'), rows)}"
 

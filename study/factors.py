@@ -91,7 +91,7 @@ class Alias:
     """A name of the study file that sets several hyperparameters, or one in other words."""
 
     targets: tuple[str, ...]
-    """The hyperparameters that it sets."""
+    """The hyperparameters that it sets; empty if the model says (`TrainConfig.lr`)."""
     doc: str
     """One sentence."""
     allowed: str
@@ -124,10 +124,10 @@ def _batch_norm(level: Level) -> dict[str, Level]:
 
 ALIASES: dict[str, Alias] = {
     "lr": Alias(
-        targets=("g_lr", "d_lr"),
-        doc="Both learning rates together.",
-        allowed="as g_lr",
-        expand=lambda level: {"g_lr": level, "d_lr": level},
+        targets=(),
+        doc="All learning rates of the model together: those of the generator and the discriminator of a GAN.",
+        allowed="number > 0",
+        expand=lambda level: {},
         ranged=True,
         schema={"type": "number", "exclusiveMinimum": 0},
     ),
@@ -201,8 +201,8 @@ def field_types(config: type[TrainConfig]) -> dict[str, type]:
 def settable(config: type[TrainConfig]) -> dict[str, tuple[str, ...]]:
     """Name of the study file -> hyperparameters that it sets; aliases first, and only those that the model can read."""
     fields = _declared(config)
-    aliases = {name: alias.targets for name, alias in ALIASES.items() if set(alias.targets) <= fields.keys()}
-    return aliases | {name: (name,) for name in fields if name not in ELSEWHERE}
+    aliases = {name: alias.targets or config.lr for name, alias in ALIASES.items()}
+    return {name: targets for name, targets in aliases.items() if targets and set(targets) <= fields.keys()} | {name: (name,) for name in fields if name not in ELSEWHERE}
 
 
 def check_name(config: type[TrainConfig], name: str, what: str) -> None:
@@ -219,7 +219,9 @@ def assign(config: type[TrainConfig], name: str, level: object) -> dict[str, Any
     """The hyperparameters that a level sets, as checked values of the declared type."""
     if not isinstance(level, bool | int | float | str):
         raise ValueError(refusal("not a value", got=level, allowed=describe(config, name)))
-    values = ALIASES[name].expand(level) if name in ALIASES else {name: level}
+    values = {name: level}
+    if name in ALIASES:
+        values = ALIASES[name].expand(level) if ALIASES[name].targets else dict.fromkeys(config.lr, level)
     return {target: check_value(config, target, value) for target, value in values.items()}
 
 
@@ -261,7 +263,7 @@ def describe(config: type[TrainConfig], name: str) -> str:
     """What a name's levels may be, in words: 'number > 0', 'one of mlp, dcgan'."""
     if name in ALIASES and name in settable(config):
         alias = ALIASES[name]
-        return describe(config, alias.targets[0]) if alias.ranged else alias.allowed
+        return describe(config, settable(config)[name][0]) if alias.ranged else alias.allowed
     return _bounds_in_words(config)[name]
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray import tune
 
 from clusters import Cluster, ClusterError, connect
 from study.design import Plan
@@ -87,10 +86,25 @@ def work(plan: Plan, ledger: Ledger, *, slots: int, gpu: bool) -> Work:
     )
 
 
-def prepare(plan: Plan, todo: Work, ledger: Ledger, now_ms: int, progress: Callable[[str], None]) -> None:
-    """Write the packs, with the references that their trials will be judged by."""
+def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> dict[str, dict[str, float]]:
+    """Floors and ceilings that the trials of a plan will be judged by, by key: the ledger's, or computed now."""
+    configs = {reference_key(trial.config): trial.config for trial in plan.trials}
+    found = {}
+    for key, config in configs.items():
+        known = ledger.read_reference(key)
+        if known is None:
+            progress(f"computing floor and ceiling of the metrics for {key}")
+            known = reference(config)
+        found[key] = known
+    return found
+
+
+def prepare(plan: Plan, todo: Work, ledger: Ledger, known: Mapping[str, Mapping[str, float]], *, now_ms: int) -> None:
+    """Write the packs, with the references of `references` that their trials will be judged by."""
     blocks = {block.name: block for block in plan.study.blocks}
     block_of = {trial.trial_id: blocks[trial.block] for trial in plan.trials}
+    for key, values in known.items():
+        ledger.write_reference(key, dict(values))
     for pack in todo.packs:
         if pack.resumed:
             continue
@@ -101,7 +115,7 @@ def prepare(plan: Plan, todo: Work, ledger: Ledger, now_ms: int, progress: Calla
                 "pack_id": pack.pack_id,
                 "trial_ids": trial_ids,
                 "trials": [config.to_dict() for config in pack.configs],
-                "reference": _reference(pack.configs[0], ledger, progress),
+                "reference": known[reference_key(pack.configs[0])],
                 "samples": list(block.sample_evaluations),
                 "keep_checkpoints": block.keep_checkpoints,
                 "created_ms": now_ms,
@@ -109,18 +123,10 @@ def prepare(plan: Plan, todo: Work, ledger: Ledger, now_ms: int, progress: Calla
         )
 
 
-def _reference(config: TrainConfig, ledger: Ledger, progress: Callable[[str], None]) -> dict[str, float]:
-    key = reference_key(config)
-    known = ledger.read_reference(key)
-    if known is None:
-        progress(f"computing floor and ceiling of the metrics for {key}")
-        known = reference(config)
-        ledger.write_reference(key, known)
-    return known
-
-
 def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster, *, checkpoint_every_s: float) -> Executed:
     """Train the packs to their ends, costliest first, each as one Tune trial. Needs a connected cluster."""
+    from ray import tune  # a second, in which Ray's processes can start
+
     started = time.monotonic()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables even when told to be silent

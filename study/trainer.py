@@ -6,13 +6,15 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from study.ledger import Ledger
 from study.provenance import now_ms, provenance
 
 if TYPE_CHECKING:
+    from clusters import Cluster
     from study.design import Plan
     from study.replay import Labels, Records, Series, SyncReport
     from study.tracking import Mirror
@@ -29,7 +31,7 @@ def quiet(*_: object) -> None:
 
 
 class Trainer:
-    """Trains plan after plan of one study on one cluster, with one mirror."""
+    """Trains plan after plan of one study on one cluster, with one mirror. Leave it by its `with`."""
 
     def __init__(
         self,
@@ -45,12 +47,23 @@ class Trainer:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
         self._checkpoint_every_s, self._say, self._tick = checkpoint_every_s, say, tick
         self._mirror: Mirror | None = None
+        self._on: Cluster | None = None
+        self._connection = contextlib.ExitStack()
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="vistudy-aside")
         self.ran, self.train_s, self.interrupted = 0, 0.0, False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._mirror is not None:
+            self._mirror.stop(final=True)  # after an error: leave no run open
+        self.release()
+        self._aside.shutdown()
 
     def train(self, planned: Plan) -> None:
         """Run what the ledger lacks of a plan."""
         from study import launch
-        from study.tracking import open_database
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
         if self._retry:
@@ -61,24 +74,44 @@ class Trainer:
         if before == ids:
             write(provenance(name, ledger))
             return
-        opening = threading.Thread(target=open_database, args=(self._uri,), name="vistudy-mlflow", daemon=True)
-        opening.start()  # while Ray starts its own processes, ours has nothing else to do
-        with launch.cluster(self._cluster) as on:
-            opening.join()
-            write(provenance(name, ledger))  # a cluster that refuses leaves no trace in the store
-            todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
-            launch.prepare(planned, todo, ledger, now_ms(), self._say)
-            self._say(
-                f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
-                f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
-            )
-            self._start_mirror(name)
-            with ticking(ledger, set(todo.pending), self._tick):
-                executed = launch.execute(todo.packs, ledger, on, checkpoint_every_s=self._checkpoint_every_s)
-            launch.mark_lost(executed.lost_packs, ledger, now_ms())
+        meanwhile = self._aside.submit(self._get_ready, planned)
+        on = self._connect()
+        known = meanwhile.result()
+        write(provenance(name, ledger))  # a cluster that refuses leaves no trace in the store
+        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
+        launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
+        self._say(
+            f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
+            f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
+        )
+        self._start_mirror(name)
+        with ticking(ledger, set(todo.pending), self._tick):
+            executed = launch.execute(todo.packs, ledger, on, checkpoint_every_s=self._checkpoint_every_s)
+        launch.mark_lost(executed.lost_packs, ledger, now_ms())
         self.ran += len((ledger.done() & ids) - before)
         self.train_s += executed.wall_s
         self.interrupted = executed.interrupted
+
+    def _get_ready(self, planned: Plan) -> dict[str, dict[str, float]]:
+        """What this process has to do before training: it may, while Ray starts its own processes."""
+        from ray import tune  # noqa: F401
+
+        from study import launch
+        from study.tracking import open_database
+
+        open_database(self._uri)
+        return launch.references(planned, self._ledger, self._say)
+
+    def _connect(self) -> Cluster:
+        from study import launch
+
+        if self._on is None:
+            self._on = self._connection.enter_context(launch.cluster(self._cluster))
+        return self._on
+
+    def release(self) -> None:
+        """Begin to leave the cluster: a second or two in which the results can be drawn."""
+        self._aside.submit(self._connection.close)
 
     def _start_mirror(self, name: str) -> None:
         from study.tracking import Mirror
@@ -87,11 +120,6 @@ class Trainer:
             judge = functools.partial(judged, self._ledger, name)
             self._mirror = Mirror(self._ledger, name, self._uri, judge, MIRROR_EVERY_S, modes=real_modes())
             self._mirror.start()
-
-    def abandon(self) -> None:
-        """After an error: leave no run open."""
-        if self._mirror is not None:
-            self._mirror.stop(final=True)
 
     def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
         """Mirror everything, leaving no run open. Returns why that failed, or None."""

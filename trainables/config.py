@@ -55,6 +55,8 @@ class TrainConfig:
 
     model: ClassVar[str]
     """Name in MODELS."""
+    lr: ClassVar[tuple[str, ...]] = ()
+    """The hyperparameters that `lr` in a study file sets together."""
 
     data: str = hp("ring8", "Data set that is learnt: a name in DATASETS.")
     seed: int = hp(

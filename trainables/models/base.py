@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -100,6 +100,7 @@ class NetConfig(TrainConfig):
 class AdversarialConfig(NetConfig):
     """Hyperparameters of the game of a discriminator with the net that it judges."""
 
+    lr: ClassVar[tuple[str, ...]] = ("g_lr", "d_lr")
     g_lr: float = hp(2e-4, "Learning rate of the generator.", structural=False, gt=0)
     d_lr: float = hp(2e-4, "Learning rate of the discriminator.", structural=False, gt=0)
     d_steps: int = hp(1, "Discriminator updates in one period.", ge=1)
