@@ -135,13 +135,13 @@ def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) ->
     if {"d_steps", "g_steps"} <= set(part.columns):
         part["ratio"] = [f"{d}:{g}" for d, g in zip(part["d_steps"], part["g_steps"], strict=True)]
     together = bool((part["g_lr"] == part["d_lr"]).all())
-    x_column = "g_lr" if part["g_lr"].notna().any() else "_x"
+    x_column = next((c for c in ("g_lr", "relaxation") if c in part and part[c].notna().any()), "_x")
     y_column = "reg_weight" if part["reg_weight"].notna().any() else "_y"
     columns = dict.fromkeys({"lr": "g_lr", "batch_norm": "norm"}.get(name, name) for name in names)
     used = {x_column, y_column, "seed", "model", "data", "d_lr" if together else None}
     others = {c: int(part[c].nunique(dropna=False)) for c in columns if c in part and c not in used}
     facets = [c for c, levels in others.items() if 1 < levels <= MAX_FACETS]
-    x = _axis(part, x_column, _rate_label(part, together))
+    x = _axis(part, x_column, "relaxation step η" if x_column == "relaxation" else _rate_label(part, together))
     y = _axis(part, y_column, "reg_weight λ (mean convention)")
     found = _facets(part, trials, facets, x, y)
     sizes = [others[c] for c in facets]
@@ -160,7 +160,8 @@ def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) ->
 def _rate_label(part: pd.DataFrame, together: bool) -> str:
     optimizers: list[str] = part["optimizer"].dropna().unique().tolist() if "optimizer" in part else []
     name = {"adam": "Adam", "sgd": "SGD"}.get(optimizers[0], optimizers[0]) if len(optimizers) == 1 else ""
-    return f"learning rate of {'G and D' if together else 'G'}{f' ({name})' if name else ''}"
+    players = " of G and D" if together else "" if part["d_lr"].isna().all() else " of G"
+    return f"learning rate{players}{f' ({name})' if name else ''}"
 
 
 def _axis(part: pd.DataFrame, column: str, name: str) -> Axis:

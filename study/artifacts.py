@@ -14,7 +14,7 @@ from typing import Any
 from study.errors import StudyError
 from study.journal import npz
 from study.ledger import Ledger
-from study.samples import encode, render
+from study.samples import drawable, encode, render
 
 Files = dict[str, bytes]
 """Path below a run's artifacts -> content."""
@@ -32,7 +32,8 @@ class SampleFiles:
     def of(self, trial_id: str, data: str, records: Sequence[Mapping[str, Any]]) -> Files:
         """Pictures of the first and last evaluation that has samples and of some between them; `weights.npz`."""
         by_evaluation = {record["evaluation"]: record for record in records}
-        samples = {e: array for e, array in self._ledger.samples(trial_id).items() if e in by_evaluation}
+        stored = self._ledger.samples(trial_id)
+        samples = {e: a for e, a in stored.items() if e in by_evaluation and drawable(a.shape)}
         found: Files = {}
         for evaluation in _spread(sorted(samples), MOST_PICTURES):
             record, array = by_evaluation[evaluation], samples[evaluation]

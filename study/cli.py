@@ -120,7 +120,7 @@ def _print_preview(preview: Preview) -> None:
         if block.sample:
             table.add_row("sample", f"{block.sample.n} by {block.sample.method}, seed {block.sample.seed}")
         table.add_row("seed", ", ".join(map(str, block.seeds)))
-        table.add_row("budget", f"{block.d_updates} D updates, {block.evaluations} evaluations")
+        table.add_row("budget", f"{block.d_updates} updates, {block.evaluations} evaluations")
         out.print(table)
     merged = f" ({planned.merged} equal ones merged)" if planned.merged else ""
     out.print(f"{planned.cells} cells, {len(planned.trials)} trials{merged}")

@@ -33,11 +33,14 @@ def render(samples: np.ndarray, *, modes: np.ndarray | None = None, limit: float
     Raises:
         ValueError: the shape is neither of points nor of images.
     """
-    if samples.ndim == 2 and samples.shape[1] == 2:
-        return draw_points(samples, modes=modes, limit=limit)
-    if samples.ndim == 4 and samples.shape[1] in (1, 3):
-        return tile_images(samples)
+    if drawable(samples.shape):
+        return draw_points(samples, modes=modes, limit=limit) if samples.ndim == 2 else tile_images(samples)
     raise ValueError(f"samples: expected (n, 2) or (n, 1 or 3, height, width), got {samples.shape}")
+
+
+def drawable(shape: tuple[int, ...]) -> bool:
+    """Whether `render` has a picture of samples of that shape: those of a toy are numbers."""
+    return (len(shape) == 2 and shape[1] == 2) or (len(shape) == 4 and shape[1] in (1, 3))
 
 
 def draw_points(

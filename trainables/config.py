@@ -57,6 +57,8 @@ class TrainConfig:
     """Name in MODELS."""
     lr: ClassVar[tuple[str, ...]] = ()
     """The hyperparameters that `lr` in a study file sets together."""
+    reference_fields: ClassVar[tuple[str, ...]] = ("model", "data")
+    """What samples before training depend on besides the seed: trials equal in these share a floor and a ceiling."""
 
     data: str = hp("ring8", "Data set that is learnt: a name in DATASETS.")
     seed: int = hp(
@@ -82,6 +84,10 @@ class TrainConfig:
     def unread(self) -> dict[str, Any]:
         """Fields that training with this configuration never reads, with their defaults."""
         return {}
+
+    def untrained(self) -> Self:
+        """The configuration whose samples before training are the ceiling of the distance."""
+        return self
 
     def inert(self) -> tuple[str, ...]:
         """Fields whose value provably cannot change the run although the model reads them (placebos)."""

@@ -195,8 +195,7 @@ def _denormals_flushed() -> Iterator[None]:
 
 def reference_key(config: TrainConfig) -> str:
     """Names what the floor and the ceiling depend on: data and the generator's structure, not its training."""
-    names = ("model", "data", "net", "width", "depth", "z_dim", "norm", "init")
-    return "-".join(str(getattr(config, name)) for name in names)
+    return "-".join(str(getattr(config, name)) for name in config.reference_fields)
 
 
 def reference(config: TrainConfig) -> dict[str, float]:
@@ -205,7 +204,7 @@ def reference(config: TrainConfig) -> dict[str, float]:
     judge = evaluator(DATASETS[config.data])
 
     def untrained(seed: int) -> Tensor:
-        pack = MODELS[config.model].pack([dataclasses.replace(config, seed=seed)], device)
+        pack = MODELS[config.model].pack([dataclasses.replace(config.untrained(), seed=seed)], device)
         return pack.evaluation_samples(judge.n_samples, 0)[0][0]
 
     return data_reference(DATASETS[config.data], untrained)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.samples import draw_points, encode, render, tile_images
+from study.samples import draw_points, drawable, encode, render, tile_images
 
 MODES = np.array([[1.0, 0.0], [0.0, 1.0]])
 
@@ -103,3 +103,10 @@ def test_files_keep_every_pixel(kind: str) -> None:
     again = Image.open(io.BytesIO(encode(image, kind)))  # type: ignore[arg-type]
     assert again.format == kind.upper()
     assert np.array_equal(np.asarray(again.convert("RGB")), image)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 8), (500, 3), (4, 2, 8, 8), (64, 8, 8)])
+def test_numbers_of_a_toy_have_no_picture(shape):
+    assert not drawable(shape)
+    with pytest.raises(ValueError, match="expected"):
+        render(np.zeros(shape))
