@@ -33,7 +33,10 @@ def address(where: str, modules: Sequence[str] = ROOMS) -> Iterator[Cluster]:
             address=where,
             logging_level=logging.ERROR,
             log_to_driver=False,
-            runtime_env={"py_modules": [str(root / name) for name in modules]},
+            runtime_env={
+                "py_modules": [str(root / name) for name in modules],
+                "env_vars": {name: value for name, value in os.environ.items() if name.startswith("VISTUDY_")},
+            },
         )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(

@@ -41,6 +41,10 @@ Uri = Annotated[
 ]
 Cluster = Annotated[str, typer.Option("--cluster", help="local, or the address HOST:PORT of a running Ray head.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Allow very many trials.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option("--data-root", envvar="VISTUDY_DATA_ROOT", help="Folder of the data sets that are read from files."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -63,6 +67,11 @@ def _escape(text: str) -> str:
     return escape(text)
 
 
+def _set_data_root(folder: Path | None) -> None:
+    if folder is not None:  # by the environment, so that workers have it, too
+        os.environ["VISTUDY_DATA_ROOT"] = str(folder.resolve())
+
+
 def _name(study: str) -> str:
     """A study's name, from its file or as given."""
     if Path(study).suffix in (".yaml", ".yml") or os.sep in study:
@@ -78,6 +87,7 @@ def plan(
     store: Store = DEFAULT_STORE,
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
+    data_root: DataRoot = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
     pilot: Annotated[bool, typer.Option(help="Train for some seconds to estimate the cost.")] = True,
     yes: Yes = False,
@@ -86,6 +96,7 @@ def plan(
     """Show factors, cells, trials, packs, what is done already, inert cells, and the cost."""
     from study import commands
 
+    _set_data_root(data_root)
     preview = commands.plan(study, store=store, cluster=cluster, yes=yes, pilot=pilot)
     if as_json:
         out.print_json(json.dumps(_preview_json(preview)))
@@ -170,6 +181,7 @@ def run(
     store: Store = DEFAULT_STORE,
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
+    data_root: DataRoot = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     checkpoint_every: Annotated[
         float, typer.Option("--checkpoint-every", min=0.0, help="Seconds of training between checkpoints of a pack.")
@@ -180,6 +192,7 @@ def run(
     """Train what the store lacks, mirror it to MLflow, draw the heatmaps. Running again goes on."""
     from study import commands
 
+    _set_data_root(data_root)
     bar = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"), TimeElapsedColumn(),
         console=err, transient=True, refresh_per_second=1, disable=not err.is_terminal,

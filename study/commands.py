@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from study.errors import StudyError
 from study.ledger import Ledger
 from study.provenance import now_ms
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
@@ -89,12 +90,28 @@ def plan(
     from study.design import plan as expand
 
     planned = expand(as_study(study), yes=yes)
+    check_data(planned)
     ledger = Ledger(store)
     ledger.exists()
     with launch.cluster(cluster) as on:
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
         cost = launch.pilot(todo.packs, on) if pilot and todo.packs else None
         return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
+
+
+def check_data(planned: Plan) -> None:
+    """Read every data set of a plan once: files are prepared here, not by many workers at once.
+
+    Raises:
+        StudyError: files are missing or damaged.
+    """
+    from trainables.data import DATASETS, DataError
+
+    for name in dict.fromkeys(trial.config.data for trial in planned.trials):
+        try:
+            assert DATASETS[name].fingerprint
+        except DataError as error:
+            raise StudyError(f"data: {name}: {error}") from error
 
 
 def run(
@@ -136,6 +153,7 @@ def run(
     ledger = Ledger(store)
     plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), yes=yes)
     first = next(plans)  # before anything is written: a plan may be refused
+    check_data(first)
     ledger.create()
     with (
         ledger.lock(wanted.name, "run"),

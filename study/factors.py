@@ -202,7 +202,8 @@ def settable(config: type[TrainConfig]) -> dict[str, tuple[str, ...]]:
     """Name of the study file -> hyperparameters that it sets; aliases first, and only those that the model can read."""
     fields = _declared(config)
     aliases = {name: alias.targets or config.lr for name, alias in ALIASES.items()}
-    return {name: targets for name, targets in aliases.items() if targets and set(targets) <= fields.keys()} | {name: (name,) for name in fields if name not in ELSEWHERE}
+    read = {name: targets for name, targets in aliases.items() if targets and set(targets) <= fields.keys()}
+    return read | {name: (name,) for name in fields if name not in ELSEWHERE}
 
 
 def check_name(config: type[TrainConfig], name: str, what: str) -> None:

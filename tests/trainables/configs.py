@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from trainables.config import TrainConfig
 from trainables.engine import Engine
+from trainables.models import MODELS
 from trainables.models.gan import GanConfig
 from trainables.records import Record
 
@@ -15,7 +17,25 @@ def gan(**fields: Any) -> GanConfig:
     return GanConfig(**(defaults | {"g_steps": 2, "batch_size": 16, "g_lr": 1e-3, "d_lr": 1e-3} | fields)).resolve()
 
 
-def train(*configs: GanConfig) -> dict[str, list[Record]]:
+SMALL: dict[str, dict[str, Any]] = {
+    "gan": {"batch_size": 16, "width": 16, "g_steps": 2},
+    "aae": {"batch_size": 16, "width": 16, "g_steps": 2},
+    "ali": {"batch_size": 16, "width": 16, "g_steps": 2},
+    "vae": {"batch_size": 16, "width": 16, "g_steps": 2},
+    "em": {"points": 200},
+    "dirac_gan": {"g_steps": 2},
+    "finite_gan": {},
+    "gauss_gan": {"g_steps": 2},
+}
+"""Model -> fields with which a trial trains in well under a second."""
+
+
+def small(model: str, **fields: Any) -> TrainConfig:
+    """A resolved trial of any model that trains in well under a second."""
+    return MODELS[model].config(**({"d_updates": 20, "evaluations": 2} | SMALL[model] | fields)).resolve()
+
+
+def train(*configs: TrainConfig) -> dict[str, list[Record]]:
     """Records of a pack by trial."""
     found: dict[str, list[Record]] = {c.trial_id(): [] for c in configs}
     for item in Engine(configs).evaluations():
