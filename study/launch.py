@@ -86,6 +86,13 @@ def work(plan: Plan, ledger: Ledger, *, slots: int, gpu: bool) -> Work:
     )
 
 
+def preload() -> None:
+    """Import what `execute` needs, a second of work."""
+    from ray import tune
+
+    assert tune.Tuner
+
+
 def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """Floors and ceilings that the trials of a plan will be judged by, by key: the ledger's, or computed now."""
     configs = {reference_key(trial.config): trial.config for trial in plan.trials}
@@ -125,7 +132,7 @@ def prepare(plan: Plan, todo: Work, ledger: Ledger, known: Mapping[str, Mapping[
 
 def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster, *, checkpoint_every_s: float) -> Executed:
     """Train the packs to their ends, costliest first, each as one Tune trial. Needs a connected cluster."""
-    from ray import tune  # a second, in which Ray's processes can start
+    from ray import tune  # see preload
 
     started = time.monotonic()
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")

@@ -94,11 +94,10 @@ class Trainer:
 
     def _get_ready(self, planned: Plan) -> dict[str, dict[str, float]]:
         """What this process has to do before training: it may, while Ray starts its own processes."""
-        from ray import tune  # noqa: F401
-
         from study import launch
         from study.tracking import open_database
 
+        launch.preload()
         open_database(self._uri)
         return launch.references(planned, self._ledger, self._say)
 
@@ -195,6 +194,6 @@ def ticking(ledger: Ledger, pending: set[str], tick: Tick) -> Iterator[None]:
 def real_modes() -> dict[str, Any]:
     """Data set -> centres of its modes, for pictures of samples."""
     from trainables.data import DATASETS
-    from trainables.data.mixtures import Mixture
+    from trainables.data.gaussians import GaussianMixture
 
-    return {name: data.means for name, data in DATASETS.items() if isinstance(data, Mixture)}
+    return {name: data.means for name, data in DATASETS.items() if isinstance(data, GaussianMixture)}

@@ -1,9 +1,15 @@
-"""What a machine cannot run is skipped, with the reason."""
+"""What a machine cannot run is skipped, with the reason; what is prepared once is prepared in a folder of the tests."""
 
 from __future__ import annotations
 
+import os
+import tempfile
+
 import pytest
 import torch
+
+CACHE = tempfile.TemporaryDirectory(prefix="vistudy-tests-")
+os.environ["VISTUDY_CACHE"] = CACHE.name  # before anything is imported, and for subprocesses, too
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

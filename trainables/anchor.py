@@ -31,7 +31,7 @@ class Anchor:
     def __init__(self, kind: str, flat: Float[Tensor, "K P"], *, lag: int, decay: Float[Tensor, "K 1"]) -> None:
         self.kind = kind
         self.fixed_in_period = kind in FIXED_IN_PERIOD
-        self._decay = decay.float()
+        self._decay = decay.to(flat.dtype)
         past = {"previous_update": 1, "previous_period": 1, "lag": lag}.get(kind, 0)
         self._past: deque[Tensor] = deque((flat.clone() for _ in range(past + 1)), maxlen=past + 1)
 

@@ -13,7 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from trainables.data.base import Dataset, Kind, Split, check_net
-from trainables.streams import BLOCK, generator
+from trainables.data.resident import EpochOrder
+from trainables.streams import generator
 
 REFERENCE_IMAGES = 800
 """Images kept from training, which generators are compared with. Trials learn the other 997."""
@@ -69,12 +70,8 @@ class Digits(Dataset):
         Batches run on across the end of an epoch, so every batch is full.
         """
         images = _train()
-        start = block * BLOCK * batch_size
-        epoch, offset = divmod(start, len(images))
-        last = (start + BLOCK * batch_size - 1) // len(images)
-        order = np.concatenate([generator(seed, "data", e).permutation(len(images)) for e in range(epoch, last + 1)])
-        batches: np.ndarray = images[order[offset : offset + BLOCK * batch_size]]
-        return batches.reshape(BLOCK, batch_size, *self.shape)
+        batches: np.ndarray = images[EpochOrder(len(images), batch_size)(seed, block)]
+        return batches
 
     def real(self, n: int, split: Split) -> np.ndarray:
         """`held_out` are the training images. Numbered pairs are the two ends of one shuffle of all images.

@@ -9,20 +9,16 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
-from trainables.data.base import Dataset, Kind, Split, check_net
-from trainables.streams import BLOCK, generator
+from trainables.data.gaussians import GaussianMixture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mixture(Dataset):
+class Mixture(GaussianMixture):
     """Points of an equal mixture of Gaussians of standard deviation `sd` around `modes`."""
 
-    kind: ClassVar[Kind] = "points"
-    shape: tuple[int, ...] = (2,)
     modes: tuple[tuple[float, float], ...]
     """Centres of the components, in data units."""
     sd: float
@@ -30,8 +26,18 @@ class Mixture(Dataset):
 
     @property
     def means(self) -> np.ndarray:
-        """Centres as float32 (modes, 2)."""
+        """Centres as float32 (M, 2)."""
         return np.array(self.modes, dtype=np.float32)
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Equal."""
+        return np.full(len(self.modes), 1 / len(self.modes))
+
+    @property
+    def covariances(self) -> np.ndarray:
+        """Round: sd^2 times the identity."""
+        return np.tile(self.sd**2 * np.eye(2), (len(self.modes), 1, 1))
 
     @property
     def max_abs(self) -> float:
@@ -42,19 +48,6 @@ class Mixture(Dataset):
     def fingerprint(self) -> str:
         """SHA-256 of centres and sd."""
         return hashlib.sha256(repr((self.modes, self.sd)).encode()).hexdigest()
-
-    def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
-        """Fresh points: no two steps see the same ones."""
-        return self._draw(generator(seed, "data", block), (BLOCK, batch_size))
-
-    def real(self, n: int, split: Split) -> np.ndarray:
-        """Independent draws for each split, so all splits are disjoint and `n` is free."""
-        return self._draw(generator(0, f"real/{self.name}/{split}"), (n,))
-
-    def net_defaults(self, net: str | None) -> dict[str, str | int]:
-        """Two hidden layers of 64."""
-        check_net(self.name, net, ("mlp",))
-        return {"net": "mlp", "width": 64, "depth": 2, "z_dim": 8}
 
     def _draw(self, rng: np.random.Generator, size: tuple[int, ...]) -> np.ndarray:
         points: np.ndarray = self.means[rng.integers(len(self.modes), size=size)]

@@ -61,7 +61,7 @@ def test_an_epoch_shows_every_training_image_once_whatever_the_batch() -> None:
     train = rows(DIGITS.real(TRAIN, "held_out"))
     epochs = [stream[:TRAIN], stream[TRAIN : 2 * TRAIN]]
     assert all(rows(epoch) == train and len(rows(epoch)) == TRAIN for epoch in epochs)
-    assert not np.array_equal(*epochs)
+    assert not np.array_equal(epochs[0], epochs[1])
 
 
 def test_the_order_does_not_depend_on_the_batch_size() -> None:

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from trainables.data import DATASETS
 from trainables.data.mixtures import GRID25, RING8, Mixture
 from trainables.streams import BLOCK
 
@@ -68,8 +67,3 @@ def test_nets_that_make_images_are_refused_for_points() -> None:
         RING8.net_defaults("dcgan")
     with pytest.raises(ValueError, match="'resnet' is not a family of nets"):
         RING8.net_defaults("resnet")
-
-
-def test_every_data_set_is_listed_under_its_name() -> None:
-    assert set(DATASETS) == {"ring8", "grid25", "digits"}
-    assert all(data.name == name for name, data in DATASETS.items())
