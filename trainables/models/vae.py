@@ -1,0 +1,206 @@
+"""VAE: the loss (7), with all its constants; and the term of (26) on its decoder, as a negative control.
+
+Differences from the paper, which has (7) and no experiment: a weight beta on the second term, an observation noise
+sigma that is stated or learned, a Bernoulli decoder for images, and lambda mean (G(z) - G_old(z))^2 at z of the prior.
+Nothing in (5) to (7) asks for that term: it can slow the decoder down, and is expected to do no more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from trainables import losses
+from trainables.archs import Normalise, Params, ParamSpec, encoder_arch, generator_arch
+from trainables.config import hp
+from trainables.data import DATASETS
+from trainables.models.base import NetConfig, NetPack, OldSamples, gradient_shares
+from trainables.models.encoders import MEASURED, backward, encoder_measures
+from trainables.nets import BN_MOMENTUM
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaeConfig(NetConfig):
+    """Hyperparameters of a VAE trial. The budget counts its own updates; `g_steps` of them make a period."""
+
+    model: ClassVar[str] = "vae"
+    lr: ClassVar[tuple[str, ...]] = ("g_lr",)
+    """What a study file's `lr` sets."""
+    reference_fields: ClassVar[tuple[str, ...]] = (
+        "model", "data", "net", "width", "depth", "z_dim", "norm", "init", "decoder", "sigma",
+    )  # fmt: skip
+    """What the samples of an untrained model depend on, besides the seed."""
+
+    g_lr: float = hp(1e-3, "Learning rate of encoder and decoder together.", structural=False, gt=0)
+    decoder: str = hp(
+        "gaussian",
+        "Likelihood q(x|z): N(G(z), sigma^2 I), or for images one Bernoulli a pixel, [-1, 1] mapped to [0, 1].",
+        choices=("gaussian", "bernoulli"),
+    )
+    sigma: float = hp(
+        0.1,
+        "Standard deviation of a Gaussian decoder, in data units; where it is learned, what it starts from. "
+        "Structural, since an untrained model's samples depend on it.",
+        gt=0,
+    )
+    sigma_learned: bool = hp(False, "Whether sigma is trained, too (one number a trial, by its logarithm).")
+    beta: float = hp(1.0, "Weight of the second term of (7); 1 is (7) itself.", structural=False, ge=0)
+
+    def data_defaults(self) -> dict[str, Any]:
+        """Nets from the data set, where they are not given.
+
+        Raises:
+            ValueError: a Bernoulli decoder for data that are no images.
+        """
+        if self.decoder == "bernoulli" and len(DATASETS[self.data].shape) != 3:
+            raise ValueError(f"decoder: 'bernoulli' is for images, data {self.data!r} has none; use 'gaussian'")
+        return NetConfig.data_defaults(self)
+
+    def unread(self) -> dict[str, Any]:
+        """A Bernoulli decoder has no sigma."""
+        own = {"sigma": 0.1, "sigma_learned": False} if self.decoder == "bernoulli" else {}
+        return NetConfig.unread(self) | own
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noise:
+    """Observation noise as a net of one parameter: eps -> sigma eps, sigma = start * exp(log_ratio)."""
+
+    start: float
+
+    @property
+    def params(self) -> list[ParamSpec]:
+        """The logarithm of sigma / start."""
+        return [ParamSpec(name="log_ratio", shape=(1,), init="zeros")]
+
+    @property
+    def norms(self) -> dict[str, int]:
+        """None."""
+        return {}
+
+    def log_sigma(self, p: Params) -> Tensor:
+        """log sigma (K, 1)."""
+        return math.log(self.start) + p["log_ratio"]
+
+    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+        """(K, B, d) -> (K, B, d)."""
+        return self.log_sigma(p).exp()[..., None] * x
+
+
+class VaePack(NetPack[VaeConfig]):
+    """K VAEs of equal structure, trained together: encoder `e`, decoder `g`, and `s` where sigma is learned."""
+
+    def __init__(self, configs: Sequence[VaeConfig], device: torch.device) -> None:
+        super().__init__(configs, device)
+        c, shape = self.config, self.data.shape
+        self.e = self.net("e", encoder_arch(c.net, shape, 2 * c.z_dim, self.sizes), "encoder")
+        self.g = self.net("g", generator_arch(c.net, shape, c.z_dim, self.sizes), "generator")
+        self.noise = Noise(start=c.sigma)
+        self.s = self.net("s", self.noise, "sigma") if c.sigma_learned else None
+        self.optimizers = {name: self.optimizer(name, self.column("g_lr")) for name in self.nets}
+        self.anchor = self.anchored(self.g)
+        self._reg_weight = self.column("reg_weight").float().squeeze(1)
+        self._beta = self.column("beta").float()
+        self._real = self.data.batches(self.seeds, c.batch_size, device)
+        self._eps, self._z = (self.normal_stream(role, (c.batch_size, c.z_dim)) for role in ("eps", "z_prior"))
+
+    def period(self, *, diagnose: bool) -> dict[str, Tensor]:
+        """Train for g_steps updates. With `diagnose`, the diagnostics of the last one, each of shape (K,)."""
+        c, out = self.config, dict[str, Tensor]()
+        start = self.g.flat.clone() if diagnose else None
+        self.anchor.start_period(self.g.flat)
+        old = OldSamples(self.g, self.anchor)
+        for step in range(c.g_steps):
+            z = self._z.at(self.d_updates)
+            out = self._update(step, z, old, diagnose=diagnose and step == c.g_steps - 1)
+        if start is not None:
+            with torch.no_grad():
+                now, before = (self.g(z, self.g.views(flat)) for flat in (self.g.flat, start))
+            out["drift"] = losses.old_generator(now, before)
+        self.periods += 1
+        return out
+
+    def _update(self, step: int, z: Tensor, old: OldSamples, *, diagnose: bool) -> dict[str, Tensor]:
+        """One update of encoder, decoder and sigma by (7), and the decoder's term at `z` of the prior."""
+        x, eps = self._real.at(self.d_updates), self._eps.at(self.d_updates)
+        leaves = {name: net.leaves for name, net in self.nets.items()}
+        nll, kl = self.terms(x, eps, leaves, BN_MOMENTUM)
+        bound = (nll + self._beta * kl).mean(1)
+        regulariser = self._reg_weight * old.distance(step, step, z, self.g(z, self.g.leaves))
+        out = gradient_shares(self.g, bound, regulariser) if diagnose else {}
+        backward((bound + regulariser).sum(), list(self.nets.values()))
+        for name, net in self.nets.items():
+            self.optimizers[name].step(net.flat, net.gradient)
+        self.anchor.updated(self.g.flat)
+        self.d_updates += 1
+        return out
+
+    def terms(
+        self, x: Tensor, eps: Tensor, params: Mapping[str, Params], momentum: float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The terms of (7), -log q(x|z~) and KL(p(z|x) || q(z)), in nats, each (K, B), at z~ = mu + s eps.
+
+        `params`: those of the nets, by name. Batch norm: with `momentum` as in training, without by running statistics.
+        """
+        mean, log_variance = self.e(x, params["e"], self.e.running, momentum).chunk(2, 2)
+        z = losses.code_sample(mean, log_variance, eps)
+        decoded = self.g(z, params["g"], self.g.running, momentum)
+        if self.config.decoder == "bernoulli":
+            nll = losses.bernoulli_nll(x, decoded)
+        else:
+            nll = losses.gaussian_nll(x, decoded, self._log_sigma(params))
+        return nll, losses.code_kl(mean, log_variance)
+
+    def _log_sigma(self, params: Mapping[str, Params]) -> Tensor:
+        """log sigma of a Gaussian decoder, (K, 1)."""
+        if self.s is not None:
+            return self.noise.log_sigma(params["s"])
+        return torch.full((self.k, 1), math.log(self.config.sigma), device=self.device)
+
+    def _sigma(self, params: Mapping[str, Params]) -> Tensor:
+        """sigma of a Gaussian decoder, (K, 1)."""
+        return losses.by_row(torch.exp, self._log_sigma(params))
+
+    def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
+        """n samples a trial, (K, n, *shape), from fixed z of the prior; with batch norm also by its running statistics.
+
+        Points are means with observation noise, as the model says: without the noise they are no sample of q(x), and
+        a decoder that has learnt the spread as sigma would look as if it had none. Images are means, as everyone
+        shows them: independent noise of the pixels is part of q(x), too, but covers what was learnt of images.
+        """
+        samples, running = self.sample(self.g, n, evaluation)
+        if len(self.data.shape) > 1:
+            return samples, running
+        if ("x_noise", n) not in self._fixed:
+            self._fixed["x_noise", n] = self.fixed_normal("x_noise", n, self.data.shape[0])
+        with torch.no_grad():
+            frozen = {name: net.frozen for name, net in self.nets.items()}
+            noise = self._sigma(frozen)[..., None] * self._fixed["x_noise", n]
+        return samples + noise, None if running is None else running + noise
+
+    def measures(self, evaluation: int) -> dict[str, Tensor]:
+        """On the first samples of the reference split, with one fixed eps each and running batch-norm statistics, (K,).
+
+        elbo_nats: mean of minus (7) at beta 1, a bound on the log-likelihood of one sample (with a Bernoulli decoder:
+        of binary pixels; grey ones have no likelihood there). kl_nats: its second term; 0 is posterior collapse.
+        sigma: of a Gaussian decoder, in data units. reconstruction_mse (of the decoded posterior mean), code_mmd2 and
+        code_fd (of one z~ a sample): as of every encoder.
+        """
+        params = {name: net.frozen for name, net in self.nets.items()}
+        eps = self.fixed_normal("eps_measured", MEASURED, self.config.z_dim)
+        parts: list[Tensor] = []
+
+        def encode(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
+            parts.append(torch.stack(self.terms(x, eps[:, rows], params)).double())
+            mean, log_variance = self.e(x, params["e"], self.e.running).chunk(2, 2)
+            return losses.code_sample(mean, log_variance, eps[:, rows]), self.g(mean, params["g"], self.g.running)
+
+        out = encoder_measures(self.data, self.k, self.device, encode)
+        nll, kl = torch.cat(parts, 2).mean(2)
+        out |= {"elbo_nats": -nll - kl, "kl_nats": kl}
+        return out if self.config.decoder == "bernoulli" else out | {"sigma": self._sigma(params).squeeze(1)}
