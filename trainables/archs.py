@@ -224,16 +224,20 @@ class DcganDiscriminator:
     def _stage_norm(self, i: int) -> str:
         return "none" if self.norm == "bn" and i == 0 else self.norm
 
-    @property
-    def params(self) -> list[ParamSpec]:
-        """Convolutions are (out, in, 5, 5). The first has no batch norm."""
+    def convolutions(self) -> tuple[list[ParamSpec], int]:
+        """Parameters of the convolutions, (out, in, 5, 5), and how many features they leave."""
         out, size, channels = [], self.shape[1], self.shape[0]
         for i in range(_stages(size)):
             wider = self.width * 2**i
             shape = (wider, channels, 5, 5)
             out += _layer(f"down{i}", self._stage_norm(i), shape, self.init, channels * 25, wider)
             size, channels = (size + 1) // 2, wider
-        features = channels * size**2
+        return out, channels * size**2
+
+    @property
+    def params(self) -> list[ParamSpec]:
+        """The first convolution has no batch norm."""
+        out, features = self.convolutions()
         return out + _layer("out", "none", (self.outputs, features), self.init, features, self.outputs)
 
     @property
@@ -242,15 +246,57 @@ class DcganDiscriminator:
         stages = range(_stages(self.shape[1]))
         return {f"down{i}": self.width * 2**i for i in stages if self._stage_norm(i) == "bn"}
 
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        """(K, B, C, H, W) -> (K, B, outputs)."""
+    def features(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+        """(K, B, C, H, W) -> (K, features, B)."""
         k, b = x.shape[:2]
         h = x.transpose(0, 1).flatten(1, 2)
         for i in range(_stages(self.shape[1])):
             weight = p[f"down{i}.weight"].flatten(0, 1)
             h = F.conv2d(h, weight, _group_bias(p, f"down{i}"), 2, 2, groups=k)
             h = F.leaky_relu_(normalise(h, f"down{i}"), 0.2)
-        return _linear(p, "out", h.reshape(b, k, -1).permute(1, 2, 0)).transpose(1, 2)
+        return h.reshape(b, k, -1).permute(1, 2, 0)
+
+    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+        """(K, B, C, H, W) -> (K, B, outputs)."""
+        return _linear(p, "out", self.features(p, x, normalise)).transpose(1, 2)
+
+
+DENSE = 8
+"""Units of the dense hidden layers beside a DCGAN's convolutions, in its base channels."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JointDcgan:
+    """Pairs of an image and a code, flat (K, B, C*H*W + z_dim) -> (K, B, 1).
+
+    The image's features and a layer of the code meet in one dense layer (Dumoulin et al. 2016, Donahue et al. 2017).
+    """
+
+    image: DcganDiscriminator
+    z_dim: int
+
+    @property
+    def params(self) -> list[ParamSpec]:
+        """The first layers, of image and code, have no batch norm."""
+        i, units = self.image, DENSE * self.image.width
+        out, features = i.convolutions()
+        both = features + units
+        out += _layer("code", "none" if i.norm == "bn" else i.norm, (units, self.z_dim), i.init, self.z_dim, units)
+        out += _layer("joint", i.norm, (units, both), i.init, both, units)
+        return out + _layer("out", "none", (1, units), i.init, units, 1)
+
+    @property
+    def norms(self) -> dict[str, int]:
+        """Those of the image, and of the dense layer."""
+        return self.image.norms | ({"joint": DENSE * self.image.width} if self.image.norm == "bn" else {})
+
+    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+        """(K, B, C*H*W + z_dim) -> (K, B, 1)."""
+        images, codes = x[..., : -self.z_dim], x[..., -self.z_dim :]
+        seen = self.image.features(p, images.reshape(*x.shape[:2], *self.image.shape), normalise)
+        code = F.leaky_relu_(_linear(p, "code", codes.transpose(1, 2)), 0.2)
+        h = F.leaky_relu_(normalise(_linear(p, "joint", torch.cat((seen, code), 1)), "joint"), 0.2)
+        return _linear(p, "out", h).transpose(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,3 +334,17 @@ def encoder_arch(net: str, shape: tuple[int, ...], outputs: int, s: Sizes) -> Ar
         return DcganDiscriminator(shape=shape, width=s.width, norm=s.norm, init=s.init, outputs=outputs)
     inputs = math.prod(shape)
     return Mlp(inputs=inputs, outputs=outputs, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=0.2)
+
+
+def code_discriminator_arch(net: str, z_dim: int, s: Sizes) -> Arch:
+    """Discriminator code -> logit, an MLP; beside a DCGAN one of two hidden layers."""
+    width, depth = (DENSE * s.width, 2) if net == "dcgan" else (s.width, s.depth)
+    return discriminator_arch("mlp", (z_dim,), Sizes(width=width, depth=depth, norm=s.norm, init=s.init))
+
+
+def joint_discriminator_arch(net: str, shape: tuple[int, ...], z_dim: int, s: Sizes) -> Arch:
+    """Discriminator of pairs (sample, code) -> logit; a pair is one flat vector, the sample first."""
+    if net == "dcgan":
+        image = DcganDiscriminator(shape=shape, width=s.width, norm=s.norm, init=s.init)
+        return JointDcgan(image=image, z_dim=z_dim)
+    return discriminator_arch("mlp", (math.prod(shape) + z_dim,), s)

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from trainables.config import TrainConfig
+from trainables.models.aae import AaeConfig, AaePack
+from trainables.models.ali import AliConfig, AliPack
+from trainables.models.dirac import DiracConfig, DiracPack
+from trainables.models.em import EmConfig, EmPack
+from trainables.models.finite import FiniteConfig, FinitePack
 from trainables.models.gan import GanConfig, GanPack
+from trainables.models.gauss import GaussConfig, GaussPack
+from trainables.models.parameters import Parameters
+from trainables.models.vae import VaeConfig, VaePack
 from trainables.nets import PackedNet
 
 
@@ -30,8 +38,8 @@ class Pack(Protocol):
         """The model's own metrics besides those of its samples, each (K,): reconstruction error, likelihood, ..."""
 
     @property
-    def nets(self) -> dict[str, PackedNet]:
-        """The trained nets by the short name that their diagnostics carry."""
+    def nets(self) -> Mapping[str, PackedNet | Parameters]:
+        """The trained nets, or parameters that are no net, by the short name that their diagnostics carry."""
 
     def state(self) -> dict[str, Tensor]:
         """The complete state of training."""
@@ -48,7 +56,16 @@ class Model:
     pack: Callable[[Sequence[Any], torch.device], Pack]
 
 
-MODELS: dict[str, Model] = {"gan": Model(config=GanConfig, pack=GanPack)}
+MODELS: dict[str, Model] = {
+    "gan": Model(config=GanConfig, pack=GanPack),
+    "aae": Model(config=AaeConfig, pack=AaePack),
+    "ali": Model(config=AliConfig, pack=AliPack),
+    "dirac_gan": Model(config=DiracConfig, pack=DiracPack),
+    "finite_gan": Model(config=FiniteConfig, pack=FinitePack),
+    "gauss_gan": Model(config=GaussConfig, pack=GaussPack),
+    "vae": Model(config=VaeConfig, pack=VaePack),
+    "em": Model(config=EmConfig, pack=EmPack),
+}
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:

@@ -30,6 +30,8 @@ ANCHORS = ("period_start", "previous_update", "previous_period", "lag", "ema", "
 class NetConfig(TrainConfig):
     """Hyperparameters of a model that is made of nets and has the old-versus-new term."""
 
+    reference_fields: ClassVar[tuple[str, ...]] = ("model", "data", "net", "width", "depth", "z_dim", "norm", "init")
+
     optimizer: str = hp("adam", "Optimizer of all nets.", choices=("adam", "sgd"))
     beta1: float = hp(0.5, "Adam's first moment decay.", structural=False, ge=0, lt=1)
     beta2: float = hp(0.999, "Adam's second moment decay.", structural=False, ge=0, lt=1)

@@ -1,0 +1,82 @@
+"""What AAE and ALI have in common: D's update, one gradient for several nets, and the measures of an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from trainables import losses
+from trainables.archs import Params
+from trainables.data import Dataset
+from trainables.metrics.codes import code_fd, code_mmd2
+from trainables.metrics.evaluate import n_samples
+from trainables.metrics.reconstruction import reconstruction_mse
+from trainables.models.base import AdversarialConfig
+from trainables.nets import PackedNet
+from trainables.optim import Optimizer
+
+MEASURED = 800
+"""Samples of the reference split, which nothing is trained on, that are encoded (fewer where the data have fewer)."""
+
+MEASURED_AT_ONCE = 200
+"""Of them in one pass: bounds the memory of large packs, and is what batch norm takes its statistics of."""
+
+
+def judge(d: PackedNet, real: Tensor, fake: Tensor, params: Params, c: AdversarialConfig) -> tuple[Tensor, Tensor]:
+    """D's logits (K, B) of two batches (K, B, n). Batch norm sees them apart, as the GAN's."""
+    if c.norm == "bn" or c.r1_weight:
+        return d(real, params).squeeze(2), d(fake, params).squeeze(2)
+    logits = d(torch.cat((real, fake), 1), params).squeeze(2)
+    return logits[:, : real.shape[1]], logits[:, real.shape[1] :]
+
+
+def discriminate(
+    d: PackedNet, optimizer: Optimizer, real: Tensor, fake: Tensor, c: AdversarialConfig, *, diagnose: bool
+) -> dict[str, Tensor]:
+    """One update of D by (16) on batches `real`, which is 1, and `fake`; with R1 at `real` where it has a weight."""
+    if c.r1_weight:
+        real.requires_grad_()
+    logits = judge(d, real, fake, d.leaves, c)
+    loss = losses.discriminator(*logits)
+    total = loss + 0.5 * c.r1_weight * losses.r1(logits[0], real) if c.r1_weight else loss
+    gradient = d.backward(total.sum())
+    optimizer.step(d.flat, gradient)
+    if not diagnose:
+        return {}
+    return {"d_grad_norm": gradient.norm(dim=1)} | losses.discriminator_diagnostics(loss, *logits)
+
+
+def backward(loss: Tensor, nets: Sequence[PackedNet]) -> None:
+    """Fill the `gradient` of every net with that of one scalar loss, in one pass."""
+    leaves = [leaf for net in nets for leaf in net.leaves.values()]
+    places = [view for net in nets for view in net.views(net.gradient).values()]
+    for place, gradient in zip(places, torch.autograd.grad(loss, leaves), strict=True):
+        place.copy_(gradient)
+
+
+@torch.no_grad()
+def encoder_measures(
+    data: Dataset, k: int, device: torch.device, encode: Callable[[Tensor, slice], tuple[Tensor, Tensor]]
+) -> dict[str, Tensor]:
+    """Measures of an encoder with its decoder on the first samples of the reference split, each float64 (K,).
+
+    reconstruction_mse: mean over samples and components of (x - G(E(x)))^2, in squared data units. code_mmd2 and
+    code_fd: distance of the codes from the prior (`metrics/codes.py`; a perfect encoder has code_fd_floor(800, z_dim)).
+
+    `encode(x, rows)`: codes (K, b, z_dim) and reconstructions (K, b, *shape) of x (K, b, *shape), the samples `rows`.
+    """
+    x = torch.from_numpy(data.real(min(MEASURED, n_samples(data)), "reference")).to(device)
+    codes, again = [], []
+    for start in range(0, len(x), MEASURED_AT_ONCE):
+        rows = slice(start, start + MEASURED_AT_ONCE)
+        found = encode(x[rows].expand(k, *x[rows].shape), rows)
+        codes.append(found[0])
+        again.append(found[1])
+    every = torch.cat(codes, 1)
+    return {
+        "reconstruction_mse": reconstruction_mse(x.expand(k, *x.shape), torch.cat(again, 1)),
+        "code_mmd2": code_mmd2(every),
+        "code_fd": code_fd(every),
+    }
