@@ -27,7 +27,12 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     models = root / "trainables" / "models"
     (models / "wgan_gp.py").write_text(CODE, "utf-8")
     insert(models / "__init__.py", "MODELS: dict[str, Model] = {\n", LINE)
-    insert(models / "__init__.py", "from trainables.nets", "from trainables.models.wgan_gp import WganGpConfig, WganGpPack\n", before=True)
+    insert(
+        models / "__init__.py",
+        "from trainables.nets",
+        "from trainables.models.wgan_gp import WganGpConfig, WganGpPack\n",
+        before=True,
+    )
     insert(root / "tests" / "trainables" / "configs.py", "SMALL: dict[str, dict[str, Any]] = {\n", SMALL)
     return root
 

@@ -1,4 +1,4 @@
-"""Known failures on the metrics' scale: `python -m trainables.metrics.calibrate` prints the tables of docs/metrics.md.
+"""Known failures on the metrics' scale: `python -m trainables.metrics.calibrate [DATA ...]` prints docs/metrics.md.
 
 For each data set: real data, parts of it, and distortions of it, with their metrics and their composite deficiency; the
 error of sliced distances by directions; and what an evaluation costs in time of one core.
@@ -6,19 +6,25 @@ error of sliced distances by directions; and what an evaluation costs in time of
 
 from __future__ import annotations
 
+import argparse
 import math
 import time
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.data import DATASETS, Dataset
+from trainables.data.idx import MNIST, IdxImages
 from trainables.data.mixtures import Mixture
-from trainables.metrics.evaluate import evaluator
+from trainables.data.prepared import Prepared
+from trainables.metrics.evaluate import evaluator, eyes
+from trainables.metrics.pggan_swd import SMALLEST, blur
 from trainables.metrics.reference import moment_matched, reference
 from trainables.metrics.sliced_w2 import sliced_w2
-from trainables.metrics.views import DIRECTIONS, half_circle, sorted_projections, view_images
+from trainables.metrics.views import DIRECTIONS, half_circle, sorted_projections
 from trainables.streams import generator
 
 
@@ -30,7 +36,7 @@ def untrained(data: Dataset, seed: int) -> Tensor:
         x = np.maximum(x, 0) if inputs == 64 else x
         weight, bias = rng.uniform(-1, 1, (inputs, outputs)), rng.uniform(-1, 1, outputs)
         x = (x @ weight + bias) / inputs**0.5
-    x = np.tanh(x) if data.kind == "images" else x
+    x = np.tanh(x) if data.kind in ("images", "stacked") else x
     return torch.from_numpy(x.astype(np.float32).reshape(-1, *data.shape))
 
 
@@ -61,37 +67,70 @@ def point_failures(data: Mixture) -> dict[str, np.ndarray]:
     }
 
 
-def digit_failures(data: Dataset) -> dict[str, np.ndarray]:
-    """Name -> samples (800, 1, 8, 8) of typical failures on digits."""
-    rng = generator(0, "calibrate/digits")
-    real = data.real(800, "held_out")
-    labels = view_images(torch.from_numpy(real)).labels.numpy()
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unlabelled(IdxImages):
+    """MNIST as if no one had labelled it: random convolutions judge it, while failures still drop whole classes."""
+
+    classes: ClassVar[int] = 0
+
+    @property
+    def prepared(self) -> Prepared:
+        """MNIST's images."""
+        return MNIST.prepared
+
+
+UNLABELLED = Unlabelled(name="mnist_unlabelled", folders=MNIST.folders)
+
+
+def classes_of(data: Dataset, images: Tensor) -> tuple[np.ndarray, int]:
+    """Class of each image by the classifier, and how many there are; (0, ...) and 1 where nobody knows."""
+    labelled = MNIST if isinstance(data, Unlabelled) else data
+    if not labelled.classes:
+        return np.zeros(len(images), dtype=np.int64), 1
+    labels: np.ndarray = eyes(labelled).look(images).labels.numpy()
+    return labels, labelled.classes
+
+
+def image_failures(data: Dataset) -> dict[str, np.ndarray]:
+    """Name -> samples (n_samples, C, H, W) of typical failures on images."""
+    rng = generator(0, f"calibrate/{data.name}")
+    real = data.real(evaluator(data).n_samples, "held_out")
+    labels, count = classes_of(data, torch.from_numpy(real))
 
     def noisy(sd: float) -> np.ndarray:
         return (real + sd * rng.standard_normal(real.shape)).clip(-1, 1).astype(np.float32)
 
-    def classes(count: int) -> np.ndarray:
-        pool: np.ndarray = real[labels < count]
-        chosen: np.ndarray = pool[rng.integers(len(pool), size=800)]
+    def classes(kept: int) -> np.ndarray:
+        pool: np.ndarray = real[labels < kept]
+        chosen: np.ndarray = pool[rng.integers(len(pool), size=len(real))]
         return chosen
 
-    return {
-        "real, held out": real,
-        "8 of 10 classes": classes(8),
-        "5 of 10 classes": classes(5),
-        "one class": classes(1),
-        "100 images repeated": real[rng.integers(100, size=800)],
-        "25 images repeated": real[rng.integers(25, size=800)],
+    def blurred(times: int) -> np.ndarray:
+        images = torch.from_numpy(real)
+        for _ in range(times):
+            images = blur(images)
+        return images.numpy()
+
+    parts = (round(0.8 * count), round(0.5 * count)) if count > 1 else ()
+    dropped = {f"{kept} of {count} classes": classes(kept) for kept in parts}
+    if count > 1:
+        dropped["one class"] = classes(1)
+    sets = {"real, held out": real} | dropped
+    sets |= {
+        "100 images repeated": real[rng.integers(100, size=len(real))],
+        "25 images repeated": real[rng.integers(25, size=len(real))],
         "pixel noise of sd .2": noisy(0.2),
         "pixel noise of sd .5": noisy(0.5),
         "pixel noise of sd 1": noisy(1.0),
-        "moment-matched Gaussian": moment_matched(data, 0),
     }
+    if min(data.shape[1:]) >= SMALLEST:
+        sets |= {"blurred, sd 1": blurred(1), "blurred, sd 2": blurred(4)}
+    return sets | {"moment-matched Gaussian": moment_matched(data, 0)}
 
 
 def failures(data: Dataset) -> dict[str, np.ndarray]:
     """Name -> samples (n_samples, *shape)."""
-    return point_failures(data) if isinstance(data, Mixture) else digit_failures(data)
+    return point_failures(data) if isinstance(data, Mixture) else image_failures(data)
 
 
 def direction_errors(data: Mixture, draws: int = 20) -> dict[str, tuple[float, float]]:
@@ -126,8 +165,13 @@ def cost_ms(data: Dataset, repeats: int = 30) -> float:
 
 def main() -> None:
     """Print everything."""
+    parser = argparse.ArgumentParser(prog="python -m trainables.metrics.calibrate", description=__doc__)
+    known = {name: data for name, data in DATASETS.items() if isinstance(data, Mixture) or data.kind == "images"}
+    known[UNLABELLED.name] = UNLABELLED
+    names = parser.add_argument("data", nargs="*", default=["ring8", "grid25", "digits"], metavar="DATA")
+    names.help = f"of {', '.join(known)}; default: {' '.join(names.default)}"
     torch.set_num_threads(1)
-    for data in DATASETS.values():
+    for data in [known[name] for name in parser.parse_args().data]:
         real = reference(data, lambda seed, data=data: untrained(data, seed))  # type: ignore[misc]
         print(f"\n{data.name}: one evaluation {cost_ms(data):.1f} ms")
         print("  " + ", ".join(f"{name} {value:.4g}" for name, value in real.items()))

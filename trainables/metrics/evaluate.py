@@ -1,57 +1,173 @@
-"""METRICS, the metrics of each kind of data, and the Evaluator that applies them to the samples of a pack."""
+"""METRICS, the metrics of each suite, and the Evaluator that applies a data set's suite to the samples of a pack."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainables.data import Dataset
-from trainables.data.base import Kind
-from trainables.metrics.classes import ClassCoverage
+from trainables.data.images import ImageData
+from trainables.data.polygons import Polygons
+from trainables.data.prepared import cache_root
+from trainables.data.root import DATA_ROOT_VARIABLE, DataError
+from trainables.metrics.classes import ClassCoverage, Confidence
 from trainables.metrics.energy_distance import EnergyDistance
+from trainables.metrics.exact import Exact
+from trainables.metrics.features import feature_space
 from trainables.metrics.frechet import Frechet
+from trainables.metrics.inception import inception_weights
+from trainables.metrics.inception_metrics import InceptionMetrics
+from trainables.metrics.kid import Kid
+from trainables.metrics.mmd import Mmd
 from trainables.metrics.modes import Modes
-from trainables.metrics.prdc import Prdc
+from trainables.metrics.pggan_swd import PgganSwd
+from trainables.metrics.prdc import Prdc, PrdcWithoutPrec
 from trainables.metrics.sliced_w2 import SlicedW2
-from trainables.metrics.views import view_images, view_points
+from trainables.metrics.stacked_modes import StackedModes
+from trainables.metrics.triangles import TriangleShare
+from trainables.metrics.views import view_images, view_points, view_stacked
 
-METRICS: dict[Kind, tuple[Any, ...]] = {
+Suite = Literal["points", "digits", "images", "labelled_images", "triangles", "stacked", "exact"]
+
+METRICS: dict[Suite, tuple[Any, ...]] = {
     "points": (SlicedW2, Modes, EnergyDistance),
-    "images": (Frechet, Prdc, ClassCoverage),
+    "digits": (Frechet, Prdc, ClassCoverage),
+    "images": (Frechet, Prdc, Kid, Mmd, PgganSwd),
+    "labelled_images": (Frechet, Prdc, Kid, Mmd, PgganSwd, ClassCoverage, Confidence),
+    "triangles": (Frechet, PrdcWithoutPrec, TriangleShare, Kid, Mmd, PgganSwd),
+    "stacked": (Frechet, StackedModes),
+    "exact": (Exact,),
 }
-"""Kind of data -> metrics. Each is a class with `names`; `Metric(dataset, reference_view)(view)` gives their values.
+"""Suite -> metrics. Each is a class with `names`; `Metric(dataset, reference_view)(view)` gives their values.
 
-To add one: a file here, and its class in this table. Among the names of a kind are `dist`, `cov` and `prec`, once each:
-what outcomes are judged by.
+To add one: a file here, and its class in this table. Among the names of a suite are `dist`, `cov` and `prec`, once
+each: what outcomes are judged by. `InceptionMetrics` joins the suites of images where the user gave its weights.
 """
 
-VIEWS: dict[Kind, Callable[[Tensor], Any]] = {"points": view_points, "images": view_images}
-"""Kind of data -> what its metrics look at."""
-
-N_SAMPLES: dict[Kind, int] = {"points": 2500, "images": 800}
+N_SAMPLES: dict[Suite, int] = {
+    "points": 2500,
+    "digits": 800,
+    "images": 2000,
+    "labelled_images": 2000,
+    "triangles": 2000,
+    "stacked": 26_000,
+    "exact": 1,
+}
 """Samples in one evaluation, and real ones in the reference. Metrics at another N are other metrics."""
+
+VERSION = 1
+"""Of the suites of images: changes with anything that changes their values. Part of the key of kept floors."""
+
+OF_FILES: tuple[Suite, ...] = ("images", "labelled_images", "triangles")
+"""Suites that Inception's metrics may join."""
+
+LEAST_IMAGES = 640
+"""Ten for each of 64 features: of fewer images a covariance says nothing."""
+
+
+def suite_of(dataset: Dataset, features: str | None = None) -> Suite:
+    """Which suite judges a data set: its kind's; that of images is larger where more is known of them."""
+    if dataset.kind != "images":
+        return dataset.kind
+    if isinstance(dataset, Polygons) and dataset.corners == 3:
+        return "triangles"
+    space = features or dataset.features
+    return "digits" if space == "digits" else "labelled_images" if space == "classifier" else "images"
+
+
+def n_samples(dataset: Dataset, features: str | None = None) -> int:
+    """N of a data set: its suite's, or all images of the reference where there are fewer.
+
+    Raises:
+        DataError: there are too few.
+    """
+    wanted = N_SAMPLES[suite_of(dataset, features)]
+    if not isinstance(dataset, ImageData) or dataset.kind != "images":
+        return wanted
+    prepared = dataset.prepared
+    kept, total = len(prepared.images) - prepared.train, len(prepared.images)
+    room = min(kept, total // 2)  # floors compare halves of all images
+    if room < LEAST_IMAGES:
+        raise DataError(
+            f"data {dataset.name!r}: {kept} of its {total} images are kept to compare with, and its metrics need "
+            f"{LEAST_IMAGES}; give it more images"
+        )
+    return min(wanted, room)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Eyes:
+    """How samples are looked at, and what has to stand beside the numbers."""
+
+    look: Callable[[Tensor], Any]
+    """Samples (N, *shape) -> the view that the suite's metrics take."""
+    provenance: Mapping[str, str | float] = field(default_factory=dict)
+
+
+def eyes(dataset: Dataset, features: str | None = None) -> Eyes:
+    """The way to look at a data set; `features` names another feature space than its own.
+
+    Raises:
+        DataError: the data set has no such feature space.
+    """
+    suite = suite_of(dataset, features)
+    if suite == "points":
+        return Eyes(look=view_points)
+    if suite == "exact":
+        return Eyes(look=lambda samples: samples)
+    space = feature_space(dataset, features)
+    provenance = {"features": space.name} | dict(space.provenance)
+    if suite == "stacked":
+        return Eyes(look=lambda samples: view_stacked(samples, space.look), provenance=provenance)
+    return Eyes(look=lambda samples: view_images(samples, space.look), provenance=provenance)
 
 
 class Evaluator:
     """The metrics of one data set against one reference of `n_samples` real samples.
 
     Samples are judged on the CPU, one trial after the other, whatever device made them. So a trial's values depend on
-    its own samples only, bit by bit: not on the pack, its size, or a neighbour's NaN.
+    its own samples only, bit by bit: not on the pack, its size, or a neighbour's NaN. (Inception's features alone are
+    computed on a GPU, where there is one.)
     """
 
-    def __init__(self, dataset: Dataset, reference: np.ndarray) -> None:
+    def __init__(self, dataset: Dataset, reference: np.ndarray, features: str | None = None) -> None:
+        """Judge by `reference` (n_samples, *shape), in the data set's feature space or in another.
+
+        Raises:
+            ValueError: the reference has another shape.
+            DataError: the data set lacks what a metric needs.
+        """
         self.dataset = dataset
-        self.n_samples = N_SAMPLES[dataset.kind]
+        self.suite = suite_of(dataset, features)
+        self.n_samples = n_samples(dataset, features)
         self._check(reference.shape)
-        self._view = VIEWS[dataset.kind]
-        view = self._view(torch.from_numpy(reference))
-        self._metrics = [metric(dataset, view) for metric in METRICS[dataset.kind]]
+        seen_by = eyes(dataset, features)
+        self._view = seen_by.look
+        metrics = METRICS[self.suite]
+        if self.suite in OF_FILES and inception_weights() is not None:
+            metrics = (*metrics, InceptionMetrics)
+        with torch.no_grad():
+            view = self._view(torch.from_numpy(reference))
+            self._metrics = [metric(dataset, view) for metric in metrics]
         self.names = tuple(name for metric in self._metrics for name in metric.names)
+        self._provenance = seen_by.provenance
+
+    def provenance(self) -> dict[str, str | float]:
+        """Suite, N, feature space, and the weights and libraries that the values depend on."""
+        out = {"suite": self.suite, "suite_version": VERSION, "n_samples": self.n_samples} | dict(self._provenance)
+        for metric in self._metrics:
+            if isinstance(metric, InceptionMetrics):
+                out |= {f"inception_{name}": value for name, value in metric.provenance.items()}
+        return out
 
     @torch.no_grad()
     def __call__(self, samples: Tensor) -> list[dict[str, float]]:
@@ -68,7 +184,7 @@ class Evaluator:
 
     def _judge(self, row: Tensor) -> dict[str, float]:
         if not bool(torch.isfinite(row).all()):
-            return dict.fromkeys(self.names, float("nan"))
+            return dict.fromkeys(self.names, math.nan)
         # A copy of its own: the linear algebra may round by how memory is aligned, which differs along a pack.
         view = self._view(row.clone())
         return {name: value for metric in self._metrics for name, value in metric(view).items()}
@@ -79,7 +195,13 @@ class Evaluator:
             raise ValueError(f"data {self.dataset.name!r} is judged by samples of shape {expected}, got {shape}")
 
 
-@functools.cache
 def evaluator(dataset: Dataset) -> Evaluator:
     """The evaluator against the data set's fixed reference; made once a process."""
-    return Evaluator(dataset, dataset.real(N_SAMPLES[dataset.kind], "reference"))
+    places = (inception_weights(), cache_root(), os.environ.get(DATA_ROOT_VARIABLE))
+    return _evaluator(dataset, n_samples(dataset), places)
+
+
+@functools.cache
+def _evaluator(dataset: Dataset, n: int, places: tuple[Path | str | None, ...]) -> Evaluator:
+    """Keyed by the places too: a process may be pointed at others (tests are)."""
+    return Evaluator(dataset, dataset.real(n, "reference"))

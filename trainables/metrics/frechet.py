@@ -1,11 +1,12 @@
 """Frechet distance between Gaussians fitted to features: the primary distance of images.
 
-Source: Heusel et al. 2017 (arXiv:1706.08500). Features are those of the committed classifier, not Inception's, so the
-values compare with nothing published.
+Source: Heusel et al. 2017 (arXiv:1706.08500). Features are those of the data's own feature space, not Inception's, so
+the values compare with nothing published.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -34,8 +35,10 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2).
 
     Eigenvalues of symmetric matrices, clipped at zero, keep it finite where a covariance is singular: a collapsed
-    generator has none, and that is no failure of the metric.
+    generator has none, and that is no failure of the metric. Features that overflow are infinitely far.
     """
+    if not all(bool(moment.isfinite().all()) for moment in (a.mean, a.cov, b.mean, b.cov)):
+        return math.inf
     values, vectors = torch.linalg.eigh(a.cov)
     root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ b.cov @ root).clamp(min=0).sqrt().sum()
@@ -43,7 +46,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 class Frechet:
-    """`dist` = `fd`: Frechet distance in 64 features between 800 samples and as many real images."""
+    """`dist` = `fd`: Frechet distance between the features of the samples and of as many real images."""
 
     names: ClassVar[tuple[str, ...]] = ("dist", "fd")
 

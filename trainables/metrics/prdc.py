@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage from nearest neighbours: coverage and precision of images.
+"""Precision, recall, density and coverage from nearest neighbours in any feature space: `cov` and `prec` of images.
 
 Source: Kynkaanniemi et al. 2019 (arXiv:1904.06991) for the first two, Naeem et al. 2020 (arXiv:2002.09797) for the
 others.
@@ -17,6 +17,8 @@ from trainables.metrics.views import ImageView
 
 NEIGHBOURS = 5
 """k: the ball around a point reaches to its k-th neighbour in its own set, itself not counted."""
+ROWS = 4096
+"""Rows of a matrix of distances that are in memory at once."""
 
 
 def distances(x: Tensor, y: Tensor) -> np.ndarray:
@@ -30,25 +32,32 @@ def distances(x: Tensor, y: Tensor) -> np.ndarray:
 
 def radii(features: Tensor, k: int = NEIGHBOURS) -> np.ndarray:
     """Distance of each of (N, d) features to its k-th nearest other one, (N,)."""
-    nearest: np.ndarray = np.partition(distances(features, features), k, axis=1)[:, k]  # place 0 is the point itself
-    return nearest
+    parts = torch.split(features, ROWS)
+    return np.concatenate([np.partition(distances(part, features), k, axis=1)[:, k] for part in parts])  # 0 is itself
 
 
 def prdc(real: Tensor, fake: Tensor, real_radii: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
     """The four shares of (N, d) real and (M, d) fake features; all but density lie in [0, 1]."""
-    between = distances(real, fake)
-    in_real_ball = between < real_radii[:, None]
-    in_fake_ball = between < radii(fake, k)
+    fake_radii = radii(fake, k)
+    precise = np.zeros(len(fake), dtype=bool)
+    recalled, covered, inside = 0, 0, 0
+    for start in range(0, len(real), ROWS):
+        between = distances(real[start : start + ROWS], fake)
+        in_real_ball = between < real_radii[start : start + ROWS, None]
+        precise |= in_real_ball.any(axis=0)
+        inside += int(in_real_ball.sum(dtype=np.int64))
+        covered += int(in_real_ball.any(axis=1).sum())
+        recalled += int((between < fake_radii).any(axis=1).sum())
     return {
-        "prdc_precision": float(in_real_ball.any(axis=0).mean()),
-        "prdc_recall": float(in_fake_ball.any(axis=1).mean()),
-        "prdc_density": float(in_real_ball.sum(dtype=np.int64)) / (k * len(fake)),
-        "prdc_coverage": float(in_real_ball.any(axis=1).mean()),
+        "prdc_precision": float(precise.mean()),
+        "prdc_recall": recalled / len(real),
+        "prdc_density": float(inside) / (k * len(fake)),
+        "prdc_coverage": covered / len(real),
     }
 
 
 class Prdc:
-    """`cov` = `prdc_coverage`, `prec` = `prdc_precision`, and the other two; k = 5, 800 samples, 800 real images."""
+    """`cov` = `prdc_coverage`, `prec` = `prdc_precision`, and the other two; k = 5, as many real images as samples."""
 
     names: ClassVar[tuple[str, ...]] = (
         "cov",
@@ -67,3 +76,13 @@ class Prdc:
         """Shares with the reference as the real set."""
         values = prdc(self._real, view.features, self._radii)
         return {"cov": values["prdc_coverage"], "prec": values["prdc_precision"]} | values
+
+
+class PrdcWithoutPrec(Prdc):
+    """The same where another metric is `prec`."""
+
+    names: ClassVar[tuple[str, ...]] = tuple(name for name in Prdc.names if name != "prec")
+
+    def __call__(self, view: ImageView) -> dict[str, float]:
+        """Shares with the reference as the real set."""
+        return {name: value for name, value in super().__call__(view).items() if name != "prec"}

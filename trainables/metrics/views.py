@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from trainables.metrics.digits_classifier import classifier
+from trainables.metrics.features import Look
 
 DIRECTIONS = 64
 """Directions on the half circle. docs/decisions/011-directions-of-sliced-distances.md says why so few."""
@@ -26,12 +27,32 @@ class PointView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageView:
-    """Images through the eyes of the frozen classifier."""
+    """Images through the eyes of one feature space."""
+
+    images: Tensor
+    """(N, C, H, W), float32."""
+    features: Tensor
+    """(N, D), float32."""
+    logits: Tensor | None
+    """(N, classes), float32; None in a space that has no classes."""
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,), int64: the most likely class."""
+        assert self.logits is not None, "metrics of classes are made for labelled data only"
+        return self.logits.argmax(dim=1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StackedView:
+    """Images whose every channel is an image of a digit, through the eyes of the digits' classifier."""
 
     features: Tensor
-    """(N, 64), float32, after the last ReLU."""
+    """(N, C * D), float32: those of each channel, side by side."""
     labels: Tensor
-    """(N,), int64: the most likely class."""
+    """(N, C), int64: the most likely class of each channel."""
+    confidence: Tensor
+    """(N,), float32: the least of the channels' highest class probabilities."""
 
 
 def half_circle(count: int) -> Tensor:
@@ -52,7 +73,20 @@ def view_points(samples: Tensor) -> PointView:
     return PointView(points=samples, projections=sorted_projections(samples, half_circle(DIRECTIONS)))
 
 
-def view_images(samples: Tensor) -> ImageView:
-    """Look at (N, 1, 8, 8) images."""
-    features, logits = classifier()(samples)
-    return ImageView(features=features, labels=logits.argmax(dim=1))
+def view_images(samples: Tensor, look: Look | None = None) -> ImageView:
+    """Look at (N, C, H, W) images; at 8x8 digits if no other way to look is given."""
+    features, logits = (look or classifier())(samples)
+    return ImageView(images=samples, features=features, logits=logits)
+
+
+def view_stacked(samples: Tensor, look: Look) -> StackedView:
+    """Look at each channel of (N, C, H, W) images with eyes for one channel."""
+    n, channels, height, width = samples.shape
+    features, logits = look(samples.reshape(n * channels, 1, height, width))
+    assert logits is not None, "the channels of stacked images are told apart by their classes"
+    best = logits.softmax(dim=1).max(dim=1)
+    return StackedView(
+        features=features.reshape(n, -1),
+        labels=best.indices.reshape(n, channels),
+        confidence=best.values.reshape(n, channels).min(dim=1).values,
+    )

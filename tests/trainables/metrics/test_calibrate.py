@@ -3,13 +3,15 @@ from __future__ import annotations
 import functools
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from tests.trainables.metrics.fakes import BARS, PLAIN
 from trainables.data import DATASETS
 from trainables.data.mixtures import GRID25, RING8, Mixture
 from trainables.metrics.calibrate import deficiency, direction_errors, failures, untrained
-from trainables.metrics.evaluate import evaluator
+from trainables.metrics.evaluate import N_SAMPLES, evaluator
 from trainables.metrics.reference import reference
 
 POINTS = pytest.mark.parametrize("data", [RING8, GRID25], ids=lambda data: data.name)
@@ -67,3 +69,20 @@ def test_deficiency_is_the_worst_of_three() -> None:
     assert deficiency({"dist": 0.5, "cov": 0.1, "prec": 0.8}, real) == pytest.approx(0.8)
     assert deficiency({"dist": 0.5, "cov": 0.6, "prec": 0.4}, real) == pytest.approx(0.5)
     assert deficiency({"dist": 0.5, "cov": 0.6, "prec": 0.9}, real) == 0
+
+
+def test_failures_of_images_drop_classes_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    for suite in ("images", "labelled_images"):
+        monkeypatch.setitem(N_SAMPLES, suite, 200)
+    labelled, plain = failures(BARS), failures(PLAIN)
+    assert set(labelled) - set(plain) == {"3 of 4 classes", "2 of 4 classes", "one class"}
+    assert {"real, held out", "25 images repeated", "blurred, sd 2", "moment-matched Gaussian"} <= set(plain)
+    for data, sets in ((BARS, labelled), (PLAIN, plain)):
+        assert {samples.shape for samples in sets.values()} == {(200, *data.shape)}
+        assert {samples.dtype for samples in sets.values()} == {np.dtype(np.float32)}
+    values = [
+        evaluator(BARS)(torch.from_numpy(labelled[name])[None])[0] for name in ("real, held out", "2 of 4 classes")
+    ]
+    assert [value["class_coverage"] for value in values] == [1.0, 0.5]
+    assert len(np.unique(plain["25 images repeated"], axis=0)) <= 25
+    assert plain["blurred, sd 2"].std() < plain["blurred, sd 1"].std() < plain["real, held out"].std()

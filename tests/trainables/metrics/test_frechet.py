@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -56,3 +58,33 @@ def test_two_samples_of_one_gaussian_are_apart_by_the_finite_sample_bias(dim: in
     draws = [moments(torch.randn(n, dim, generator=generator)) for _ in range(12)]
     values = [frechet_distance(a, b) for a, b in zip(draws[::2], draws[1::2], strict=True)]
     assert sum(values) / len(values) == pytest.approx(dim * (dim + 5) / (2 * n), rel=0.1)
+
+
+def two_samples(n: int, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    mixed = torch.randn(dim, dim, generator=generator, dtype=torch.float64)
+    x = torch.randn(n, dim, generator=generator, dtype=torch.float64)
+    return x, 0.5 + torch.randn(n, dim, generator=generator, dtype=torch.float64) @ mixed
+
+
+def test_it_is_torch_fidelitys() -> None:
+    fidelity = pytest.importorskip("torch_fidelity.metric_fid")
+    x, y = two_samples(500, 20)
+    stats = [fidelity.fid_features_to_statistics(features) for features in (x, y)]
+    expected = fidelity.fid_statistics_to_metric(*stats, verbose=False)["frechet_inception_distance"]
+    assert frechet_distance(moments(x), moments(y)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_it_is_pots_squared() -> None:
+    gaussian_transport = pytest.importorskip("ot.gaussian")
+    x, y = (moments(features) for features in two_samples(500, 20))
+    arrays = [t.numpy() for t in (x.mean, y.mean, x.cov, y.cov)]
+    assert frechet_distance(x, y) == pytest.approx(
+        float(gaussian_transport.bures_wasserstein_distance(*arrays)) ** 2, abs=1e-6
+    )
+
+
+def test_what_has_overflowed_is_infinitely_far() -> None:
+    features = torch.zeros(20, 3)
+    features[4, 1] = math.inf
+    assert frechet_distance(gaussian(torch.zeros(3), torch.eye(3)), moments(features)) == math.inf

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from trainables.data.digits import DIGITS
+from trainables.data.gaussians import MOG_FULL
 from trainables.data.mixtures import GRID25, RING8, Mixture
-from trainables.metrics.modes import Modes, mode_statistics
+from trainables.metrics.modes import Modes, gaussian_mode_statistics, mode_statistics
 from trainables.metrics.reference import moment_matched
 from trainables.metrics.views import view_points
 
@@ -77,6 +78,47 @@ def test_a_gaussian_blob_reaches_modes_by_chance_only() -> None:
     assert np.mean([d["hq_share"] for d in draws]) == pytest.approx(hits.sum(), abs=0.0035)  # .0153, 4 sd
     assert np.mean([d["modes"] for d in draws]) == pytest.approx((1 - np.exp(-N * hits)).sum(), abs=2.5)  # 18.4
     assert max(d["robust_modes"] for d in draws) <= 2
+
+
+def full(points: np.ndarray) -> dict[str, float]:
+    parts = (MOG_FULL.means, MOG_FULL.covariances, MOG_FULL.weights)
+    return gaussian_mode_statistics(torch.from_numpy(points), *(torch.from_numpy(part) for part in parts))
+
+
+def test_round_equal_modes_are_a_case_of_full_ones() -> None:
+    points = GRID25.real(N, 0) * np.float32(1.02)
+    weights = torch.full((25,), 1 / 25, dtype=torch.float64)
+    covs = GRID25.sd**2 * torch.eye(2).expand(25, 2, 2)
+    general = gaussian_mode_statistics(torch.from_numpy(points), torch.from_numpy(GRID25.means), covs, weights)
+    assert general == pytest.approx(statistics(GRID25, points), abs=1e-9)
+    assert 0.5 < general["hq_share"] < 0.95
+
+
+def test_real_points_of_slanted_modes_are_of_high_quality_and_in_their_shares() -> None:
+    values = full(MOG_FULL.real(200_000, 0))
+    assert values["hq_share"] == pytest.approx(1 - math.exp(-4.5), abs=2e-3)  # a little more: modes overlap
+    assert values["reverse_kl"] < 2e-4
+    view = view_points(torch.from_numpy(MOG_FULL.real(N, 0)))
+    judged = Modes(MOG_FULL, view)(view)
+    assert judged["cov"] == 1
+    assert judged["robust_modes"] == judged["modes"] == 5
+    assert judged["prec"] == judged["hq_share"] == pytest.approx(0.989, abs=0.01)
+
+
+def test_a_slanted_mode_reaches_along_its_axis_only() -> None:
+    along, across = np.array([[1.0, 1.0], [1.0, -1.0]]) * 0.9  # of the first mode: variances .32 and .08
+    assert full(along[None].astype(np.float32))["hq_share"] == 1
+    assert full(across[None].astype(np.float32))["hq_share"] == 0
+
+
+def test_shares_are_compared_with_the_modes_own() -> None:
+    counts = np.array([350, 250, 200, 120, 80])
+    exact = np.repeat(MOG_FULL.means, counts, axis=0)
+    assert full(exact)["reverse_kl"] == pytest.approx(0, abs=1e-9)
+    even = full(np.repeat(MOG_FULL.means, 200, axis=0))["reverse_kl"]
+    assert even == pytest.approx(-np.log(5 * MOG_FULL.weights).mean())
+    few = np.repeat(MOG_FULL.means, [937, 20, 25, 11, 7], axis=0)  # fair: 350, 250, 200, 120, 80
+    assert full(few)["robust_modes"] == 2
 
 
 def test_images_have_no_modes() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainables.metrics import prdc as module
 from trainables.metrics.prdc import NEIGHBOURS, prdc, radii
 
 
@@ -59,3 +60,33 @@ def test_one_repeated_point_covers_few_and_recalls_nothing() -> None:
 def test_far_samples_have_nothing() -> None:
     real = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
     assert set(prdc(real, real + 1000, radii(real)).values()) == {0.0}
+
+
+@pytest.mark.parametrize(("n", "dim", "k", "shift"), [(200, 8, 5, 0.3), (150, 64, 3, 0.0)])
+def test_it_is_the_authors(n: int, dim: int, k: int, shift: float) -> None:
+    published = pytest.importorskip("prdc")
+    generator = torch.Generator().manual_seed(n)
+    real, fake = torch.randn(n, dim, generator=generator), shift + torch.randn(n, dim, generator=generator)
+    expected = published.compute_prdc(real.numpy(), fake.numpy(), nearest_k=k)
+    assert prdc(real, fake, radii(real, k), k) == pytest.approx(
+        {f"prdc_{name}": float(value) for name, value in expected.items()}, abs=1e-6
+    )
+
+
+def test_precision_and_recall_are_torch_fidelitys() -> None:
+    fidelity = pytest.importorskip("torch_fidelity.metric_prc")
+    generator = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(300, 16, generator=generator), 0.2 + torch.randn(300, 16, generator=generator)
+    expected = fidelity.prc_features_to_metric(fake, real, prc_neighborhood=3, prc_batch_size=100, verbose=False)
+    ours = prdc(real, fake, radii(real, 3), 3)
+    assert ours["prdc_precision"] == pytest.approx(expected["precision"], abs=1e-6)
+    assert ours["prdc_recall"] == pytest.approx(expected["recall"], abs=1e-6)
+    assert ours["prdc_precision"] != ours["prdc_recall"]
+
+
+def test_rows_in_pieces_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    real, fake = torch.randn(90, 4, generator=generator), torch.randn(70, 4, generator=generator)
+    whole = prdc(real, fake, radii(real))
+    monkeypatch.setattr(module, "ROWS", 32)
+    assert prdc(real, fake, radii(real)) == pytest.approx(whole, abs=1e-12)

@@ -50,3 +50,12 @@ def test_directions_are_distinct_unit_vectors_and_none_is_anothers_opposite() ->
 def test_samples_of_unequal_size_are_refused() -> None:
     with pytest.raises(ValueError, match="equal size"):
         sliced_w2(torch.zeros(64, 10), torch.zeros(64, 9))
+
+
+def test_it_is_pots() -> None:
+    ot = pytest.importorskip("ot")
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(400, 2, generator=generator), 1 + 2 * torch.randn(400, 2, generator=generator)
+    directions = half_circle(DIRECTIONS)
+    expected = ot.sliced_wasserstein_distance(x.numpy(), y.numpy(), projections=directions.T.numpy(), p=2)
+    assert distance(x, y, directions) == pytest.approx(float(expected), abs=1e-6)

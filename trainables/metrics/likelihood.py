@@ -1,0 +1,62 @@
+"""Likelihood of data that no one trained on: bits a dimension, Gaussian mixtures, and a bound by importance sampling.
+
+A pack that has a likelihood calls these from `Pack.measures`. Nats, float64.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+LEVELS = 256
+"""Values of a pixel."""
+
+
+def bits_per_dim(nll: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Bits a dimension of images scaled to [-1, 1], from nats an image of a density there.
+
+    A pixel of value u = 0..255 stands at u / 127.5 - 1, so one level is 1 / 127.5 wide: the density of levels is the
+    density in [-1, 1] over 127.5 for each dimension. It bounds the probability of the pixels if training and test
+    data were dequantised (uniform noise of one level added); if not, a density has no bound and this is no code length.
+    """
+    return nll / (math.prod(shape) * math.log(2)) + math.log2((LEVELS - 1) / 2)
+
+
+def gaussian_nll(x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    """-log N(x; mean, sd^2), summed over the last dimension: (..., d) -> (...)."""
+    x, mean, sd = x.double(), mean.double(), sd.double()
+    return (0.5 * ((x - mean) / sd).square() + sd.log() + 0.5 * math.log(2 * math.pi)).sum(dim=-1)
+
+
+def mixture_nll(points: Tensor, weights: Tensor, means: Tensor, covs: Tensor) -> Tensor:
+    """Mean negative log-likelihood (K,) of (n, d) points under K Gaussian mixtures.
+
+    Args:
+        points: (n, d), held out.
+        weights: (K, c), each row of sum 1. A component of weight 0 counts for nothing.
+        means: (K, c, d).
+        covs: (K, c, d, d), positive definite.
+
+    Raises:
+        torch.linalg.LinAlgError: a covariance is not positive definite.
+    """
+    points, weights, means, covs = (t.double() for t in (points, weights, means, covs))
+    root = torch.linalg.cholesky(covs)
+    centred = (points - means[..., None, :]).mT  # (K, c, d, n)
+    squares = torch.linalg.solve_triangular(root, centred, upper=False).square().sum(dim=-2)
+    logdet = 2 * root.diagonal(dim1=-2, dim2=-1).log().sum(dim=-1)
+    constant = points.shape[1] * math.log(2 * math.pi)
+    logs = weights.log()[..., None] - 0.5 * (squares + (logdet + constant)[..., None])
+    nll: Tensor = -logs.logsumexp(dim=-2).mean(dim=-1)
+    return nll
+
+
+def importance_nll(log_weights: Tensor) -> Tensor:
+    """-log of the mean weight over the first dimension: (S, ...) -> (...).
+
+    With weights q(x, z_s) / p(z_s | x) it bounds -log q(x) from above in expectation; S = 1 is the negative ELBO.
+    Source: Burda et al. 2016 (arXiv:1509.00519).
+    """
+    return math.log(len(log_weights)) - log_weights.double().logsumexp(dim=0)

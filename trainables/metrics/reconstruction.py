@@ -1,0 +1,20 @@
+"""How far a reconstruction is from what it reconstructs. A pack that encodes calls this from `Pack.measures`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def reconstruction_mse(x: Tensor, reconstructed: Tensor) -> Tensor:
+    """Mean over samples and components of the squared error, float64 (K,) of two (K, n, *shape).
+
+    Take x from the `held_out` or `reference` split, and say which. A perfect score is the identity: read it beside the
+    distance of the codes from their prior.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if x.shape != reconstructed.shape:
+        got = f"got {tuple(x.shape)} and {tuple(reconstructed.shape)}"
+        raise ValueError(f"a reconstruction has its original's shape: {got}")
+    return (x.double() - reconstructed.double()).square().flatten(1).mean(dim=1)
