@@ -45,6 +45,14 @@ DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", envvar="VISTUDY_DATA_ROOT", help="Folder of the data sets that are read from files."),
 ]
+Inception = Annotated[
+    Path | None,
+    typer.Option(
+        "--inception-weights",
+        envvar="VISTUDY_INCEPTION_WEIGHTS",
+        help="torch-fidelity's file of Inception-v3: adds Frechet distances of its features for images.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 
@@ -67,9 +75,9 @@ def _escape(text: str) -> str:
     return escape(text)
 
 
-def _set_data_root(folder: Path | None) -> None:
-    if folder is not None:  # by the environment, so that workers have it, too
-        os.environ["VISTUDY_DATA_ROOT"] = str(folder.resolve())
+def _set_paths(**paths: Path | None) -> None:
+    """By the environment, so that workers have them, too."""
+    os.environ.update({name: str(path.resolve()) for name, path in paths.items() if path is not None})
 
 
 def _name(study: str) -> str:
@@ -88,6 +96,7 @@ def plan(
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
     data_root: DataRoot = None,
+    inception_weights: Inception = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
     pilot: Annotated[bool, typer.Option(help="Train for some seconds to estimate the cost.")] = True,
     yes: Yes = False,
@@ -96,7 +105,7 @@ def plan(
     """Show factors, cells, trials, packs, what is done already, inert cells, and the cost."""
     from study import commands
 
-    _set_data_root(data_root)
+    _set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
     preview = commands.plan(study, store=store, cluster=cluster, yes=yes, pilot=pilot)
     if as_json:
         out.print_json(json.dumps(_preview_json(preview)))
@@ -182,6 +191,7 @@ def run(
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
     data_root: DataRoot = None,
+    inception_weights: Inception = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
     checkpoint_every: Annotated[
         float, typer.Option("--checkpoint-every", min=0.0, help="Seconds of training between checkpoints of a pack.")
@@ -192,7 +202,7 @@ def run(
     """Train what the store lacks, mirror it to MLflow, draw the heatmaps. Running again goes on."""
     from study import commands
 
-    _set_data_root(data_root)
+    _set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
     bar = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"), TimeElapsedColumn(),
         console=err, transient=True, refresh_per_second=1, disable=not err.is_terminal,

@@ -24,7 +24,9 @@ from study.ledger import Ledger
 from study.packing import MAX_TRIALS_CPU, MAX_TRIALS_GPU, Pack, make_packs, resumable
 from study.pilot import Estimate, Timing, estimate, measure, representatives
 from trainables.config import TrainConfig
+from trainables.data import DATASETS
 from trainables.engine import reference, reference_key
+from trainables.metrics.evaluate import evaluator
 from trainables.models import config_from_dict
 from trainables.tune import train_pack
 
@@ -102,6 +104,11 @@ def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> d
             known = reference(config)
         found[key] = known
     return found
+
+
+def judged_by(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Data set -> suite, N, feature space and weights by which its samples are judged."""
+    return {name: dict(evaluator(DATASETS[name]).provenance()) for name in {t.config.data for t in plan.trials}}
 
 
 def prepare(plan: Plan, todo: Work, ledger: Ledger, known: Mapping[str, Mapping[str, float]], *, now_ms: int) -> None:

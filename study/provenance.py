@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,20 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def provenance(name: str, ledger: Ledger) -> dict[str, Any]:
-    """Where and with what a study was run last, and when first."""
+def provenance(name: str, ledger: Ledger, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Where and with what a study was run last, and when first; `metrics`: how each data set's samples were judged."""
     now = now_ms()
     try:
-        created = ledger.read_meta(name)["created_ms"]
+        before = ledger.read_meta(name)
     except StoreError:
-        created = now
-    return {"created_ms": created, "last_run_ms": now, "git": git_state(), "versions": versions()}
+        before = {"created_ms": now}
+    return {
+        "created_ms": before["created_ms"],
+        "last_run_ms": now,
+        "git": git_state(),
+        "versions": versions(),
+        "metrics": metrics or before.get("metrics", {}),
+    }
 
 
 def versions() -> dict[str, str]:

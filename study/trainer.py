@@ -76,8 +76,8 @@ class Trainer:
             return
         meanwhile = self._aside.submit(self._get_ready, planned)
         on = self._connect()
-        known = meanwhile.result()
-        write(provenance(name, ledger))  # a cluster that refuses leaves no trace in the store
+        known, metrics = meanwhile.result()
+        write(provenance(name, ledger, metrics))  # a cluster that refuses leaves no trace in the store
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
         launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
         self._say(
@@ -92,14 +92,14 @@ class Trainer:
         self.train_s += executed.wall_s
         self.interrupted = executed.interrupted
 
-    def _get_ready(self, planned: Plan) -> dict[str, dict[str, float]]:
+    def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
         """What this process has to do before training: it may, while Ray starts its own processes."""
         from study import launch
         from study.tracking import open_database
 
         launch.preload()
         open_database(self._uri)
-        return launch.references(planned, self._ledger, self._say)
+        return launch.references(planned, self._ledger, self._say), launch.judged_by(planned)
 
     def _connect(self) -> Cluster:
         from study import launch
