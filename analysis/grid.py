@@ -142,7 +142,8 @@ def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) ->
     others = {c: int(part[c].nunique(dropna=False)) for c in columns if c in part and c not in used}
     facets = [c for c, levels in others.items() if 1 < levels <= MAX_FACETS]
     x = _axis(part, x_column, "relaxation step η" if x_column == "relaxation" else _rate_label(part, together))
-    y = _axis(part, y_column, "reg_weight λ (mean convention)")
+    nets = bool(part["norm"].notna().any())  # toys weigh the term as their equations do
+    y = _axis(part, y_column, "reg_weight λ (mean convention)" if nets else "reg_weight λ")
     found = _facets(part, trials, facets, x, y)
     sizes = [others[c] for c in facets]
     return Block(
