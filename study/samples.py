@@ -39,8 +39,8 @@ def render(samples: np.ndarray, *, modes: np.ndarray | None = None, limit: float
 
 
 def drawable(shape: tuple[int, ...]) -> bool:
-    """Whether `render` has a picture of samples of that shape: those of a toy are numbers."""
-    return (len(shape) == 2 and shape[1] == 2) or (len(shape) == 4 and shape[1] in (1, 3))
+    """Whether `render` has a picture of samples of that shape: a toy's one sample is its exact numbers."""
+    return (len(shape) == 2 and shape[0] > 1 and shape[1] == 2) or (len(shape) == 4 and shape[1] in (1, 3))
 
 
 def draw_points(

@@ -105,7 +105,7 @@ def test_files_keep_every_pixel(kind: str) -> None:
     assert np.array_equal(np.asarray(again.convert("RGB")), image)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 8), (500, 3), (4, 2, 8, 8), (64, 8, 8)])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (1, 8), (500, 3), (4, 2, 8, 8), (64, 8, 8)])
 def test_numbers_of_a_toy_have_no_picture(shape):
     assert not drawable(shape)
     with pytest.raises(ValueError, match="expected"):
