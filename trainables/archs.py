@@ -73,10 +73,8 @@ def _layer(name: str, norm: str, shape: tuple[int, ...], init: str, fan_in: int,
 
 def _linear(p: Params, name: str, x: Tensor) -> Tensor:
     """(K, in, B) -> (K, out, B)."""
-    bias = p.get(f"{name}.bias")
-    if bias is None:
-        return torch.bmm(p[f"{name}.weight"], x)
-    return torch.baddbmm(bias.unsqueeze(2), p[f"{name}.weight"], x)
+    out, bias = torch.bmm(p[f"{name}.weight"], x), p.get(f"{name}.bias")
+    return out if bias is None else out.add_(bias.unsqueeze(2))  # baddbmm first writes the bias out in full
 
 
 def _group_bias(p: Params, name: str) -> Tensor | None:

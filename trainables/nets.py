@@ -20,6 +20,8 @@ from trainables.archs import INITS, Arch, Params
 if TYPE_CHECKING:
     from jaxtyping import Float
 
+    from trainables.passes import MlpBuffers
+
 BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
 """Weight of the newest batch in the running statistics (decay .9, as in the paper's code)."""
@@ -50,6 +52,8 @@ class PackedNet:
         self.leaves = {name: view.requires_grad_() for name, view in self.views(self.flat.detach()).items()}
         self.frozen = self.views(self.flat)
         self.running = self.fresh_stats()
+        self.buffers: dict[int, MlpBuffers] = {}
+        """Batch size -> what `passes` keeps for it."""
 
     def _initial(self, seed: int, role: str, size: int) -> Tensor:
         """Row of one trial, keyed by (seed, net, parameter): the same with batch norm on and off."""
@@ -95,9 +99,14 @@ class PackedNet:
 
         return self.arch.forward(params, x, normalise)
 
-    def backward(self, loss: Tensor, *, retain_graph: bool = False) -> Float[Tensor, "K P"]:
-        """Gradient of a scalar loss in the flat layout (overwritten by the next call)."""
-        gradients = torch.autograd.grad(loss, list(self.leaves.values()), retain_graph=retain_graph)
+    def backward(
+        self, loss: Tensor, of_loss: Tensor | None = None, *, retain_graph: bool = False
+    ) -> Float[Tensor, "K P"]:
+        """Gradient of a scalar loss in the flat layout (overwritten by the next call).
+
+        With `of_loss`: of any scalar whose gradient at the tensor `loss` is `of_loss`.
+        """
+        gradients = torch.autograd.grad(loss, list(self.leaves.values()), of_loss, retain_graph=retain_graph)
         for view, gradient in zip(self._gradient_views, gradients, strict=True):
             view.copy_(gradient)
         return self.gradient

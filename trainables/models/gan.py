@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trainables import losses
+from trainables import losses, passes
 from trainables.archs import discriminator_arch, generator_arch
 from trainables.config import hp
-from trainables.models.base import AdversarialConfig, NetPack, OldSamples, gradient_shares
+from trainables.models.base import AdversarialConfig, NetPack, OldSamples
 from trainables.nets import BN_MOMENTUM
 from trainables.streams import Stream
 
@@ -42,7 +42,7 @@ class GanPack(NetPack[GanConfig]):
         self.d_optimizer = self.optimizer("d", self.column("d_lr"))
         self.anchor = self.anchored(self.g)
         self._reg_weight = self.column("reg_weight").float().squeeze(1)
-        self._g_loss = losses.GENERATOR_LOSSES[c.g_loss]
+        self._g_gradient = losses.GENERATOR_GRADIENTS[c.g_loss]
         self._real = Stream(lambda seed, block: self.data.block(seed, block, c.batch_size), self.seeds, device)
         self._z_d, self._z_g = (self.normal_stream(role, (c.batch_size, c.z_dim)) for role in ("z_d", "z_g"))
 
@@ -70,30 +70,52 @@ class GanPack(NetPack[GanConfig]):
         c, d = self.config, self.d
         x = self._real.at(self.d_updates)
         with torch.no_grad():
-            x_fake = self.g(self._z_d.at(self.d_updates), self.g.frozen, self.g.running, BN_MOMENTUM)
-        if c.r1_weight:
-            x.requires_grad_()
-        if c.norm == "bn" or c.r1_weight:  # batch norm sees real and fake apart, as in the paper's code
-            real, fake = (d(batch, d.leaves).squeeze(2) for batch in (x, x_fake))
+            z = self._z_d.at(self.d_updates)
+            x_fake = passes.begin(self.g, z, "parameters", self.g.running, BN_MOMENTUM).out
+        if c.norm == "bn" or c.r1_weight:
+            real, fake, gradient = self._d_gradient_apart(x, x_fake)
         else:
-            real, fake = torch.split(d(torch.cat((x, x_fake), 1), d.leaves).squeeze(2), c.batch_size, 1)
-        loss = losses.discriminator(real, fake)
-        total = loss + 0.5 * c.r1_weight * losses.r1(real, x) if c.r1_weight else loss
-        gradient = d.backward(total.sum())
+            judged = passes.begin(d, torch.cat((x, x_fake), 1), "parameters")
+            gradient = judged.gradient(losses.discriminator_gradient(judged.out.squeeze(2)).unsqueeze(2))
+            real, fake = torch.split(judged.out.squeeze(2), c.batch_size, 1)
         self.d_optimizer.step(d.flat, gradient)
         self.d_updates += 1
         if not diagnose:
             return {}
+        loss = losses.discriminator(real, fake)
         return {"d_grad_norm": gradient.norm(dim=1)} | losses.discriminator_diagnostics(loss, real, fake)
+
+    def _d_gradient_apart(self, x: Tensor, x_fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits and gradient of (16) where D sees real and fake apart, as batch norm does in the paper's code."""
+        c, d = self.config, self.d
+        if c.r1_weight:
+            x.requires_grad_()
+        real, fake = (d(batch, d.leaves).squeeze(2) for batch in (x, x_fake))
+        loss = losses.discriminator(real, fake)
+        total = loss + 0.5 * c.r1_weight * losses.r1(real, x) if c.r1_weight else loss
+        return real, fake, d.backward(total.sum())
 
     def _g_step(self, step: int, batch: int, z: Tensor, old: OldSamples, *, diagnose: bool) -> dict[str, Tensor]:
         """One update of G by (26). `old` holds the anchor's samples of this phase."""
         g = self.g
-        x = g(z, g.leaves, g.running, BN_MOMENTUM)
-        adversarial = self._g_loss(self.d(x, self.d.frozen).squeeze(2))
-        regulariser = self._reg_weight * old.distance(step, batch, z, x)
-        out = gradient_shares(g, adversarial, regulariser) if diagnose else {}
-        self.g_optimizer.step(g.flat, g.backward((adversarial + regulariser).sum()))
+        made = passes.begin(g, z, "parameters", g.running, BN_MOMENTUM)
+        judged = passes.begin(self.d, made.out, "inputs")
+        x, logits = made.out, judged.out.squeeze(2)
+        by_d = judged.gradient(self._g_gradient(logits).unsqueeze(2))
+        if self.anchor.kind == "param_space":
+            by_old, of_term = None, 2 * self._reg_weight.unsqueeze(1) * (g.flat - self.anchor.flat)
+        else:
+            weight = self._reg_weight.view(-1, *[1] * (x.dim() - 1))
+            by_old = weight * losses.old_generator_gradient(x, old.of(step, batch, z, x))
+        out = {}
+        if diagnose:
+            adv = made.gradient(by_d).norm(dim=1)
+            reg = (of_term if by_old is None else made.gradient(by_old)).norm(dim=1)
+            term = self._reg_weight * old.distance(step, batch, z, x)
+            loss = losses.GENERATOR_LOSSES[self.config.g_loss](logits) + term
+            out = {"g_grad_norm_adv": adv, "g_grad_norm_reg": reg, "rho": reg / adv, "g_loss": loss.detach()}
+        gradient = made.gradient(by_d) + of_term if by_old is None else made.gradient(by_d + by_old)
+        self.g_optimizer.step(g.flat, gradient)
         self.anchor.updated(g.flat)
         self.g_updates += 1
         return out

@@ -1,0 +1,100 @@
+"""Passes by hand give autograd's gradients."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from trainables import losses, passes
+from trainables.archs import Mlp, Sizes, generator_arch
+from trainables.nets import PackedNet
+
+K, B, SEEDS = 3, 32, [0, 1, 2]
+
+
+def mlp(norm: str, leak: float, depth: int) -> PackedNet:
+    arch = Mlp(inputs=5, outputs=2, width=7, depth=depth, norm=norm, init="he", leak=leak)
+    return PackedNet(arch, SEEDS, "g", torch.device("cpu"))
+
+
+def normal(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("norm", ["none", "none_ref_nobias"])
+@pytest.mark.parametrize("leak", [0.0, 0.2])
+@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("wrt", ["parameters", "inputs"])
+def test_an_mlp_by_hand_is_autograd(norm: str, leak: float, depth: int, wrt: passes.Wrt) -> None:
+    net, x, of_out = mlp(norm, leak, depth), normal(K, B, 5), normal(K, B, 2)
+    by_hand = passes.begin(net, x, wrt)
+    by_autograd = passes.AutogradPass(net, x, wrt, None, None)
+    assert isinstance(by_hand, passes.MlpPass)
+    torch.testing.assert_close(by_hand.out, by_autograd.out)
+    ours = by_hand.gradient(of_out).clone()
+    theirs = by_autograd.gradient(of_out)
+    assert theirs.abs().amax() > 0.1
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(by_hand.gradient(2 * of_out), 2 * ours)  # may be asked again
+
+
+def test_what_lies_between_parameters_has_no_gradient() -> None:
+    net = mlp("none", 0.2, 2)
+    gradient = passes.begin(net, normal(K, B, 5), "parameters").gradient(normal(K, B, 2))
+    used = torch.cat([view.flatten(1) for view in net.views(gradient).values()], 1)
+    assert gradient.shape[1] > used.shape[1]
+    assert gradient.double().norm() == pytest.approx(used.double().norm().item(), abs=0)
+
+
+def test_a_pass_that_lost_its_buffers_says_so() -> None:
+    net = mlp("none", 0.2, 2)
+    first = passes.begin(net, normal(K, B, 5), "parameters")
+    other_size = passes.begin(net, normal(K, B + 1, 5), "parameters")
+    first.gradient(normal(K, B, 2))
+    passes.begin(net, normal(K, B, 5), "inputs")
+    with pytest.raises(RuntimeError, match="another batch"):
+        first.gradient(normal(K, B, 2))
+    other_size.gradient(normal(K, B + 1, 2))
+
+
+def test_samples_survive_the_next_pass() -> None:
+    net = mlp("none", 0.2, 2)
+    first = passes.begin(net, normal(K, B, 5), "parameters").out
+    kept = first.clone()
+    passes.begin(net, 2 * normal(K, B, 5), "parameters")
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize(("net", "norm"), [("mlp", "bn"), ("dcgan", "none")])
+def test_other_nets_go_by_autograd(net: str, norm: str) -> None:
+    arch = generator_arch(net, (1, 8, 8), 4, Sizes(width=4, depth=2, norm=norm, init="he"))
+    g, z = PackedNet(arch, SEEDS, "g", torch.device("cpu")), normal(K, B, 4)
+    made = passes.begin(g, z, "parameters")
+    assert not made.out.requires_grad
+    gradient = made.gradient(torch.ones_like(made.out)).clone()
+    expected = g.backward(g(z, g.leaves).sum())
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("batch", [10, 64])
+@pytest.mark.parametrize("name", sorted(losses.GENERATOR_LOSSES))
+def test_generator_gradients(name: str, batch: int) -> None:
+    logits = (30 * normal(K, batch)).requires_grad_()  # far into both tails
+    (expected,) = torch.autograd.grad(losses.GENERATOR_LOSSES[name](logits).sum(), logits)
+    torch.testing.assert_close(losses.GENERATOR_GRADIENTS[name](logits.detach()), expected, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("batch", [10, 64])
+def test_discriminator_gradient(batch: int) -> None:
+    logits = (30 * normal(K, 2 * batch)).requires_grad_()
+    loss = losses.discriminator(logits[:, :batch], logits[:, batch:])
+    (expected,) = torch.autograd.grad(loss.sum(), logits)
+    torch.testing.assert_close(losses.discriminator_gradient(logits.detach()), expected, rtol=1e-5, atol=0)
+
+
+def test_gradient_of_the_term() -> None:
+    x, old = normal(K, 6, 4).requires_grad_(), normal(2 * K, 6, 4)[K:]
+    (expected,) = torch.autograd.grad(losses.old_generator(x, old).sum(), x)
+    torch.testing.assert_close(losses.old_generator_gradient(x.detach(), old), expected)
+    assert not losses.old_generator_gradient(old, old).any()

@@ -1,0 +1,143 @@
+"""One pass through a net, whose gradient is asked for afterwards: by autograd, or by hand for a plain MLP.
+
+Packs of small nets are bound by memory and by the dispatch of operations rather than by their matrix products. By hand,
+activations stay in buffers that are used again in every period, biases and masks are applied in place, and gradients
+are written straight into the flat layout of the optimizer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainables.archs import Mlp
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from trainables.nets import PackedNet, Stats
+
+Wrt = Literal["parameters", "inputs"]
+
+
+class Pass(Protocol):
+    """A net has been applied to x (K, B, *shape)."""
+
+    out: Tensor
+    """(K, B, *shape of a sample, or 1 for logits), detached."""
+
+    def gradient(self, of_out: Tensor) -> Tensor:
+        """Gradient with respect to what the pass was made for, of a loss whose gradient at `out` is `of_out`.
+
+        Parameters: (K, P), overwritten by the net's next. Inputs: like x. May be asked for more than once.
+        """
+
+
+class AutogradPass:
+    """Any net."""
+
+    def __init__(self, net: PackedNet, x: Tensor, wrt: Wrt, stats: Stats | None, momentum: float | None) -> None:
+        self._net, self._x = net, x.detach().requires_grad_() if wrt == "inputs" else None
+        params = net.leaves if self._x is None else net.frozen
+        self._graph = net(x if self._x is None else self._x, params, stats, momentum)
+        self.out = self._graph.detach()
+
+    def gradient(self, of_out: Tensor) -> Tensor:
+        """See `Pass`."""
+        if self._x is None:
+            return self._net.backward(self._graph, of_out, retain_graph=True)
+        return torch.autograd.grad(self._graph, self._x, of_out, retain_graph=True)[0]
+
+
+class MlpPass:
+    """An MLP without batch norm; activations have the batch innermost, (K, features, B)."""
+
+    def __init__(self, net: PackedNet, x: Float[Tensor, "K B *shape"], wrt: Wrt, buffers: MlpBuffers) -> None:
+        self._buffers, self._wrt, self._shape = buffers, wrt, x.shape
+        self._number = buffers.begin()
+        h = self._x = x.detach().flatten(2).transpose(1, 2)
+        for (weight, bias), out in zip(buffers.layers, buffers.hidden, strict=False):
+            h = _linear(weight, bias, h, out)
+            h = F.leaky_relu_(h, buffers.leak) if buffers.leak else F.relu_(h)
+        self.out = _linear(*buffers.layers[-1], h).transpose(1, 2)
+
+    def gradient(self, of_out: Float[Tensor, "K B out"]) -> Tensor:
+        """See `Pass`.
+
+        Raises:
+            RuntimeError: the net was applied to another batch of this size since, which took the buffers.
+        """
+        b = self._buffers
+        b.check(self._number)
+        g = of_out.transpose(1, 2)
+        for i in reversed(range(len(b.layers))):
+            if self._wrt == "parameters":
+                before = b.hidden[i - 1] if i else self._x
+                for_weight, for_bias = b.gradients[i]
+                for_weight.copy_(torch.bmm(g, before.transpose(1, 2), out=b.products[i]))
+                if for_bias is not None:
+                    torch.sum(g, 2, out=for_bias)
+            if i:
+                g = torch.bmm(b.layers[i][0].transpose(1, 2), g, out=b.of_hidden[i - 1])
+                _mask_(g, b.hidden[i - 1], b.leak)
+        if self._wrt == "parameters":
+            return b.flat_gradient
+        return torch.bmm(b.layers[0][0].transpose(1, 2), g).transpose(1, 2).reshape(self._shape)
+
+
+class MlpBuffers:
+    """What the passes of one MLP over batches of one size write into."""
+
+    def __init__(self, net: PackedNet, batch: int) -> None:
+        arch = net.arch
+        assert isinstance(arch, Mlp)
+        names = [*(f"hidden{i}" for i in range(arch.depth)), "out"]
+        places = net.views(net.gradient)
+        self.leak = arch.leak
+        self.flat_gradient = net.gradient
+        self.layers = [(net.frozen[f"{n}.weight"], net.frozen.get(f"{n}.bias")) for n in names]
+        self.gradients = [(places[f"{n}.weight"], places.get(f"{n}.bias")) for n in names]
+        like = net.flat
+        # torch.bmm is many times slower into a view with gaps between the trials
+        self.products = [torch.empty_like(weight, memory_format=torch.contiguous_format) for weight, _ in self.layers]
+        self.hidden = [like.new_empty(net.k, arch.width, batch) for _ in range(arch.depth)]
+        self.of_hidden = [torch.empty_like(h) for h in self.hidden]
+        self._number = 0
+
+    def begin(self) -> int:
+        """A new pass takes the buffers."""
+        self._number += 1
+        return self._number
+
+    def check(self, number: int) -> None:
+        """RuntimeError unless pass `number` was the last to begin."""
+        if number != self._number:
+            raise RuntimeError(
+                "the net was applied to another batch of this size before this pass's gradient was asked"
+            )
+
+
+def begin(net: PackedNet, x: Tensor, wrt: Wrt, stats: Stats | None = None, momentum: float | None = None) -> Pass:
+    """Apply a net to x with its own parameters; batch norm as in `PackedNet.__call__`."""
+    if not isinstance(net.arch, Mlp) or net.arch.norms:
+        return AutogradPass(net, x, wrt, stats, momentum)
+    if x.shape[1] not in net.buffers:
+        net.buffers[x.shape[1]] = MlpBuffers(net, x.shape[1])
+    with torch.no_grad():
+        return MlpPass(net, x, wrt, net.buffers[x.shape[1]])
+
+
+def _linear(weight: Tensor, bias: Tensor | None, h: Tensor, out: Tensor | None = None) -> Tensor:
+    out = torch.bmm(weight, h, out=out)
+    return out if bias is None else out.add_(bias.unsqueeze(2))
+
+
+def _mask_(gradient: Tensor, activation: Tensor, leak: float) -> None:
+    """Multiply by the derivative of the activation function, in place."""
+    if leak:
+        torch.ops.aten.leaky_relu_backward.grad_input(gradient, activation, leak, True, grad_input=gradient)
+    else:
+        torch.ops.aten.threshold_backward.grad_input(gradient, activation, 0, grad_input=gradient)
