@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from analysis.samples import drawable, encode, render
 from study.errors import StudyError
 from study.journal import npz
 from study.ledger import Ledger
-from study.samples import drawable, encode, render
 
 Files = dict[str, bytes]
 """Path below a run's artifacts -> content."""

@@ -139,6 +139,8 @@ def _print_preview(preview: Preview) -> None:
             table.add_row(name, ", ".join(_level(level) for level in levels))
         if block.sample:
             table.add_row("sample", f"{block.sample.n} by {block.sample.method}, seed {block.sample.seed}")
+        for name, arm in block.arms.items():
+            table.add_row(f"arm {name}", arm.text)
         table.add_row("seed", ", ".join(map(str, block.seeds)))
         table.add_row("budget", f"{block.d_updates} updates, {block.evaluations} evaluations")
         out.print(table)
@@ -150,6 +152,8 @@ def _print_preview(preview: Preview) -> None:
             f"[yellow]warning:[/] in {planned.inert_cells} cells the regularizer is inactive by theorem: with one "
             "generator step a period its gradient at the period's start is exactly zero. They run as placebos."
         )
+    for note in planned.notes:
+        out.print(f"[yellow]note:[/] {_escape(note)}", soft_wrap=True)
     sizes = ", ".join(str(len(pack.configs)) for pack in todo.packs)
     resumed = sum(pack.resumed for pack in todo.packs)
     out.print(f"{len(todo.packs)} packs of {sizes or 'no'} trials" + (f"; {resumed} go on" if resumed else ""))
@@ -255,6 +259,21 @@ def _print_outcomes(states: dict[str, int], outcomes: dict[str, int]) -> None:
     out.print(table)
 
 
+@app.command(epilog="Example: vistudy register study/recipes/claim_anchor.yaml")
+def register(
+    study: StudyFile,
+    store: Store = DEFAULT_STORE,
+    amend: Annotated[bool, typer.Option("--amend", help="Register a changed claim beside the first.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Freeze a study's claim, box, arms and budget with a hash, before its first trial."""
+    from study.register import register as freeze
+    from study.register import sentence
+
+    found = freeze(study, store, amend=amend)
+    out.print_json(json.dumps(found)) if as_json else out.print(sentence(found), soft_wrap=True)
+
+
 @app.command(epilog="Example: vistudy status ring-quickstart")
 def status(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: Uri = None, as_json: AsJson = False) -> None:
     """Count trials by state and outcome; show failures with their traceback."""
@@ -284,6 +303,27 @@ def heatmap(
 
     uri = tracking_uri or ("://" not in store and default_tracking_uri(store)) or None
     for path in commands.draw(_name(study), store=store, tracking_uri=uri, out=folder)[1]:
+        out.print(str(path), soft_wrap=True)
+
+
+@app.command(epilog="Example: vistudy replay t1-0123456789ab --out films")
+def replay(
+    trial_id: Annotated[str, typer.Argument(help="Id of a trial in the store, or an unambiguous beginning of it.")],
+    store: Store = DEFAULT_STORE,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("films"),
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Pictures besides the first.")] = 60,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Train without the rest of its pack: quicker, but not bit for bit the same.")
+    ] = False,
+    data_root: DataRoot = None,
+) -> None:
+    """Train one trial again and film it: an animation and a strip of its samples over training time."""
+    from study import filmstrip
+
+    _set_paths(VISTUDY_DATA_ROOT=data_root)
+    made = filmstrip.replay(trial_id, store, folder, frames=frames, alone=alone)
+    out.print(f"[bold]{made.trial_id}[/]: {made.frames} frames. {made.agreement.text}", soft_wrap=True)
+    for path in made.paths:
         out.print(str(path), soft_wrap=True)
 
 

@@ -87,11 +87,11 @@ def plan(
         StudyError: a mistake in the file, the store or the address.
     """
     from study import launch
-    from study.design import plan as expand
+    from study.rounds import foreseen
 
-    planned = expand(as_study(study), yes=yes)
-    check_data(planned)
     ledger = Ledger(store)
+    planned = foreseen(as_study(study), ledger, yes=yes)
+    check_data(planned)
     ledger.exists()
     with launch.cluster(cluster) as on:
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
@@ -151,10 +151,13 @@ def run(
     uri = tracking_uri or tracking.default_tracking_uri(store)
     tracking.check_tracking_uri(uri)
     ledger = Ledger(store)
-    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), yes=yes)
+    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, yes=yes)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)
     ledger.create()
+    if wanted.claim and not ledger.registrations(wanted.name):
+        say(f"claim {wanted.claim.id} is not registered: `vistudy register` freezes it before the first record")
+    said: set[str] = set()
     with (
         ledger.lock(wanted.name, "run"),
         Trainer(
@@ -168,6 +171,9 @@ def run(
         ) as trainer,
     ):
         for planned in itertools.chain([first], plans):
+            for note in dict.fromkeys(note for note in planned.notes if note not in said):
+                say(note)
+            said |= set(planned.notes)
             trainer.train(planned)
             if trainer.interrupted:
                 break

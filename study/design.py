@@ -1,25 +1,24 @@
-"""Study -> ordered trials: grids, samples (Sobol, random, Optuna by ask and tell), merged duplicates, inert cells."""
+"""Study -> ordered trials: every configuration in every arm with every seed; merged duplicates, inert cells."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study.factors import ELSEWHERE, Cell, KeyPath, Level, assign, field_types, refusal, settable
-from study.sampling import OptunaDesign, draw, drawn
+from study.arms import matched_settings
+from study.cells import PILOT_CONFIGS, PILOT_SCALES, Matched, Variant, cells, names, pilot_name, resolved, variants
+from study.factors import Cell, KeyPath, Level, refusal, settable
 from study.spec import Block, Study
-from trainables.config import TrainConfig, hyperparameters
+from study.unread import refuse_unread
+from trainables.config import TrainConfig
 
 MAX_TRIALS = 10_000
 """More than this many trials need a yes."""
 LIMIT_TRIALS = 1_000_000
 """More than this many trials are refused, yes or no: the plan itself would not fit."""
-READ_CHECK_CELLS = 20_000
-"""Cells that are tried at most in search of one that reads a factor."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +30,8 @@ class Trial:
     config: TrainConfig
     """Resolved."""
     cell: Cell
-    """Factors and sampled dimensions -> level, in the user's names; a dimension whose condition fails is absent."""
+    """Factors and sampled dimensions -> level, in the user's names; a dimension whose condition fails is absent. With
+    arms also `arm`, its name, and what the arm has drawn; what it overrides keeps the configuration's level."""
     seed: int
     block: str
     """Name of the block."""
@@ -49,7 +49,7 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """All trials of a study, in order: block, grid, sample, seed."""
+    """All trials of a study, in order: block, grid, sample, arm, seed; pilots at the end of their block."""
 
     study: Study
     trials: tuple[Trial, ...]
@@ -59,6 +59,16 @@ class Plan:
     """Different cells with a trial of their own."""
     inert_cells: int
     """Those of them in which something that the user set provably has no effect."""
+    matched: Matched = dataclasses.field(default_factory=dict)
+    """(block, arm) -> the scale that its pilots have shown; without those that are not known yet."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of this plan, in sentences."""
+
+    @property
+    def waiting(self) -> tuple[tuple[str, str], ...]:
+        """(block, arm) of the arms that follow when their pilots have been trained."""
+        arms = ((block, arm) for block in self.study.blocks for arm in block.arms.values() if arm.match)
+        return tuple((b.name, a.name) for b, a in arms if (b.name, a.name) not in self.matched)
 
     @property
     def factors(self) -> dict[str, dict[str, tuple[Level, ...]]]:
@@ -72,19 +82,36 @@ class Plan:
             for name, levels in block.factors.items():
                 known = factors.setdefault(name, [])
                 known += [level for level in levels if level not in known]
-        return {
+        plan = {
             "study": self.study.name,
             "hash": self.study.hash,
             "factors": factors,
             "seeds": sorted({seed for block in self.study.blocks for seed in block.seeds}),
             "cells": self.cells,
-            "blocks": {block.name: _block_json(block) for block in self.study.blocks},
+            "blocks": {block.name: _block_json(block, self.matched) for block in self.study.blocks},
             "trials": [trial.to_json() for trial in self.trials],
         }
+        plan |= {"claim": self.study.claim.to_json()} if self.study.claim else {}
+        return plan | ({"notes": list(self.notes)} if self.notes else {})
 
 
-def _block_json(block: Block) -> dict[str, Any]:
+def _block_json(block: Block, matched: Matched) -> dict[str, Any]:
+    arms = {name: matched_settings(arm, matched.get((block.name, name))) for name, arm in block.arms.items()}
+    pilots = {
+        pilot_name(name, scale): {"arm": name, "scale": scale}
+        for name, arm in block.arms.items()
+        for scale in (PILOT_SCALES if arm.match else ())
+    }
+    compared = {
+        "sample": block.sample.to_json() if block.sample else None,
+        "budget": {"d_updates": block.d_updates, "evaluations": block.evaluations},
+    }
     return {
+        "family": block.family,
+        "class": block.class_,
+        "arms": arms,
+        **({"pilots": pilots} if pilots else {}),
+        **(compared if block.arms else {}),
         "model": block.model,
         "data": block.data,
         "seeds": list(block.seeds),
@@ -96,152 +123,128 @@ def _block_json(block: Block) -> dict[str, Any]:
     }
 
 
-def plan(study: Study, *, yes: bool = False, asked: Mapping[str, Sequence[Cell]] | None = None) -> Plan:
+def plan(
+    study: Study,
+    *,
+    yes: bool = False,
+    asked: Mapping[str, Sequence[Cell]] | None = None,
+    matched: Matched | None = None,
+) -> Plan:
     """Expand a study into its trials. Equal resolved configurations become one trial.
 
-    `asked`: block -> all cells asked from Optuna so far (`OptunaDesign.cells`), for blocks that are run in rounds.
-    A block with `method: optuna` that is not in it is planned as its n cells before any value is told.
+    Args:
+        study: the study.
+        yes: allow very many trials.
+        asked: block -> all cells asked from Optuna so far (`OptunaDesign.cells`), for blocks that are run in rounds.
+            A block with `method: optuna` that is not in it is planned as its n cells before any value is told.
+        matched: scales of arms with `match_drift`; an arm that is not in it is left out, its pilots are planned.
 
     Raises:
         StudyError: too many trials without `yes`; a factor that no cell reads; a cell that cannot be trained.
     """
     _refuse_too_many(study, yes)
-    trials: dict[str, Trial] = {}
-    also: dict[str, list[tuple[str, Cell]]] = {}
-    cells = inert_cells = 0
+    matched = matched or {}
+    expansion = _Expansion()
     for block in study.blocks:
-        _refuse_unread(block)
-        named = {t for name in _names(block) for t in settable(block.config)[name]}
-        for cell in asked[block.name] if asked and block.name in asked else _cells(block):
-            config = _resolved(block, cell)
-            inert, new = tuple(name for name in config.inert() if name in named), False
-            for seed in block.seeds:
-                seeded = dataclasses.replace(config, seed=seed)
-                key = seeded.trial_id()
-                if key in trials:
-                    also.setdefault(key, []).append((block.name, cell))
-                    continue
-                trials[key] = Trial(trial_id=key, config=seeded, cell=cell, seed=seed, block=block.name, inert=inert)
-                new = True
-            cells += new
-            inert_cells += new and bool(inert)
-    return Plan(
+        refuse_unread(block)
+        known = variants(block, matched)
+        for cell in asked[block.name] if asked and block.name in asked else cells(block, known):
+            expansion.add(block, cell, known[str(cell["arm"]) if "arm" in cell else None])
+    trials, also = expansion.trials, expansion.also
+    planned = Plan(
         study=study,
         trials=tuple(dataclasses.replace(t, also=tuple(also[k])) if k in also else t for k, t in trials.items()),
         merged=sum(map(len, also.values())),
-        cells=cells,
-        inert_cells=inert_cells,
+        cells=expansion.cells,
+        inert_cells=expansion.inert_cells,
+        matched=matched,
     )
+    return dataclasses.replace(planned, notes=tuple(_notes(planned, expansion.of_arm)))
+
+
+class _Expansion:
+    """Trials of a plan in the making."""
+
+    def __init__(self) -> None:
+        self.trials: dict[str, Trial] = {}
+        self.also: dict[str, list[tuple[str, Cell]]] = {}
+        self.cells = self.inert_cells = 0
+        self.of_arm: dict[tuple[str, str], list[str]] = {}
+        """(block, arm) -> trial ids in order."""
+
+    def add(self, block: Block, cell: Cell, variant: Variant) -> None:
+        """Add one cell with its seeds."""
+        config = resolved(block, cell, variant)
+        named = {t for name in (*names(block), *_set_by(variant)) for t in settable(block.config)[name]}
+        inert, new = (
+            tuple(name for name in config.inert() if name in named and not _is_off(config, name, variant)),
+            False,
+        )
+        for seed in block.seeds[:1] if variant.pilot else block.seeds:
+            seeded = dataclasses.replace(config, seed=seed)
+            key = seeded.trial_id()
+            if variant.arm and not variant.pilot:
+                self.of_arm.setdefault((block.name, variant.arm.name), []).append(key)
+            if key in self.trials:
+                self.also.setdefault(key, []).append((block.name, cell))
+                continue
+            self.trials[key] = Trial(trial_id=key, config=seeded, cell=cell, seed=seed, block=block.name, inert=inert)
+            new = True
+        self.cells += new
+        self.inert_cells += new and bool(inert)
+
+
+def _is_off(config: TrainConfig, name: str, variant: Variant) -> bool:
+    """Whether an arm leaves a hyperparameter at its default: then the cell is no placebo of it."""
+    return variant.arm is not None and getattr(config, name) == getattr(type(config)(), name)
+
+
+def _set_by(variant: Variant) -> Sequence[str]:
+    return list(variant.arm.written) if variant.arm else ()
+
+
+def _notes(planned: Plan, of_arm: Mapping[tuple[str, str], list[str]]) -> Iterator[str]:
+    first: dict[tuple[str, ...], str] = {}
+    for (block_name, arm), ids in of_arm.items():
+        twin = first.setdefault((block_name, *ids), arm)
+        if twin != arm:
+            yield f"{block_name}: arms {twin} and {arm} are the same in every configuration, and are trained once"
+    blocks = {block.name: block for block in planned.study.blocks}
+    for block_name, arm in planned.waiting:
+        key, other = blocks[block_name].arms[arm].match or ("", "")
+        yield (
+            f"{block_name}: arm {arm} follows in a second pass: pilots find the factor of {key} with which "
+            f"its drift is that of {other}"
+        )
+    yield from (f"{block_name}: {match.note}" for (block_name, _), match in planned.matched.items())
+    claim = planned.study.claim
+    for block in planned.study.blocks if claim else ():
+        if claim and not {claim.baseline, claim.treatment} <= block.arms.keys():
+            yield f"{block.name}: without both arms {claim.baseline} and {claim.treatment} it is no part of the claim"
+        if block.sample and block.sample.method == "optuna":
+            yield f"{block.name}: Optuna places its trials, so this claim cannot be registered"
 
 
 def count_trials(study: Study) -> int:
     """Trials before equal ones are merged, counted without making them."""
-    return sum(
-        math.prod(map(len, block.factors.values())) * (block.sample.n if block.sample else 1) * len(block.seeds)
-        for block in study.blocks
-    )
+    return sum(map(_count, study.blocks))
+
+
+def _count(block: Block) -> int:
+    configs = math.prod(map(len, block.factors.values())) * (block.sample.n if block.sample else 1)
+    pilots = sum(arm.match is not None for arm in block.arms.values()) * len(PILOT_SCALES)
+    return configs * max(1, len(block.arms)) * len(block.seeds) + pilots * min(PILOT_CONFIGS, configs)
 
 
 def _refuse_too_many(study: Study, yes: bool) -> None:
     count = count_trials(study)
     if count <= (LIMIT_TRIALS if yes else MAX_TRIALS):
         return
-    block = max(study.blocks, key=lambda b: math.prod(map(len, b.factors.values())) * (b.sample.n if b.sample else 1))
+    block = max(study.blocks, key=_count)
     sizes = [f"{name} {len(levels)}" for name, levels in block.factors.items()]
     sizes += [f"sample {block.sample.n}"] if block.sample else []
+    sizes += [f"arms {len(block.arms)}"] if block.arms else []
     product = " x ".join([*sizes, f"seeds {len(block.seeds)}"])
     allowed = f"up to {MAX_TRIALS:,}, or up to {LIMIT_TRIALS:,} with --yes (yes=True)"
-    key: KeyPath = ("factors",) if block.factors else ("sample", "n")
+    key: KeyPath = ("factors",) if block.factors else ("sample", "n") if block.sample else ("seeds",)
     raise block.error(key, refusal(f"{count:,} trials ({block.name}: {product})", allowed=allowed))
-
-
-def _names(block: Block) -> list[str]:
-    """Everything that the user set."""
-    return [*block.factors, *(dim.name for dim in (block.sample.space if block.sample else ())), *block.fixed]
-
-
-def _place(block: Block, name: str) -> KeyPath:
-    """Where the user set `name`."""
-    if name in block.factors:
-        return ("factors", name)
-    return ("fixed", name) if name in block.fixed else ("sample", "space", name)
-
-
-def _config(block: Block, cell: Cell) -> TrainConfig:
-    values: dict[str, Any] = {"data": block.data, "d_updates": block.d_updates, "evaluations": block.evaluations}
-    for name, level in (block.fixed | cell).items():
-        values |= assign(block.config, name, level)
-    return block.config(**values)
-
-
-def _resolved(block: Block, cell: Cell) -> TrainConfig:
-    """The resolved configuration of a cell; StudyError if the model or the data refuses it."""
-    config = _config(block, cell)
-    try:
-        config = config.resolve()
-    except ValueError as error:
-        name = str(error).partition(":")[0]
-        path: KeyPath = _place(block, name) if name in _names(block) else ("data",)
-        raise block.error(path, f"cell {cell}: {error}") from None
-    d_steps = config.steps_of_period()[0]
-    periods = -(-block.d_updates // d_steps)
-    if periods < block.evaluations:
-        problem = f"an evaluation would have no update in cell {cell}, whose periods have {d_steps} D updates"
-        allowed = f"up to d_updates / {d_steps}, {periods}"
-        raise block.error(("budget", "evaluations"), refusal(problem, got=block.evaluations, allowed=allowed))
-    return config
-
-
-def _refuse_unread(block: Block) -> None:
-    """Refuse what the user set and no possible cell reads (a fixed value that is the default does no harm)."""
-    dims = block.sample.space if block.sample else ()
-    combinations = itertools.product(*block.factors.values(), *(dim.choices or (dim.low,) for dim in dims))
-    pending, present_in = set(_names(block)), dict[str, TrainConfig]()
-    for levels in itertools.islice(combinations, READ_CHECK_CELLS):
-        cell: Cell = dict(zip(block.factors, levels, strict=False))
-        cell |= drawn(dims, levels[len(block.factors) :], block.fixed | cell)
-        config = _config(block, cell)
-        unread = config.unread()
-        for name in pending & (cell.keys() | block.fixed.keys()):
-            present_in[name] = config
-            values = assign(block.config, name, (block.fixed | cell)[name])
-            if values.keys() - unread.keys() or (name in block.fixed and values.items() <= unread.items()):
-                pending.remove(name)
-        if not pending:
-            return
-    if next(combinations, None) is not None:
-        return  # too many to try
-    name = next(name for name in _names(block) if name in pending)
-    reason = "its condition holds in no cell"
-    if name in present_in:
-        reason = f"it would be with {why_unread(present_in[name], settable(block.config)[name][0])}"
-    raise block.error(_place(block, name), refusal(f"'{name}' is read in no cell", mend=f"{reason}; or take it out"))
-
-
-def why_unread(config: TrainConfig, field: str) -> str:
-    """The settings under which `config` would read `field`, found by trying the others one by one."""
-    found: list[str] = []
-    kinds = field_types(type(config))
-    for name, hyper in hyperparameters(type(config)).items():
-        now = getattr(config, name)
-        if name == field or name in ELSEWHERE:
-            continue
-        others = hyper.choices or ((now + 1,) if kinds[name] is int and isinstance(now, int) else ())
-        for other in others:
-            if other != now and field not in dataclasses.replace(config, **{name: other}).unread():
-                found.append(f"{name}: {other}" if hyper.choices else f"{name} above {now}")
-    return " or ".join(found) or "another model"
-
-
-def _cells(block: Block) -> Iterator[Cell]:
-    """Every cell of a block: the grid, and in each of its cells the sample."""
-    draws = None if block.sample is None or block.sample.method == "optuna" else draw(block.sample)
-    for levels in itertools.product(*block.factors.values()):
-        cell: Cell = dict(zip(block.factors, levels, strict=True))
-        if block.sample is None:
-            yield cell
-        elif draws is None:
-            yield from OptunaDesign(block, arm=cell).ask(block.sample.n)
-        else:
-            context = block.fixed | cell
-            yield from (cell | drawn(block.sample.space, point, context) for point in draws)

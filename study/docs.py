@@ -9,10 +9,24 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from study.cells import PILOT_CONFIGS, PILOT_SCALES
+from study.claim import THRESHOLDS
 from study.design import LIMIT_TRIALS, MAX_TRIALS
+from study.examples import EXAMPLES
 from study.factors import ALIASES, ELSEWHERE, describe, field_types, range_kind, settable
 from study.sampling import STARTUP_TRIALS
-from study.schema import BlockSpec, BudgetSpec, DimensionSpec, SampleSpec, SamplesSpec, StudySpec
+from study.schema import (
+    ArmValueSpec,
+    BlockSpec,
+    BudgetSpec,
+    ClaimSpec,
+    DimensionSpec,
+    PredictionSpec,
+    SampleSpec,
+    SamplesSpec,
+    StudySpec,
+)
+from study.shape import keys
 from study.yamlfile import MAX_BYTES
 from trainables.config import TrainConfig, hyperparameters
 from trainables.data import DATASETS
@@ -27,102 +41,26 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("`sample`", SampleSpec, ""),
     ("An entry of `sample.space`", DimensionSpec, ""),
     ("`samples`", SamplesSpec, ""),
+    ("A setting of an arm", ArmValueSpec, ""),
+    ("`claim`", ClaimSpec, ""),
+    ("An entry of `claim.predictions`", PredictionSpec, ""),
 )
-
-EXAMPLES: tuple[tuple[str, str, str], ...] = (
-    (
-        "A grid",
-        "Every combination of the levels is a *cell*, and every cell is trained once with each seed: here 5 x 2 x 2 "
-        "cells and 60 trials.",
-        """\
-study: ring-grid
-model: gan
-data: ring8
-seeds: [0, 1, 2]
-budget: {d_updates: 2000, evaluations: 50}
-factors:
-  lr: [1e-4, 4e-4, 1.6e-3, 6.4e-3, 2.56e-2]
-  reg_weight: [0, 5]
-  ratio: ["1:2", "1:10"]
-fixed: {anchor: period_start, z_use: pool}
-""",
-    ),
-    (
-        "A sample with a condition",
-        "32 Sobol points. `anchor_lag` is drawn only where the anchor is `lag`, the only one that reads it.",
-        """\
-study: ring-sobol
-model: gan
-data: ring8
-seeds: [0, 1]
-budget: {d_updates: 2000}
-sample:
-  method: sobol
-  n: 32
-  seed: 1
-  space:
-    lr: {low: 1e-4, high: 1e-1, log: true}
-    width: {low: 16, high: 128, log: true}
-    anchor: {choices: [period_start, lag]}
-    anchor_lag: {low: 1, high: 8, when: {anchor: lag}}
-fixed: {ratio: "1:10", reg_weight: 5}
-""",
-    ),
-    (
-        "Arms, each tuned with the same effort",
-        "Factors and a sample together: each cell of the grid gets its own n configurations. The arms begin with the "
-        "same ones.",
-        """\
-study: ring-arms
-model: gan
-data: ring8
-seeds: [0]
-budget: {d_updates: 2000}
-factors:
-  reg_weight: [0, 5]
-sample:
-  method: optuna
-  n: 40
-  space:
-    lr: {low: 1e-4, high: 1e-1, log: true}
-    beta1: {low: 0, high: 0.9}
-fixed: {ratio: "1:10"}
-""",
-    ),
-    (
-        "Two data sets in one study",
-        "The digits have a budget and factors of their own; model, seeds and `fixed` are those of the top level.",
-        """\
-study: ring-and-digits
-model: gan
-seeds: [0, 1, 2]
-budget: {d_updates: 2000, evaluations: 50}
-factors:
-  lr: [1e-4, 1e-3, 1e-2]
-  batch_norm: [false, true]
-fixed: {ratio: "1:2", reg_weight: 5}
-blocks:
-  - data: ring8
-  - data: digits
-    budget: {d_updates: 1000, evaluations: 20}
-    factors:
-      lr: [4e-4, 1.6e-3]
-      batch_norm: [true]
-    samples: {evaluations: [0, 10, 20]}
-    keep_checkpoints: final
-""",
-    ),
-)
-"""Title, what it shows, study file."""
 
 
 def study_file_markdown() -> str:
     """The page `docs/study-file.md`."""
-    parts = [_introduction(), _keys("The top level", StudySpec, BlockSpec.model_fields, StudySpec.__doc__ or "")]
+    parts = [_introduction(), _keys("The top level", StudySpec, keys(BlockSpec), StudySpec.__doc__ or "")]
     parts += [
         _keys(title, model, (), "\n\n".join(filter(None, (intro, model.__doc__)))) for title, model, intro in SECTIONS
     ]
-    parts += [_sampling(), _aliases(), *(_hyperparameters(name) for name in MODELS), _data_sets(), "## Examples"]
+    parts += [
+        _sampling(),
+        _arms(),
+        _aliases(),
+        *(_hyperparameters(name) for name in MODELS),
+        _data_sets(),
+        "## Examples",
+    ]
     parts += [f"### {title}\n\n{text}\n\n```yaml\n{yaml}```" for title, text, yaml in EXAMPLES]
     return "\n\n".join(parts) + "\n"
 
@@ -141,9 +79,16 @@ def json_schema() -> dict[str, Any]:
         _narrow(properties["seeds"], {"type": "array", "minItems": 1, "uniqueItems": True, "items": seed})
         _narrow(properties["model"], {"enum": list(MODELS)})
         _narrow(properties["data"], {"enum": list(DATASETS)})
+        settings = {name: {"anyOf": [level, {"$ref": "#/$defs/ArmValueSpec"}]} for name, level in levels.items()}
+        arm = {"type": "object", "properties": settings, "additionalProperties": False}
+        _narrow(properties["arms"], {"type": "object", "additionalProperties": arm})
     for name in BudgetSpec.model_fields:
         schema["$defs"]["BudgetSpec"]["properties"][name] |= _level(TrainConfig, name)
     schema["$defs"]["SampleSpec"]["properties"]["space"]["propertyNames"] = {"enum": _all_names()}
+    schema["$defs"]["ArmValueSpec"] = ArmValueSpec.model_json_schema()
+    claim = schema["$defs"]["ClaimSpec"]["properties"]
+    claim["default"] |= {"properties": levels, "additionalProperties": False}
+    claim["thresholds"] |= {"additionalProperties": {"type": "number"}, "propertyNames": {"enum": list(THRESHOLDS)}}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "vistudy study file"}
 
 
@@ -194,14 +139,17 @@ def _type(part: dict[str, Any]) -> str:
     options = [option for option in part.get("anyOf", [part]) if option.get("type") != "null"]
     if "$ref" in options[0]:
         return f"keys of `{options[0]['$ref'].rsplit('/', 1)[-1].removesuffix('Spec').lower()}`"
+    if "$ref" in options[0].get("items", {}):
+        return "list of keys"
     if "enum" in options[0]:
         return " or ".join(f"`{value}`" for value in options[0]["enum"])
     words = {"string": "text", "integer": "whole number", "boolean": "true or false", "array": "list", "object": "keys"}
+    words["number"] = "number"
     return words.get(options[0]["type"], str(options[0]["type"]))
 
 
 def _default(part: dict[str, Any]) -> str:
-    return "" if part.get("default") in (None, "") else f"`{json.dumps(part['default'])}`"
+    return "" if part.get("default") in (None, "", [], {}) else f"`{json.dumps(part['default'])}`"
 
 
 def _sampling() -> str:
@@ -215,6 +163,29 @@ dimension whose condition fails is left out of the cell, and the model's default
 
 `method: optuna` asks Optuna's TPE, one study for each cell of the grid. All that is asked before
 {STARTUP_TRIALS} values are known are random points. A diverged trial is told as the worst finite value."""
+
+
+def _arms() -> str:
+    scales = ", ".join(f"{scale:g}" for scale in PILOT_SCALES)
+    return f"""\
+## Arms
+
+Every configuration (cell of the grid, point of the sample) is trained in every arm with the same seeds: arms are
+compared in pairs. An arm overrides what the configuration has fixed or sampled. A factor that an arm would set to one
+value is refused; one that it scales (`times`, `match_drift`) is not. In a trial's cell, `arm` is the arm's name, what
+the arm has drawn stands under its own name, and what the arm overrides keeps the level of the configuration.
+
+**Ranges and choices of an arm** are drawn beside the sample: raising `n` keeps the first ones, and two arms that draw
+the same hyperparameter get the same numbers. With `method: optuna` every arm is tuned on its own, with the same `n`;
+what an arm draws is tuned with the rest.
+
+**`match_drift`** takes two passes in one `vistudy run`. The first one trains all other arms and, of this one, pilots:
+the first {PILOT_CONFIGS} configurations with the first seed, at {scales} times the hyperparameter. They are trials of
+the study like all others, in arms such as `A3a~0.1`. The drift of a trial is the median of `drift`
+(`docs/records.md`) over the last half of its evaluations; trials that diverged have none. The scale at which the
+median over pilots of log(drift here / drift in the other arm) is 0, linear in its logarithm between the scales tried,
+is taken with three digits; it is never beyond the scales tried, and the plan says so if it should be. It depends on
+records alone."""
 
 
 def _aliases() -> str:

@@ -67,26 +67,6 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Dimension:
-    """One checked dimension of a sample's space, in the user's names and values."""
-
-    name: str
-    kind: type | None
-    """float or int for a range, None for choices."""
-    low: Any
-    high: Any
-    log: bool
-    choices: tuple[Level, ...]
-    """Empty for a range."""
-    when: Mapping[str, tuple[Level, ...]]
-    """Name -> values with which this dimension is drawn; all must hold."""
-
-    def drawn_in(self, cell: Mapping[str, Level]) -> bool:
-        """Whether the condition holds in a cell (names that are not drawn hold no condition)."""
-        return all(name in cell and same(cell[name], values) for name, values in self.when.items())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class Alias:
     """A name of the study file that sets several hyperparameters, or one in other words."""
 
@@ -317,37 +297,3 @@ def check_levels(config: type[TrainConfig], name: str, levels: Sequence[Any], so
             problem = f"duplicate levels: {show(seen[key])} and {show(level)} mean the same"
             raise source.error((*path, i), refusal(problem, got=list(levels), mend="take one of them out"))
         seen[key] = level
-
-
-def check_range(config: type[TrainConfig], name: str, low: Any, high: Any, log: bool) -> None:
-    """Refuse a range that the name does not take, is empty, or has no logarithm."""
-    if range_kind(config, name) is None:
-        mend = "write choices: [...]"
-        raise ValueError(refusal(f"'{name}' takes no range", allowed=describe(config, name), mend=mend))
-    for bound, value in (("low", low), ("high", high)):
-        if value is None:
-            raise ValueError(refusal(f"'{bound}' is missing", allowed="low and high, or choices"))
-        assign(config, name, value)
-    if not low < high:
-        raise ValueError(refusal("low is not below high", got=[low, high], mend="exchange them, or make it fixed"))
-    if log and low <= 0:
-        raise ValueError(refusal("a log range has no place for 0", got=low, allowed="low > 0", mend="or log: false"))
-
-
-def check_when(
-    config: type[TrainConfig], when: Mapping[str, Any], known: Mapping[str, tuple[Level, ...]]
-) -> dict[str, tuple[Level, ...]]:
-    """The condition of a dimension with its values as tuples; `known`: what the names above it can be."""
-    out: dict[str, tuple[Level, ...]] = {}
-    for name, wanted in when.items():
-        if name not in known:
-            problem = f"unknown name '{name}' in a condition"
-            allowed = ", ".join(known) or "a factor, fixed key, or dimension of choices above this one"
-            raise ValueError(refusal(problem, near=near(name, known), allowed=allowed))
-        out[name] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
-        for value in out[name]:
-            if not same(value, known[name]):
-                allowed = ", ".join(show(level) for level in known[name])
-                guess = near(value, map(str, known[name]))
-                raise ValueError(refusal(f"'{name}' never has this value", got=value, near=guess, allowed=allowed))
-    return out

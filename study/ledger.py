@@ -6,8 +6,6 @@ evaluation of a pack is one file, and a pack's attempt has one writer: a kill at
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import json
 import os
 import re
@@ -20,12 +18,12 @@ from study import journal
 from study.errors import StoreError
 from study.journal import Attempt
 from study.storage import Storage, sync_path
+from study.studyfiles import StudyFiles, dump, safe
 
 if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,199}")
 _ATTEMPT = re.compile(r"attempt-(\d{3,})")
 
 __all__ = ["Attempt", "Ledger"]
@@ -35,7 +33,7 @@ class _ForeignStoreError(StoreError):
     """The store has another format."""
 
 
-class Ledger:
+class Ledger(StudyFiles):
     """A store of trials and records in a directory, or under any fsspec URI.
 
     Making one touches nothing; `create` makes the store. Every other method raises StoreError if there is no store, if
@@ -99,45 +97,7 @@ class Ledger:
             )
         return self._disk
 
-    # -- studies ---------------------------------------------------------------------------------------------------
-
-    def write_study(self, name: str, text: str, plan: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Store a study's file (every version is kept in its history), its plan and where it ran."""
-        disk, folder, data = self._need(), f"studies/{_safe(name, 'study')}", text.encode()
-        disk.write(f"{folder}/history/{hashlib.sha256(data).hexdigest()[:12]}.yaml", data)
-        disk.write(f"{folder}/study.yaml", data)
-        disk.write(f"{folder}/meta.json", _dump(meta))
-        disk.write(f"{folder}/plan.json", _dump(plan), durable=True)
-
-    def study_names(self) -> list[str]:
-        """Names of the studies in the store, sorted."""
-        disk = self._need()
-        return [name for name in disk.list("studies") if disk.exists(f"studies/{name}/plan.json")]
-
-    def read_plan(self, name: str) -> dict[str, Any]:
-        """The plan of a study: its factors and trials."""
-        return self._disk.parse(f"studies/{name}/plan.json", self._of_study(name, "plan.json"))
-
-    def read_meta(self, name: str) -> dict[str, Any]:
-        """Git state, versions and timestamps of a study."""
-        return self._disk.parse(f"studies/{name}/meta.json", self._of_study(name, "meta.json"))
-
-    def read_study_text(self, name: str) -> str:
-        """The study file as last run."""
-        return self._of_study(name, "study.yaml").decode()
-
-    def _of_study(self, name: str, file: str) -> bytes:
-        disk = self._need()
-        try:
-            return disk.read(f"studies/{_safe(name, 'study')}/{file}")
-        except FileNotFoundError:
-            known = self.study_names()
-            near = difflib.get_close_matches(name, known, n=1)
-            raise StoreError(
-                f"study {name!r} is not in the store {self.uri} (no {file})."
-                + (f" Did you mean {near[0]!r}?" if near and near[0] != name else "")
-                + f" Studies there: {', '.join(known) or 'none'}."
-            ) from None
+    # -- studies: see StudyFiles -----------------------------------------------------------------------------------
 
     def lock(self, study: str, what: str) -> AbstractContextManager[None]:
         """Hold `studies/<study>/<what>.lock`; the system frees it when the process ends, however it ends.
@@ -147,14 +107,14 @@ class Ledger:
         Raises:
             StudyBusyError: somebody else holds it (on entering).
         """
-        return self._disk.hold(f"studies/{_safe(study, 'study')}", what)
+        return self._disk.hold(f"studies/{safe(study, 'study')}", what)
 
     # -- packs and attempts ----------------------------------------------------------------------------------------
 
     def write_pack(self, pack: dict[str, Any]) -> None:
         """Store a pack once; a second call with the same trials changes nothing."""
-        disk, pack_id = self._need(), _safe(pack["pack_id"], "pack")
-        path, data = f"packs/{pack_id}/pack.json", _dump(pack)
+        disk, pack_id = self._need(), safe(pack["pack_id"], "pack")
+        path, data = f"packs/{pack_id}/pack.json", dump(pack)
         if not disk.write(path, data, durable=True, exclusive=True):
             there = self._disk.read_json(path)
             if there["trials"] != json.loads(data)["trials"]:
@@ -177,7 +137,7 @@ class Ledger:
     def read_pack(self, pack_id: str) -> dict[str, Any]:
         """Content of one pack's `pack.json`. Raises StoreError if it is not there."""
         if pack_id not in self._packs:
-            path = f"packs/{_safe(pack_id, 'pack')}/pack.json"
+            path = f"packs/{safe(pack_id, 'pack')}/pack.json"
             try:
                 self._packs[pack_id] = self._need().read_json(path)
             except FileNotFoundError:
@@ -186,13 +146,13 @@ class Ledger:
 
     def attempts(self, pack_id: str) -> list[int]:
         """Numbers of a pack's attempts, ascending."""
-        names = self._need().list(f"packs/{_safe(pack_id, 'pack')}")
+        names = self._need().list(f"packs/{safe(pack_id, 'pack')}")
         return sorted(int(match.group(1)) for name in names if (match := _ATTEMPT.fullmatch(name)))
 
     def open_attempt(self, pack_id: str) -> Attempt:
         """Begin the next attempt of a pack; two openers get two numbers."""
         disk = self._need()
-        if not disk.exists(f"packs/{_safe(pack_id, 'pack')}/pack.json"):
+        if not disk.exists(f"packs/{safe(pack_id, 'pack')}/pack.json"):
             raise StoreError(f"pack {pack_id!r} is not in the store {self.uri}; write_pack comes first.")
         number = max(self.attempts(pack_id), default=0) + 1
         while not disk.claim(journal.attempt_path(pack_id, number)):
@@ -221,11 +181,11 @@ class Ledger:
 
         In one pack the highest attempt wins. A failure never replaces a completed trial; of two packs the first stays.
         """
-        disk, path = self._need(), f"trials/{_safe(outcome['trial_id'], 'trial')}.json"
+        disk, path = self._need(), f"trials/{safe(outcome['trial_id'], 'trial')}.json"
         if outcome["state"] not in ("complete", "failed"):
             raise ValueError(f"state of a finished trial is complete or failed, got {outcome['state']!r}")
         self._sync_attempt(outcome["pack_id"], outcome["attempt"])
-        data = _dump(outcome)
+        data = dump(outcome)
         while not disk.write(path, data, durable=True, exclusive=True):
             try:
                 there = self._outcome(path, disk.read(path))
@@ -334,23 +294,12 @@ class Ledger:
 
     def write_reference(self, key: str, reference: dict[str, float]) -> None:
         """Store a reference under its key."""
-        self._need().write(f"references/{_safe(key, 'reference')}.json", _dump(reference))
+        self._need().write(f"references/{safe(key, 'reference')}.json", dump(reference))
 
     def read_reference(self, key: str) -> dict[str, float] | None:
         """The reference of that key, or None if it has not been computed."""
         try:
             self._need()
-            return self._disk.read_json(f"references/{_safe(key, 'reference')}.json")
+            return self._disk.read_json(f"references/{safe(key, 'reference')}.json")
         except FileNotFoundError:
             return None
-
-
-def _safe(name: str, what: str) -> str:
-    """Names become folders: nothing that could climb out of the store."""
-    if not _NAME.fullmatch(name):
-        raise StoreError(f"{what} name {name!r}: use letters, digits and . _ + = @ - (a letter or digit first).")
-    return name
-
-
-def _dump(content: dict[str, Any]) -> bytes:
-    return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -291,8 +292,22 @@ class Syncer:
             self._parent = api.create(f"study {self._study}", tags, start)
         files = study_files(self._ledger.read_study_text(self._study), plan, meta, job.artifacts)
         print_, _ = api.upload(self._parent, files, self._parent.tags.get("vistudy.files"))
-        api.log(self._parent, [], {}, {"vistudy.files": print_, "vistudy.trials": str(len(plan["trials"]))})
+        tags = {"vistudy.files": print_, "vistudy.trials": str(len(plan["trials"]))}
+        api.log(self._parent, [], {}, tags | registration_tags(self._ledger.registrations(self._study)))
         return self._parent
+
+
+def registration_tags(registrations: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Tags of the parent run that say which claim is registered, and when it was (UTC): the newest one."""
+    if not registrations:
+        return {}
+    last = registrations[-1]
+    when = datetime.fromtimestamp(last["registered_ms"] / 1000, tz=UTC).isoformat(timespec="seconds")
+    return {
+        "vistudy.claim_id": str(last["claim"]["id"]),
+        "vistudy.claim_hash": str(last["claim_hash"]),
+        "vistudy.registered": when,
+    }
 
 
 def batches(records: Records, q: Mapping[int, float]) -> Iterator[tuple[list[Point], int]]:

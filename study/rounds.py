@@ -1,7 +1,8 @@
-"""Studies that Optuna tunes: ask a round of cells, train them, tell their values, ask again.
+"""Studies that are planned in rounds: what comes next depends on what the trials before have shown.
 
-Nothing is remembered between runs: what is asked depends on what was told alone, so a new run goes through the same
-rounds again and finds their trials in the ledger.
+Optuna asks a round of cells, and asks again when their values are told. An arm with `match_drift` waits for its pilots.
+Nothing is remembered between runs: what is asked depends on the ledger alone, so a new run goes through the same rounds
+again and finds their trials in the ledger.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from study.cells import Matched
 from study.design import Plan, plan
+from study.drift import Recorded, deciding, match_drift
 from study.factors import Cell
+from study.ledger import Ledger
 from study.sampling import OptunaDesign
-from study.spec import Study
+from study.spec import Block, Study
 
 ROUND_CELLS = 8
 """Cells of one arm that are asked at once. TPE learns from whole rounds; smaller ones learn sooner and run slower."""
@@ -26,33 +30,59 @@ Judged = Callable[[Collection[str]], Mapping[str, Mapping[str, Any]]]
 """trial ids -> fields of their outcomes, for those that have one."""
 
 
-def rounds(study: Study, judged: Judged, *, yes: bool = False) -> Iterator[Plan]:
-    """Plans of a study, each with all trials known so far; one plan if nothing in it is tuned by Optuna.
+def rounds(study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *, yes: bool = False) -> Iterator[Plan]:
+    """Plans of a study, each with all trials known so far; one plan if nothing in it waits for a result.
 
     After each item but the last, its trials must have been run.
+
+    Args:
+        study: the study.
+        judged: outcomes, which Optuna is told.
+        recorded: records, by which the drift of arms is matched.
+        yes: allow very many trials.
     """
-    designs = {
-        block.name: [
-            OptunaDesign(block, arm=dict(zip(block.factors, levels, strict=True)))
-            for levels in itertools.product(*block.factors.values())
-        ]
-        for block in study.blocks
-        if block.sample is not None and block.sample.method == "optuna"
-    }
-    if not designs:
-        yield plan(study, yes=yes)
-        return
-    every = [design for arms in designs.values() for design in arms]
-    while sum(len(design.next_cells(ROUND_CELLS)) for design in every):
+    designs = {block.name: list(_designs(block)) for block in study.blocks if _tuned(block)}
+    matched: Matched = {}
+    every = [design for of_block in designs.values() for design in of_block]
+    news = True
+    while sum(len(design.next_cells(ROUND_CELLS)) for design in every) or news:
         asked = {name: [cell for design in arms for cell in design.cells] for name, arms in designs.items()}
-        planned = plan(study, yes=yes, asked=asked)
+        planned = plan(study, yes=yes, asked=asked, matched=matched)
         yield planned
-        values = _values(planned, judged)
-        for name, arms in designs.items():
-            for design in arms:
-                for cell, told in list(design.history):
-                    if told is None:
-                        design.tell(cell, values[name, _key(cell)])
+        if every:
+            _tell(designs, _values(planned, judged))
+        news = bool(planned.waiting)
+        if news:
+            matched = match_drift(planned, recorded)
+
+
+def foreseen(study: Study, ledger: Ledger, *, yes: bool = False) -> Plan:
+    """The plan of a study as far as the store tells: with the scales of matched arms if their pilots are done."""
+    planned = plan(study, yes=yes)
+    if planned.waiting and ledger.exists() and deciding(planned) <= ledger.done():
+        return plan(study, yes=yes, matched=match_drift(planned, ledger.records))
+    return planned
+
+
+def _tuned(block: Block) -> bool:
+    return block.sample is not None and block.sample.method == "optuna"
+
+
+def _designs(block: Block) -> Iterator[OptunaDesign]:
+    """One for each arm in each cell of the grid."""
+    for levels in itertools.product(*block.factors.values()):
+        cell: Cell = dict(zip(block.factors, levels, strict=True))
+        yield from (OptunaDesign(block, arm={"arm": arm, **cell}) for arm in block.arms)
+        if not block.arms:
+            yield OptunaDesign(block, arm=cell)
+
+
+def _tell(designs: Mapping[str, list[OptunaDesign]], values: Mapping[tuple[str, str], float]) -> None:
+    for name, of_block in designs.items():
+        for design in of_block:
+            for cell, told in list(design.history):
+                if told is None:
+                    design.tell(cell, values[name, _key(cell)])
 
 
 def _key(cell: Cell) -> str:

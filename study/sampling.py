@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from study.factors import Cell, Dimension, Level
+from study.dimensions import Dimension
+from study.factors import Cell, Level
 from study.spec import Block, Sample
 
 if TYPE_CHECKING:
@@ -50,6 +51,28 @@ def draw(sample: Sample) -> list[tuple[Level, ...]]:
     return [tuple(_value(dim, column[i]) for dim, column in columns) for i in range(sample.n)]
 
 
+def draw_beside(sample: Sample, space: Sequence[Dimension]) -> list[tuple[Level, ...]]:
+    """Values of an arm's own dimensions beside every point of `draw(sample)`. Raising n keeps the first ones.
+
+    Arms that draw the same dimension get the same numbers. Sobol: columns beyond those of the sample, each with a
+    scramble of its own, so that sample and arm together are one Sobol net.
+    """
+    if not space:
+        return [()] * sample.n
+    names = sorted(dim.name for dim in space)
+    keys = {name: np.random.SeedSequence(sample.seed, spawn_key=(zlib.crc32(name.encode()),)) for name in names}
+    columns: dict[str, list[float]] = {}
+    for place, name in enumerate(names, start=len(sample.space)):
+        if sample.method == "sobol":
+            from scipy.stats import qmc
+
+            sobol = qmc.Sobol(place + 1, scramble=True, rng=np.random.default_rng(keys[name]))
+            columns[name] = sobol.random_base2(math.ceil(math.log2(sample.n)))[: sample.n, place].tolist()
+        else:
+            columns[name] = np.random.Generator(np.random.Philox(keys[name])).random(sample.n).tolist()
+    return [tuple(_value(dim, columns[dim.name][i]) for dim in space) for i in range(sample.n)]
+
+
 def _value(dim: Dimension, u: float) -> Level:
     """The dimension's value at `u` in [0, 1)."""
     if dim.choices:
@@ -65,7 +88,9 @@ def _rounded(dim: Dimension, value: float) -> float:
 
 
 class OptunaDesign:
-    """One arm (cell of the grid) tuned by Optuna's TPE through ask and tell.
+    """One arm, or one cell of the grid, tuned by Optuna's TPE through ask and tell.
+
+    An arm's own dimensions are tuned with the configuration.
 
     The Optuna study lives in memory and is rebuilt from the history at every ask, with a seed that depends on the place
     in the history only: the same history gives the same cells, whether asked at once, one by one or after a resume.
@@ -74,7 +99,9 @@ class OptunaDesign:
     def __init__(self, block: Block, arm: Cell | None = None, history: History = ()) -> None:
         """`history`: what was asked and told before, in order."""
         assert block.sample is not None
-        self._block, self._sample, self._arm = block, block.sample, dict(arm or {})
+        own = block.arms[str(arm["arm"])].space if arm and "arm" in arm else ()
+        self._sample = dataclasses.replace(block.sample, space=(*block.sample.space, *own))
+        self._block, self._arm = block, dict(arm or {})
         self.history: list[tuple[Cell, float | None]] = list(history)
 
     @property

@@ -2,52 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from study.arms import Arm, parse_arms
+from study.claim import Claim, parse_claim
+from study.dimensions import Dimension, check_when, dimension
 from study.errors import StudyError
 from study.factors import (
     Cell,
-    Dimension,
     KeyPath,
     Level,
     Source,
     assign,
     check_levels,
     check_name,
-    check_range,
     check_value,
-    check_when,
     near,
     overlap,
-    range_kind,
     refusal,
 )
-from study.schema import BlockSpec, BudgetSpec, DimensionSpec, SampleSpec, SamplesSpec, StudySpec
+from study.schema import BlockSpec, BudgetSpec, SampleSpec, SamplesSpec, StudySpec
+from study.shape import shape_error
 from study.yamlfile import parse_yaml, read_text
 from trainables.config import TrainConfig
 from trainables.data import DATASETS
 from trainables.models import MODELS
-
-EXPECTED = {
-    "list_type": "a list, such as [1, 2]",
-    "dict_type": "keys with values",
-    "model_type": "keys with values",
-    "model_attributes_type": "keys with values",
-    "string_type": "text",
-    "int_type": "a whole number",
-    "bool_type": "true or false",
-    "string_pattern_mismatch": "at most 80 letters, digits, '.', '_' and '-', the first a letter or digit",
-}
-"""pydantic's error type -> what is expected, in words."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +46,11 @@ class Sample:
     n: int
     seed: int
     space: tuple[Dimension, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        space = {dim.name: dim.to_json() for dim in self.space}
+        return {"method": self.method, "n": self.n, "seed": self.seed, "space": space}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +66,12 @@ class Block:
     factors: Mapping[str, tuple[Level, ...]]
     fixed: Cell
     sample: Sample | None
+    arms: Mapping[str, Arm]
+    """Name -> arm; empty: every configuration is trained as it is."""
+    family: str
+    """Model, nets and data in one word, for a claim."""
+    class_: str
+    """Class of blocks that a claim judges apart; empty: none."""
     sample_evaluations: tuple[int, ...]
     """Evaluations that keep a grid of generated samples."""
     keep_checkpoints: str
@@ -84,6 +83,11 @@ class Block:
     def model(self) -> str:
         """Name in MODELS."""
         return self.config.model
+
+    @property
+    def varied(self) -> tuple[str, ...]:
+        """Names that differ between configurations: factors and sampled ones."""
+        return (*self.factors, *(dim.name for dim in (self.sample.space if self.sample else ())))
 
     def error(self, path: KeyPath, message: str) -> StudyError:
         """An error at a key of this block: ("factors", "lr")."""
@@ -101,6 +105,12 @@ class Study:
     hash: str
     """12 hex digits of the SHA-256 of its content: comments, layout and order of keys do not count."""
     blocks: tuple[Block, ...]
+    claim: Claim | None
+    """What the study is to decide, if it says so."""
+
+    def error(self, path: KeyPath, message: str) -> StudyError:
+        """An error at a key of the top level: ("claim", "baseline")."""
+        return self.blocks[0].source.error(path, message)
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
@@ -125,7 +135,7 @@ def parse_study(text: str, name: str = "study.yaml") -> Study:
     try:
         spec = StudySpec.model_validate(content)
     except ValidationError as error:
-        raise _shape_error(error, source) from None
+        raise shape_error(error, source, StudySpec) from None
     parts: list[tuple[BlockSpec, KeyPath]] = [(spec, ())]
     if spec.blocks is not None:
         parts = [(block, ("blocks", i)) for i, block in enumerate(spec.blocks)]
@@ -145,13 +155,15 @@ def parse_study(text: str, name: str = "study.yaml") -> Study:
         text=text,
         hash=hashlib.sha256(canonical.encode()).hexdigest()[:12],
         blocks=tuple(blocks.values()),
+        claim=parse_claim(spec.claim, list(blocks.values()), source) if spec.claim else None,
     )
 
 
 def _block(top: StudySpec, part: BlockSpec, base: KeyPath, source: Source) -> Block:
     """One block with what it inherits, checked."""
     own = {key: key in part.model_fields_set for key in BlockSpec.model_fields}
-    paths: dict[str, KeyPath] = {key: (*base, key) if own[key] else (key,) for key in own}
+    words = {key: field.alias or key for key, field in BlockSpec.model_fields.items()}
+    paths: dict[str, KeyPath] = {key: (*base, words[key]) if own[key] else (words[key],) for key in own}
     given = {key: getattr(part if own[key] else top, key) for key in own}
 
     def one_of(key: str, known: Sequence[str]) -> str:
@@ -175,6 +187,8 @@ def _block(top: StudySpec, part: BlockSpec, base: KeyPath, source: Source) -> Bl
     known = {name: tuple(levels) for name, levels in factors.items()} | {name: (v,) for name, v in fixed.items()}
     sample = _sample(config, given["sample"], known, source, paths["sample"]) if given["sample"] else None
     _refuse_overlap(config, factors, fixed, sample, paths, source)
+    sampled = tuple(dim.name for dim in sample.space) if sample else ()
+    method = sample.method if sample else None
     return Block(
         name=part.name or f"{config.model}-{data}",
         config=config,
@@ -185,6 +199,9 @@ def _block(top: StudySpec, part: BlockSpec, base: KeyPath, source: Source) -> Bl
         factors={name: tuple(levels) for name, levels in factors.items()},
         fixed=dict(fixed),
         sample=sample,
+        arms=parse_arms(config, given["arms"] or {}, factors, sampled, method, source, paths["arms"]),
+        family=given["family"] or f"{config.model}_{data}",
+        class_=given["class_"] or "",
         sample_evaluations=_sample_evaluations(given["samples"], evaluations, paths["samples"], source),
         keep_checkpoints=given["keep_checkpoints"] or "none",
         source=source,
@@ -243,18 +260,10 @@ def _sample(
     for name, dim in spec.space.items():
         at = (*path, "space", name)
         source.check(at, check_name, config, name, "dimension")
-        if dim.choices is None:
-            source.check(at, check_range, config, name, dim.low, dim.high, dim.log)
-        elif dim.low is not None or dim.high is not None or dim.log:
-            raise source.error(at, refusal("a range and choices at once", mend="keep 'choices', or 'low' and 'high'"))
-        else:
-            check_levels(config, name, dim.choices, source, (*at, "choices"))
+        made = dimension(config, name, dim, source, at)
         when = source.check((*at, "when"), check_when, config, dim.when or {}, known)
-        kind = range_kind(config, name) if dim.choices is None else None
-        choices = tuple(dim.choices or ())
-        known |= {name: choices} if choices else {}
-        low, high = (kind(dim.low), kind(dim.high)) if kind else (None, None)
-        space.append(Dimension(name=name, kind=kind, low=low, high=high, log=dim.log, choices=choices, when=when))
+        known |= {name: made.choices} if made.choices else {}
+        space.append(dataclasses.replace(made, when=when))
     return Sample(method=spec.method, n=spec.n, seed=spec.seed, space=tuple(space))
 
 
@@ -276,33 +285,3 @@ def _refuse_overlap(
         first, second, target = clash
         at = [path for name, path in places if name == second][-1]
         raise src.error(at, refusal(f"'{first}' and '{second}' both set {target}", got=second, mend="keep one of them"))
-
-
-def _shape_error(error: ValidationError, source: Source) -> StudyError:
-    """The first of pydantic's complaints in our words."""
-    complaints = error.errors(include_url=False)
-    first = min(complaints, key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key also makes one missing
-    path, got, kind = tuple(first["loc"]), first["input"], first["type"]
-    if kind == "extra_forbidden":
-        allowed = list(_model_at(path[:-1]).model_fields)
-        word = str(path[-1])
-        return source.error(
-            path, refusal(f"unknown key '{word}'", got=got, near=near(word, allowed), allowed=", ".join(allowed))
-        )
-    if kind == "missing":
-        return source.error(path[:-1], refusal(f"'{path[-1]}' is missing", mend=f"add '{path[-1]}: ...'"))
-    words = EXPECTED.get(kind, first["msg"].removeprefix("Input should be "))
-    guess = None
-    if kind == "literal_error":
-        words = str(first["ctx"]["expected"])
-        guess = near(got, re.findall("'([^']*)'", words))
-    mend = "put it in quotes" if kind == "string_type" and isinstance(got, int | float) else ""
-    return source.error(path, refusal("wrong value", got=got, near=guess, allowed=words, mend=mend))
-
-
-def _model_at(path: KeyPath) -> type[BaseModel]:
-    """The file model whose keys stand at `path`."""
-    inner: dict[object, type[BaseModel]] = {"budget": BudgetSpec, "sample": SampleSpec, "samples": SamplesSpec}
-    if path[:1] == ("blocks",):
-        return inner.get(path[2], BlockSpec) if len(path) == 3 else DimensionSpec if len(path) > 3 else BlockSpec
-    return inner[path[0]] if len(path) == 1 else DimensionSpec if path else StudySpec

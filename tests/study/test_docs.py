@@ -41,7 +41,7 @@ def test_every_key_is_described(model: type[BaseModel]) -> None:
     page = study_file_markdown()
     for name, field in model.model_fields.items():
         assert field.description
-        assert f"| `{name}` |" in page
+        assert f"| `{field.alias or name}` |" in page
 
 
 def test_everything_that_can_be_swept_is_listed() -> None:
@@ -58,10 +58,11 @@ def test_the_examples_work(text: str) -> None:
 
 
 def test_there_are_examples_and_their_numbers_are_right() -> None:
-    assert len(re.findall("```yaml", study_file_markdown())) == len(EXAMPLES) == 4
-    grid, sobol, arms, _ = (plan(parse_study(text)) for _, _, text in EXAMPLES)
+    assert len(re.findall("```yaml", study_file_markdown())) == len(EXAMPLES) == 5
+    grid, sobol, tuned, _, arms = (plan(parse_study(text)) for _, _, text in EXAMPLES)
     assert (grid.cells, len(grid.trials)) == (20, 60)
-    assert (sobol.cells, arms.cells) == (32, 80)
+    assert (sobol.cells, tuned.cells) == (32, 80)
+    assert {trial.cell["arm"] for trial in arms.trials} > {"A0", "A1", "A2", "A3b", "A3a~0.1"}
 
 
 @pytest.mark.parametrize(
@@ -78,9 +79,14 @@ def test_there_are_examples_and_their_numbers_are_right() -> None:
         ("evaluations: 50", "evaluations: 0"),
         ("anchor: period_start", "anchor: period_star"),
         ("seeds:", "sedes:"),
+        ("A1: {reg_weight: 5}", "A1: {reg_weight: -5}"),
+        ("A1: {reg_weight: 5}", "A1: {reg_wieght: 5}"),
+        ("{times: 0.2}", "{time: 0.2}"),
+        ("expect: supported", "expect: suported"),
+        ("baseline: A0", "base: A0"),
     ],
 )
 def test_the_schema_finds_mistakes(right: str, wrong: str) -> None:
-    text = EXAMPLES[0][2]
+    text = EXAMPLES[0][2] if right in EXAMPLES[0][2] else EXAMPLES[-1][2]
     assert right in text
     assert errors(text.replace(right, wrong))

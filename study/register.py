@@ -1,0 +1,127 @@
+"""`vistudy register`: freezes a claim with a hash, so that a verdict can say what was stated before any record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from analysis.taxonomy import OUTCOME_VERSION
+from study.errors import StudyError
+from study.factors import refusal
+from study.ledger import Ledger
+from study.provenance import now_ms
+from study.rounds import foreseen
+from study.spec import Block, Study, load_study
+
+
+def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool = False) -> dict[str, Any]:
+    """Freeze the claim of a study in the ledger and return the registration; the same claim again changes nothing.
+
+    Args:
+        study: the study, or the path of its file.
+        store: directory or fsspec URI of the ledger; made if it is not there.
+        amend: add a registration that differs from the one before. Both stay.
+
+    Raises:
+        StudyError: no claim; a claim that cannot be registered; another one is registered and `amend` is not given.
+    """
+    wanted = study if isinstance(study, Study) else load_study(study)
+    content = frozen(wanted)
+    ledger = Ledger(store)
+    planned = foreseen(wanted, ledger)  # refuses what cannot be trained, before anything is written
+    ledger.create()
+    before = ledger.registrations(wanted.name)
+    digest = claim_hash(content)
+    if before and before[-1]["claim_hash"] == digest:
+        return before[-1]
+    if before and not amend:
+        parts = ", ".join(differences(before[-1], content))
+        raise StudyError(
+            f"study {wanted.name!r}: another claim is registered ({before[-1]['claim_hash']}); it differs in {parts}. "
+            "Take the file back to what was registered, give the study another name, or use --amend: both are kept, "
+            "and a verdict says so."
+        )
+    registration = {
+        "claim_hash": digest,
+        "study_hash": wanted.hash,
+        "registered_ms": now_ms(),
+        "records_before": sum(1 for _ in ledger.records({trial.trial_id for trial in planned.trials})),
+        **content,
+    }
+    ledger.write_registration(wanted.name, registration)
+    return registration
+
+
+def sentence(registration: Mapping[str, Any]) -> str:
+    """A registration in words."""
+    count = registration["records_before"]
+    when = f"{count:,} records of its trials were in the store before" if count else "before the first record"
+    return f"claim {registration['claim']['id']} is registered as {registration['claim_hash']}: {when}"
+
+
+def frozen(study: Study) -> dict[str, Any]:
+    """What is frozen: the claim with all of its defaults, the version of the outcome rules, and every block.
+
+    Raises:
+        StudyError: there is no claim, or a block whose trials Optuna places.
+    """
+    if study.claim is None:
+        mend = "add 'claim: {id: .., baseline: .., treatment: ..}'; docs/claims.md explains it"
+        raise study.error((), refusal("nothing to register: the study has no 'claim'", mend=mend))
+    for block in study.blocks:
+        if block.sample and block.sample.method == "optuna":
+            problem = "a claim cannot be registered on trials that Optuna places: they are no fair sample of the box"
+            raise block.error(("sample", "method"), refusal(problem, got="optuna", allowed="sobol, random, or a grid"))
+    return {
+        "claim": study.claim.to_json(),
+        "outcome_version": OUTCOME_VERSION,
+        "blocks": {block.name: _block(block) for block in study.blocks},
+    }
+
+
+def _block(block: Block) -> dict[str, Any]:
+    return {
+        "model": block.model,
+        "data": block.data,
+        "family": block.family,
+        "class": block.class_,
+        "seeds": list(block.seeds),
+        "budget": {"d_updates": block.d_updates, "evaluations": block.evaluations},
+        "factors": {name: list(levels) for name, levels in block.factors.items()},
+        "fixed": dict(block.fixed),
+        "sample": block.sample.to_json() if block.sample else None,
+        "arms": {name: dict(arm.written) for name, arm in block.arms.items()},
+    }
+
+
+def claim_hash(content: Mapping[str, Any]) -> str:
+    """12 hex digits of the SHA-256 of what is frozen; 5 and 5.0 are the same, the order of keys does not count."""
+    text = json.dumps(_canonical(content), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _canonical(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(inner) for inner in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Paths such as `blocks.ring8-P.sample.n` at which two contents of a registration differ."""
+    found: list[str] = []
+
+    def walk(old: Any, new: Any, path: str) -> None:
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            for name in dict.fromkeys([*old, *new]):
+                walk(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
+        elif _canonical(old) != _canonical(new):
+            found.append(path)
+
+    for part in ("claim", "outcome_version", "blocks"):
+        walk(before.get(part), now.get(part), part)
+    return found
