@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -19,16 +20,30 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from analysis.colours import GREY, INK, LINE, PAPER, share_colour, text_colour
-from analysis.grid import Block, Cell, blocks
+from analysis.dirac_overlay import NAME, boundary_lines
+from analysis.grid import Block, Cell, Facet, blocks
 from analysis.layout import GAP, HEIGHT, MARGIN, TICKS, Layout
 from analysis.taxonomy import LABEL_TEXT
 
 SIZE, SMALL = 8.5, 6.8
 """Points: of labels; of the legend and of small print in cells."""
+THEORY = "#c2410c"
+"""Lines of what theory says; no colour of the cells comes near it."""
+
+Overlay = Callable[[Block, Facet], list[np.ndarray]]
+"""Lines (n, 2) to draw over a facet, in cells from its lower left."""
 
 
-def heatmap(frame: pd.DataFrame, factors: Iterable[str] | None = None, *, title: str | None = None) -> Figure:
+def heatmap(
+    frame: pd.DataFrame,
+    factors: Iterable[str] | None = None,
+    *,
+    title: str | None = None,
+    overlay: Overlay | None = boundary_lines,
+) -> Figure:
     """Draw the trials of one model on one data set. `factors`: None for those of the trials' cells.
+
+    `overlay`: lines over the cells; by default the theoretical boundary where it is known, None for none.
 
     Raises ValueError if the frame has trials of several models or data sets: `heatmaps` draws each.
     """
@@ -36,7 +51,7 @@ def heatmap(frame: pd.DataFrame, factors: Iterable[str] | None = None, *, title:
     if len(found) != 1:
         names = ", ".join(block.key for block in found) or "no trials"
         raise ValueError(f"heatmap: draws one model on one data set, got {names}; heatmaps draws each of several")
-    return _draw(found[0], title or _study(frame))
+    return _draw(found[0], title or _study(frame), overlay)
 
 
 def heatmaps(
@@ -68,8 +83,9 @@ def _study(frame: pd.DataFrame) -> str:
     return str(frame["study"].iloc[0])
 
 
-def _draw(block: Block, title: str) -> Figure:
+def _draw(block: Block, title: str, overlay: Overlay | None = boundary_lines) -> Figure:
     cells = [cell for facet in block.facets for cell in facet.cells]
+    lines = [overlay(block, facet) if overlay else [] for facet in block.facets]
     names = [n for n in LABEL_TEXT if any(_names_failure(c) and c.rates["most_common_failure"] == n for c in cells)]
     footer = 0.36 + 0.62 + 0.17 * len(names) + 0.12
     plan = Layout.of(block, 0.68, footer)
@@ -79,16 +95,23 @@ def _draw(block: Block, title: str) -> Figure:
     ax.set(xlim=(0, plan.width), ylim=(0, plan.height))
     ax.axis("off")
     _header(ax, plan, block, title, cells)
-    for facet, (row, column) in zip(block.facets, plan.places, strict=True):
+    for facet, (row, column), over in zip(block.facets, plan.places, lines, strict=True):
         x0, y0 = plan.corner(row, column)
         _text(ax, x0, y0 + plan.facet_height + 0.08, facet.title, size=SIZE, weight="bold", va="bottom")
         for cell in facet.cells:
             _cell(ax, cell, x0 + cell.x * plan.cell, y0 + cell.y * HEIGHT, plan.cell)
+        for line in over:
+            _theory(ax, x0 + line[:, 0] * plan.cell, y0 + line[:, 1] * HEIGHT)
         last = (row + 1, column) not in plan.places
         _ticks(ax, plan, block, x0, y0, left=column == 0, bottom=last)
     _axis_labels(ax, plan, block, footer)
-    _legend(ax, plan, cells, names, 0.62 + 0.17 * len(names) + 0.04)
+    _legend(ax, plan, cells, names, 0.62 + 0.17 * len(names) + 0.04, theory=any(lines))
     return figure
+
+
+def _theory(ax: Axes, x: np.ndarray | Sequence[float], y: np.ndarray | Sequence[float]) -> None:
+    halo = [withStroke(linewidth=4.0, foreground=PAPER)]
+    ax.plot(x, y, color=THEORY, linewidth=2.0, solid_capstyle="butt", solid_joinstyle="round", path_effects=halo)
 
 
 def _text(
@@ -213,7 +236,7 @@ def _axis_labels(ax: Axes, plan: Layout, block: Block, footer: float) -> None:
         _text(ax, 0.30, high + TICKS / 4, label, size=7 if short else SIZE, ha="center", rotation=90)
 
 
-def _legend(ax: Axes, plan: Layout, cells: Sequence[Cell], names: Sequence[str], top: float) -> None:
+def _legend(ax: Axes, plan: Layout, cells: Sequence[Cell], names: Sequence[str], top: float, *, theory: bool) -> None:
     """Colour bar; the marks that occur; the failures that are named, in a sentence each."""
     width, steps = 1.5, 60
     for i in range(steps):
@@ -229,7 +252,7 @@ def _legend(ax: Axes, plan: Layout, cells: Sequence[Cell], names: Sequence[str],
     for share, ha in ((0, "left"), (0.5, "center"), (1, "right")):
         _text(ax, MARGIN + share * width, top - 0.23, f"{share:.0%}", size=SMALL, ha=ha, color=GREY)
     _text(ax, MARGIN, top - 0.38, "stable trials; k/n in each cell", size=SMALL, color=GREY)
-    _marks(ax, plan, cells, MARGIN + width + 0.45, top)
+    _marks(ax, plan, cells, MARGIN + width + 0.45, top, theory=theory)
     for i, name in enumerate(names):
         y = top - 0.62 - 0.17 * i
         short, sentence = LABEL_TEXT[name]
@@ -237,8 +260,8 @@ def _legend(ax: Axes, plan: Layout, cells: Sequence[Cell], names: Sequence[str],
         _text(ax, MARGIN + 0.95, y, sentence, size=SMALL, color=GREY, va="baseline")
 
 
-def _marks(ax: Axes, plan: Layout, cells: Sequence[Cell], x: float, top: float) -> None:
-    entries: list[tuple[str, str]] = []
+def _marks(ax: Axes, plan: Layout, cells: Sequence[Cell], x: float, top: float, *, theory: bool) -> None:
+    entries: list[tuple[str, str]] = [("line", NAME)] if theory else []
     if any(c.rates["inert"] for c in cells):
         entries.append(("hatch", "placebo: λ provably has no effect"))
     if any(not c.rates["n"] for c in cells):
@@ -262,6 +285,8 @@ def _marks(ax: Axes, plan: Layout, cells: Sequence[Cell], x: float, top: float) 
                         hatch="//////",
                     )
                 )
+        elif kind == "line":
+            _theory(ax, [left, left + 0.22], [y, y])
         elif kind == "dashed":
             ax.add_patch(
                 Rectangle(

@@ -8,103 +8,108 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
-from analysis.outcome import Outcome, Reference, Thresholds, deficiency, label
+from analysis.columns import COLUMNS, RECORD_COLUMNS, cell_tag, columns_markdown
+from analysis.outcome import VALUES_READ, Outcome, Reference, Thresholds, deficiency, label
 from study.errors import StudyError
 
 if TYPE_CHECKING:
     from study.ledger import Ledger
 
-COLUMNS: dict[str, str] = {
-    "trial_id": "Content hash of the resolved configuration; the same trial has the same id in every study.",
-    "study": "Name of the study.",
-    "cell": "The trial's factors and levels without the seed, as in MLflow's tag `vistudy.cell`: `k=v,k=v`, sorted.",
-    "model": "Model that was trained.",
-    "data": "Data set that was learnt.",
-    "g_lr": "Learning rate of the generator.",
-    "d_lr": "Learning rate of the discriminator.",
-    "reg_weight": "Weight of the old-versus-new-generator regularizer (the paper's lambda), mean convention.",
-    "batch_norm": "True if hidden layers are batch-normalised (`norm` is `bn`).",
-    "norm": "Normalisation of hidden layers.",
-    "d_steps": "Discriminator updates in one period.",
-    "g_steps": "Generator updates in one period.",
-    "anchor": "Which old generator the regularizer compares with.",
-    "z_use": "How z is used in the generator steps of a period.",
-    "seed": "Seed of the trial's random streams.",
-    "state": "Did it run: planned, running, complete, failed (the machine's fault) or censored (stopped early).",
-    "outcome": "What it showed: a label of `docs/outcomes.md`; empty unless the state is complete.",
-    "flags": "Flags of the outcome, joined by `;`.",
-    "q_final": "Median composite deficiency Q of the final window: 0 = as real data, about 1 = untrained. "
-    "Empty if diverged.",
-    "q_best": "Smallest Q of any evaluation.",
-    "t_thr": "Discriminator updates until Q was good and stayed so for W evaluations; empty: not within the budget.",
-    "t_coll": "Discriminator updates at the start of a collapse that lasted; empty: none.",
-    "t_div": "Discriminator updates at the first evaluation of the divergence; empty: none.",
-    "wall_s": "Seconds of training; the time of a pack is shared equally among its trials.",
-    "device": "Device it ran on.",
-    "pack_id": "Pack in which it ran.",
-    "attempt": "Attempt of the pack that finished it, from 1.",
-    "error": "Traceback of a failed trial.",
-    "outcome_version": "Version of the rules that gave the outcome.",
-    "inert": "True if reg_weight is above 0 but provably has no effect here: a placebo.",
-}
-"""Columns of `load_frame` -> what they hold. Every other field of the configuration follows under its own name."""
-
-RECORD_COLUMNS: dict[str, str] = {
-    "trial_id": "As in the table of trials.",
-    "evaluation": "Number of the evaluation; 0 is before training.",
-    "step": "Discriminator updates done.",
-    "wall_s": "Seconds of training so far.",
-    "unix_ms": "When it was written, milliseconds since 1970 (UTC).",
-}
-"""Columns of `load_records`; one for each recorded value follows, with NaN where it was not recorded."""
-
 INTEGERS = ("d_steps", "g_steps", "seed", "attempt", "outcome_version")
+__all__ = [
+    "COLUMNS", "RECORD_COLUMNS", "Store", "Trials", "cell_tag", "columns_markdown", "export", "judge", "load_frame",
+    "load_records", "read_trials",
+]  # fmt: skip
+
 _FIELDS = ("model", "data", "g_lr", "d_lr", "reg_weight", "norm", "d_steps", "g_steps", "anchor", "z_use", "seed")
 _SERIES_KEYS = ("evaluation", "step")
 
 
-def cell_tag(cell: Mapping[str, Any]) -> str:
-    """A plan's cell as `k=v,k=v` in sorted order of factors: floats as `%g`, booleans in lower case."""
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Trials:
+    """What is stored of a study's trials, read once: tables and relabelling take it instead of the store."""
 
-    def text(value: Any) -> str:
-        if isinstance(value, bool | np.bool_):
-            return str(bool(value)).lower()
-        return format(value, "g") if isinstance(value, float) else str(value)
+    study: str
+    plan: dict[str, Any]
+    """Content of `plan.json`."""
+    entries: dict[str, dict[str, Any]]
+    """trial_id -> entry of the plan."""
+    outcomes: dict[str, dict[str, Any]]
+    """trial_id -> outcome file, of those that have ended."""
+    packs: dict[str, dict[str, Any]]
+    series: dict[str, dict[str, np.ndarray]]
+    """trial_id -> arrays (T,) of what the outcome rules read, of those that have a record or are complete."""
+    first_ms: int | None
+    """When the first record was written, milliseconds since 1970 (UTC); None without records."""
+    registrations: tuple[dict[str, Any], ...]
+    """Registrations of the study's claim, oldest first."""
 
-    return ",".join(f"{name}={text(cell[name])}" for name in sorted(cell))
+    def outcome(self, trial_id: str, thresholds: Thresholds) -> Outcome | None:
+        """The outcome of a complete trial; None of any other."""
+        if self.outcomes.get(trial_id, {}).get("state") != "complete":
+            return None
+        return _judge(trial_id, self.series[trial_id], self.entries, self.outcomes, self.packs, thresholds)
+
+
+Store: TypeAlias = "Ledger | Trials | str | os.PathLike[str]"
+"""A ledger, its place, or what `read_trials` gave: what functions that read a study take."""
+
+
+def read_trials(store: Ledger | str | os.PathLike[str], study: str) -> Trials:
+    """Read plan, outcomes, records and registrations of a study.
+
+    Raises:
+        StudyError: unknown study; a trial planned twice; a record or outcome of a trial that was not asked for.
+    """
+    ledger = _ledger(store)
+    document = ledger.read_plan(study)
+    plan = _planned(document, study)
+    outcomes = ledger.read_outcomes(list(plan))
+    _refuse_strangers(outcomes, plan, study)
+    series, first = {}, []
+    for trial_id, records in _by_trial(ledger.records(list(plan)), plan, study):
+        series[trial_id] = _series(records)
+        first.append(min(record.get("unix_ms", 0) for record in records))
+    empty = {trial_id: _series([]) for trial_id, ended in outcomes.items() if ended["state"] == "complete"}
+    return Trials(
+        study=study,
+        plan=document,
+        entries=plan,
+        outcomes=outcomes,
+        packs=ledger.packs() if outcomes else {},
+        series=empty | series,
+        first_ms=min(first, default=None),
+        registrations=tuple(ledger.registrations(study)),
+    )
 
 
 def load_frame(
-    store: Ledger | str | os.PathLike[str],
-    study: str,
+    store: Store,
+    study: str = "",
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
 ) -> pd.DataFrame:
     """Read one row for each trial of a study's plan, whatever became of it. Columns: COLUMNS, then other fields.
 
+    `store` may be what `read_trials` gave; then `study` is not needed.
+
     Raises:
-        StudyError: unknown study; a trial planned twice; a record or outcome of a trial that was not asked for; a
-            complete trial whose pack or reference is missing.
+        StudyError: as `read_trials`; a complete trial whose pack or reference is missing.
     """
-    ledger = _ledger(store)
-    plan = _planned(ledger, study)
-    outcomes = ledger.read_outcomes(list(plan))
-    _refuse_strangers(outcomes, plan, study)
-    packs = ledger.packs() if outcomes else {}
-    seen: dict[str, Outcome | None] = {}
-    for trial_id, records in _by_trial(ledger.records(list(plan)), plan, study):
-        complete = outcomes.get(trial_id, {}).get("state") == "complete"
-        seen[trial_id] = _judge(trial_id, records, plan, outcomes, packs, thresholds) if complete else None
-    for trial_id, outcome in outcomes.items():
-        if outcome["state"] == "complete" and trial_id not in seen:
-            seen[trial_id] = _judge(trial_id, [], plan, outcomes, packs, thresholds)
+    trials = store if isinstance(store, Trials) else read_trials(store, study)
     rows = [
-        _row(study, entry, outcomes.get(trial_id, {}), seen.get(trial_id), trial_id in seen)
-        for trial_id, entry in plan.items()
+        _row(
+            trials.study,
+            entry,
+            trials.outcomes.get(trial_id, {}),
+            trials.outcome(trial_id, thresholds),
+            trial_id in trials.series,
+        )
+        for trial_id, entry in trials.entries.items()
     ]
     return _typed(rows)
 
@@ -122,13 +127,14 @@ def judge(
     Raises:
         StudyError: as `load_frame`.
     """
-    plan, packs = _planned(ledger, study), ledger.packs()
+    plan, packs = _planned(ledger.read_plan(study), study), ledger.packs()
     home = {trial_id: pack_id for pack_id, pack in packs.items() for trial_id in pack["trial_ids"]}
     labels: dict[str, dict[str, Any]] = {}
     q: dict[str, dict[int, float]] = {}
     for trial_id, found in records.items():
         if outcomes.get(trial_id, {}).get("state") == "complete":
-            labels[trial_id] = dataclasses.asdict(_judge(trial_id, found, plan, outcomes, packs, Thresholds()))
+            outcome = _judge(trial_id, _series(found), plan, outcomes, packs, Thresholds())
+            labels[trial_id] = dataclasses.asdict(outcome)
         series = _series(found)
         composite = deficiency(series, Reference.from_dict(packs[home[trial_id]]["reference"]))
         q[trial_id] = dict(zip(series["evaluation"].astype(int).tolist(), composite.tolist(), strict=True))
@@ -142,7 +148,7 @@ def load_records(store: Ledger | str | os.PathLike[str], study: str) -> pd.DataF
         StudyError: as `load_frame`.
     """
     ledger = _ledger(store)
-    plan = _planned(ledger, study)
+    plan = _planned(ledger.read_plan(study), study)
     head: dict[str, list[Any]] = {name: [] for name in RECORD_COLUMNS}
     values: dict[str, list[float]] = {}
     count = 0
@@ -187,46 +193,15 @@ def export(store: Ledger | str | os.PathLike[str], study: str, out: Path, *, rec
     return len(table)
 
 
-def columns_markdown() -> str:
-    """The page `docs/export.md`, from the tables in this file."""
-
-    def table(columns: Mapping[str, str]) -> str:
-        return "\n".join(["| column | meaning |", "|---|---|", *(f"| `{k}` | {v} |" for k, v in columns.items())])
-
-    return f"""# Columns of an export
-
-<!-- Generated from analysis/frame.py by columns_markdown(); a test compares them. -->
-
-`vistudy export STUDY --out FILE.csv` (or `.parquet`) writes one row for each trial of the study's plan, whatever became
-of it; with `--records`, one row for each record. In Python: `load_frame(store, study)`, `load_records(store, study)`.
-
-## Trials
-
-{table(COLUMNS)}
-
-Every other field of the configuration (`d_updates`, `evaluations`, `batch_size`, `optimizer`, ...) follows under its
-own name; `docs/study-file.md` explains them. A field that the trial's model does not have is empty. All times are in
-discriminator updates and end at the budget `d_updates`: an empty time is censored there, not zero.
-
-## Records
-
-{table(RECORD_COLUMNS)}
-
-One column for each recorded value follows (`dist`, `cov`, `prec`, `d_loss`, `rho`, ...):
-`docs/records.md` explains them.
-Values are raw: NaN and infinity are data, except that NaN also stands where a value was not recorded.
-"""
-
-
 def _ledger(store: Ledger | str | os.PathLike[str]) -> Ledger:
     from study.ledger import Ledger  # here: whoever has a frame already needs no ledger
 
     return Ledger(store) if isinstance(store, str | os.PathLike) else store
 
 
-def _planned(ledger: Ledger, study: str) -> dict[str, dict[str, Any]]:
+def _planned(document: Mapping[str, Any], study: str) -> dict[str, dict[str, Any]]:
     """trial_id -> entry of the plan."""
-    trials = ledger.read_plan(study)["trials"]
+    trials = document["trials"]
     twice = [trial_id for trial_id, n in Counter(entry["trial_id"] for entry in trials).items() if n > 1]
     if twice:
         raise StudyError(
@@ -237,7 +212,7 @@ def _planned(ledger: Ledger, study: str) -> dict[str, dict[str, Any]]:
 
 
 def _refuse_strangers(trial_ids: Iterable[str], plan: Mapping[str, Any], study: str) -> None:
-    strangers = sorted(set(trial_ids) - plan.keys())
+    strangers = sorted({trial_id for trial_id in trial_ids if trial_id not in plan})
     if strangers:
         raise StudyError(
             f"study {study!r}: the store answered with {len(strangers)} trials that its plan does not have "
@@ -262,7 +237,7 @@ def _by_trial(
 
 def _judge(
     trial_id: str,
-    records: Sequence[Mapping[str, Any]],
+    series: Mapping[str, np.ndarray],
     plan: Mapping[str, dict[str, Any]],
     outcomes: Mapping[str, dict[str, Any]],
     packs: Mapping[str, dict[str, Any]],
@@ -274,17 +249,18 @@ def _judge(
     try:
         reference = Reference.from_dict(packs[pack_id].get("reference") or {})
         evaluations = int(plan[trial_id]["config"]["evaluations"])
-        return label(_series(records), reference, thresholds, evaluations=evaluations)
+        return label(series, reference, thresholds, evaluations=evaluations)
     except ValueError as error:
         raise StudyError(f"trial {trial_id} of pack {pack_id} cannot be judged: {error}") from error
 
 
 def _series(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Arrays (T,) of evaluation, step and every value that any record has."""
-    names = dict.fromkeys(name for record in records for name in record["values"])
+    """Arrays (T,) of evaluation, step and every value that any record has and the outcome rules read."""
+    names = [name for name in VALUES_READ if any(name in record["values"] for record in records)]
     nan = float("nan")
     series = {key: np.array([record[key] for record in records], dtype=np.float64) for key in _SERIES_KEYS}
-    return series | {name: np.array([r["values"].get(name, nan) for r in records], np.float64) for name in names}
+    rows = [[record["values"].get(name, nan) for name in names] for record in records]
+    return series | dict(zip(names, np.array(rows, np.float64).reshape(len(rows), len(names)).T.copy(), strict=True))
 
 
 def _row(

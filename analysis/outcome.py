@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -43,12 +44,20 @@ __all__ = [
     "OUTCOME_VERSION",
     "STABLE",
     "UNDETERMINED",
+    "VALUES_READ",
     "Outcome",
     "Reference",
     "Thresholds",
     "deficiency",
+    "diverged_at",
     "label",
 ]
+
+VALUES_READ = (
+    "dist", "cov", "prec", "dist_running", "cov_running", "prec_running", "finite", "g_param_norm", "d_param_norm",
+    "max_abs_sample", "saturated_share", "d_acc_real", "d_acc_fake",
+)  # fmt: skip
+"""Recorded values that the rules read; a test compares."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +120,14 @@ def label(
         return _label(_Run.build(series, reference, thresholds, evaluations))
 
 
+def diverged_at(
+    series: Mapping[str, NDArray[Any]], reference: Reference, thresholds: Thresholds, *, evaluations: int
+) -> int | None:
+    """Index in `series` from which `label` calls a trial diverged; None if it does not. Arguments as there."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return _Run.build(series, reference, thresholds, evaluations).divergence()
+
+
 def _label(run: _Run) -> Outcome:
     bad_from = run.divergence()
     if bad_from is not None:
@@ -122,9 +139,9 @@ def _label(run: _Run) -> Outcome:
     return run.outcome(run.judge())
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class _Run:
-    """A trial's series, with Q, and the questions that the rules ask of it."""
+    """A trial's series, with Q, and the questions that the rules ask of it. No slots: answers are kept."""
 
     evaluation: Floats
     step: Floats
@@ -156,17 +173,17 @@ class _Run:
     def persistence(self) -> int:
         return self.thresholds.persistence(self.evaluations)
 
-    @property
+    @cached_property
     def known(self) -> Bools:
         return np.asarray(~np.isnan(self.q))
 
-    @property
+    @cached_property
     def final(self) -> Bools:
         """Mask of the final window's evaluations whose Q is known; evaluation 0 is never part of it."""
         start = max(0, self.evaluations - self.thresholds.window(self.evaluations))
         return (self.evaluation > start) & self.known
 
-    @property
+    @cached_property
     def late(self) -> Bools:
         """Mask of the second half's evaluations whose Q is known."""
         return (2 * self.evaluation > self.evaluations) & self.known
@@ -203,6 +220,7 @@ class _Run:
         real: float = getattr(self.reference, f"{name}_real")
         return np.asarray(self.get(name)[self.known] / real)
 
+    @cached_property
     def collapsed(self) -> tuple[Bools, Floats]:
         """The collapse condition on centred W-medians, and the running peak of coverage; known evaluations, each."""
         t = self.thresholds
@@ -216,7 +234,7 @@ class _Run:
     def judge(self) -> str:
         """The label of a complete trial that did not diverge: the first rule that holds."""
         t, q = self.thresholds, self.q[self.final]
-        condition, peak = self.collapsed()
+        condition, peak = self.collapsed
         median = float(np.median(q))
         if tail_length(condition) >= self.persistence:
             return "mode_collapse_late"
@@ -253,7 +271,7 @@ class _Run:
 
     def flags(self, t_thr: float | None) -> set[str]:
         t, w, flags = self.thresholds, self.persistence, set()
-        condition = self.collapsed()[0]
+        condition = self.collapsed[0]
         ended = condition[: condition.size - tail_length(condition)]
         if first_lasting(ended, w) is not None:
             flags.add("transient_collapse")
@@ -284,7 +302,7 @@ class _Run:
         known = self.known
         start = first_lasting(self.q[known] <= self.thresholds.tau_ok, self.persistence)
         t_thr = None if start is None else float(self.step[known][start])
-        condition = self.collapsed()[0]
+        condition = self.collapsed[0]
         tail = tail_length(condition)
         lasting = tail >= self.persistence and name in ("mode_collapse_late", "diverged")
         flags = self.flags(t_thr) | set(extra)

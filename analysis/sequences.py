@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -42,8 +43,14 @@ def centred_medians(values: Floats, length: int) -> Floats:
     out = np.empty(size)
     if size > 2 * half:
         out[half : size - half] = np.median(np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1), axis=-1)
+    listed, known = values.tolist(), not np.isnan(values).any()
     for i in (*range(min(half, size)), *range(max(half, size - half), size)):
-        out[i] = np.median(values[max(0, i - half) : i + half + 1])
+        start, stop = max(0, i - half), min(size, i + half + 1)
+        if known:  # np.median takes twenty times as long for a handful
+            window, middle = sorted(listed[start:stop]), (stop - start) // 2
+            out[i] = window[middle] if (stop - start) % 2 else (window[middle - 1] + window[middle]) / 2
+        else:
+            out[i] = np.median(values[start:stop])
     return out
 
 
@@ -65,12 +72,17 @@ def turning_points(values: Floats, swing: float) -> int:
     return count
 
 
+@functools.lru_cache(maxsize=8)
+def _pairs(n: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    return np.triu_indices(n, k=1)
+
+
 def mann_kendall_z(values: Floats) -> float:
     """Mann-Kendall trend statistic with ties and continuity correction; 0 without variance. (T,) -> z."""
     n = values.size
     if n < 3:
         return 0.0
-    first, second = np.triu_indices(n, k=1)
+    first, second = _pairs(n)
     score = float(np.sum(np.sign(capped(values[second]) - capped(values[first]))))
     ties = np.unique(values, return_counts=True)[1]
     variance = (n * (n - 1) * (2 * n + 5) - float(np.sum(ties * (ties - 1) * (2 * ties + 5)))) / 18.0

@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from statsmodels.stats.proportion import proportion_confint
 
-from analysis.estimates import RATE_COLUMNS, cell_rates, wilson
+from analysis.estimates import RATE_COLUMNS, cell_rates, jeffreys, wilson
 from analysis.outcome import LABELS
 
 
@@ -76,3 +77,21 @@ def test_no_trial_is_dropped(rows: list[tuple[str, str, str | None]]) -> None:
     known = rates.dropna(subset="share")
     assert (known["ci_low"] <= known["share"] + 1e-9).all()
     assert (known["share"] <= known["ci_high"] + 1e-9).all()
+
+
+def test_jeffreys_is_statsmodels_inside_and_closed_at_the_ends() -> None:
+    for k, n in ((1, 4), (3, 4), (50, 100), (199, 200)):
+        assert jeffreys(k, n) == pytest.approx(proportion_confint(k, n, method="jeffreys"))
+    assert jeffreys(0, 4)[0] == 0.0
+    assert jeffreys(0, 4)[1] == pytest.approx(proportion_confint(0, 4, method="jeffreys")[1])
+    assert jeffreys(4, 4) == pytest.approx((1 - jeffreys(0, 4)[1], 1.0))
+    assert all(map(math.isnan, jeffreys(0, 0)))
+    assert jeffreys(2, 4, 0.5)[1] < jeffreys(2, 4)[1]
+    for k, n in ((3, 2), (-1, 2)):
+        with pytest.raises(ValueError, match=r"k must be in 0\.\.n"):
+            jeffreys(k, n)
+
+
+def test_wilson_is_statsmodels() -> None:
+    for k, n in ((0, 4), (1, 4), (4, 4), (50, 100)):
+        assert wilson(k, n) == pytest.approx(proportion_confint(k, n, method="wilson"), abs=1e-12)

@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 
 from analysis import frame as frame_module
+from analysis import outcome as outcome_module
 from analysis.frame import COLUMNS, RECORD_COLUMNS, cell_tag, columns_markdown, export, load_frame, load_records
+from analysis.outcome import VALUES_READ
 from study.errors import StoreError, StudyError
 from study.ledger import Ledger
-from tests.analysis.series import cut, series
+from tests.analysis.series import REFERENCE, cut, series
 from tests.analysis.store import entry, make_store, train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -101,6 +103,19 @@ def test_values_that_some_records_lack_are_nan_there(tmp_path: Path) -> None:
     assert load_records(ledger, "demo")["late"].tolist() == pytest.approx([np.nan, np.nan, 7, 7], nan_ok=True)
 
 
+def test_what_the_outcome_rules_read_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, column = set(), outcome_module._column
+
+    def noted(values: Any, name: str, like: Any = None) -> Any:
+        asked.add(name)
+        return column(values, name, like)
+
+    monkeypatch.setattr(outcome_module, "_column", noted)
+    rich = dict.fromkeys([*VALUES_READ, "drift", "rho"], 0.9)
+    outcome_module.label(series(**rich), REFERENCE, evaluations=50)  # stalled, so D's accuracy is looked at
+    assert asked == set(VALUES_READ)
+
+
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
@@ -114,7 +129,7 @@ class Stranger:
 
     def __init__(self, ledger: Ledger, records: list[dict[str, Any]]) -> None:
         self.read_plan, self.read_outcomes, self.packs = ledger.read_plan, ledger.read_outcomes, ledger.packs
-        self.found = records
+        self.registrations, self.found = ledger.registrations, records
 
     def records(self, trial_ids: object) -> list[dict[str, Any]]:
         return self.found

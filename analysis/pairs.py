@@ -1,0 +1,171 @@
+"""Pairs of trials: one configuration and seed, trained in two arms. What is left out is counted by reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+REASONS: dict[str, str] = {
+    "absent": "the other arm has no trial of this configuration and seed",
+    "failed": "a trial failed for reasons of the machine",
+    "censored": "a trial was stopped before its budget",
+    "missing": "a trial has not finished",
+    "undetermined": "a complete trial's records cannot tell",
+}
+"""Why a pair is left out -> plain words. A pair with several reasons counts once, under the first of them."""
+STATE_REASONS = {"failed": "failed", "censored": "censored", "planned": "missing", "running": "missing"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Pairs:
+    """Values of two arms at the same configurations and seeds."""
+
+    treatment: str
+    baseline: str
+    value: str
+    """Column that was paired."""
+    configs: tuple[str, ...]
+    """Configurations with at least one pair: the rows of `t` and `b`."""
+    seeds: tuple[str, ...]
+    """Seeds: the columns of `t` and `b`."""
+    t: Floats
+    """Treatment's values, (configs, seeds); NaN where there is no pair."""
+    b: Floats
+    """Baseline's values, NaN at the same places."""
+    excluded: dict[str, int]
+    """Reason (REASONS) -> pairs that were left out for it."""
+
+    @property
+    def n_configs(self) -> int:
+        """Configurations with at least one pair."""
+        return len(self.configs)
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of trials."""
+        return int(np.isfinite(self.t).sum())
+
+    @property
+    def differences(self) -> Floats:
+        """d_c, (configs,): each configuration's mean of treatment - baseline."""
+        return np.asarray(np.nanmean(self.t - self.b, axis=1)) if self.configs else np.empty(0)
+
+
+def one_block(table: pd.DataFrame, columns: Sequence[str], arms: Sequence[str]) -> None:
+    """Raise ValueError unless the table has the columns and arms, one block, and no trial twice."""
+    absent = [name for name in ("arm", "config", "seed", *columns) if name not in table]
+    if absent:
+        raise ValueError(f"the table has no column {', '.join(absent)}")
+    if "block" in table and table["block"].nunique() > 1:
+        raise ValueError(f"one block at a time, got {', '.join(map(str, table['block'].unique()))}")
+    for arm in arms:
+        rows = table[table["arm"] == arm]
+        if rows.empty:
+            raise ValueError(f"no arm {arm!r}; the table has {', '.join(map(str, table['arm'].unique())) or 'no rows'}")
+        twice = rows[rows.duplicated(["config", "seed"])]
+        if len(twice):
+            first = twice.iloc[0]
+            raise ValueError(
+                f"arm {arm} has {len(twice)} trials twice; the first: config {first['config']}, seed {first['seed']}"
+            )
+
+
+def reason_codes(rows: pd.DataFrame, value: str) -> Floats:
+    """Per row: NaN if the value is there, else the place in REASONS of why it is not. (rows,)"""
+    names = list(REASONS)
+    states = rows["state"] if "state" in rows else pd.Series("complete", index=rows.index)
+    codes = [names.index(STATE_REASONS.get(str(state), "undetermined")) for state in states]
+    return np.where(rows[value].notna().to_numpy(), np.nan, np.array(codes, dtype=float))
+
+
+def pair(table: pd.DataFrame, treatment: str, baseline: str, value: str = "stable") -> Pairs:
+    """Pair two arms of one block by configuration and seed; count the pairs that are left out by reason.
+
+    Raises:
+        ValueError: a column or arm that is not there, several blocks, a trial twice, an arm against itself, an
+            infinite value.
+    """
+    if treatment == baseline:
+        raise ValueError(f"arm {treatment} cannot be compared with itself")
+    one_block(table, [value], [treatment, baseline])
+    sides, why = [], []
+    for arm in (treatment, baseline):
+        rows = table[table["arm"] == arm]
+        if np.isinf(rows[value].to_numpy(dtype=float, na_value=np.nan)).any():
+            raise ValueError(f"arm {arm}: {value} is infinite somewhere")
+        wide: Any = pd.DataFrame(
+            {
+                "config": rows["config"].astype(str).to_numpy(),
+                "seed": rows["seed"].to_numpy(),
+                "value": rows[value].to_numpy(dtype=float, na_value=np.nan),
+                "why": reason_codes(rows, value),
+                "there": 1.0,
+            }
+        ).pivot(index="config", columns="seed")
+        sides.append(wide["value"])
+        why.append(wide["why"].where(wide["why"].notna() | wide["there"].isna(), np.inf))
+    configs, seeds = sides[0].index.union(sides[1].index), sides[0].columns.union(sides[1].columns)
+    t, b = (side.reindex(index=configs, columns=seeds).to_numpy(dtype=float) for side in sides)
+    codes = [side.reindex(index=configs, columns=seeds).to_numpy(dtype=float) for side in why]
+    somewhere = ~(np.isnan(codes[0]) & np.isnan(codes[1]))
+    first = np.fmin(*(np.where(np.isnan(code), 0.0, code) for code in codes))  # nobody's: "absent"; inf: judged
+    excluded = Counter(list(REASONS)[int(code)] for code in first[somewhere & np.isfinite(first)])
+    paired = np.isfinite(t) & np.isfinite(b)
+    kept = paired.any(axis=1)
+    return Pairs(
+        treatment=treatment,
+        baseline=baseline,
+        value=value,
+        configs=tuple(configs[kept]),
+        seeds=tuple(map(str, seeds)),
+        t=np.where(paired, t, np.nan)[kept],
+        b=np.where(paired, b, np.nan)[kept],
+        excluded=dict(excluded),
+    )
+
+
+def pool(parts: Sequence[Pairs]) -> Pairs:
+    """Put the pairs of several blocks together. A configuration met in several blocks is one cluster: its effect may
+    be common to them. Every configuration weighs the same.
+
+    Raises:
+        ValueError: nothing to pool; parts of different arms or values.
+    """
+    if not parts:
+        raise ValueError("nothing to pool")
+    if len({(part.treatment, part.baseline, part.value) for part in parts}) > 1:
+        raise ValueError("only pairs of the same arms and value can be pooled")
+    configs = list(dict.fromkeys(config for part in parts for config in part.configs))
+    place = {config: row for row, config in enumerate(configs)}
+
+    def together(side: str) -> Floats:
+        columns = []
+        for part in parts:
+            column = np.full((len(configs), len(part.seeds)), np.nan)
+            column[[place[config] for config in part.configs]] = getattr(part, side)
+            columns.append(column)
+        return np.concatenate(columns, axis=1)
+
+    return Pairs(
+        treatment=parts[0].treatment,
+        baseline=parts[0].baseline,
+        value=parts[0].value,
+        configs=tuple(configs),
+        seeds=tuple(f"{number}:{seed}" for number, part in enumerate(parts) for seed in part.seeds),
+        t=together("t"),
+        b=together("b"),
+        excluded=dict(sum((Counter(part.excluded) for part in parts), Counter[str]())),
+    )
+
+
+def no_pairs(pairs: Pairs) -> ValueError:
+    """The refusal of a comparison without pairs."""
+    reasons = "; ".join(f"{REASONS[name]}: {count}" for name, count in pairs.excluded.items())
+    return ValueError(f"no pairs of {pairs.treatment} and {pairs.baseline} ({reasons or 'no trials'})")

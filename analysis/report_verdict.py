@@ -1,0 +1,122 @@
+"""The verdict as a report shows it: what is said first, a table of blocks, the predictions one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.decision import NOT_POOLED, VERDICTS, Decision, p_text, points
+from analysis.report_tables import Table
+from analysis.verdict import decide
+from study.errors import StudyError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class View:
+    """What is said first, and on what it rests."""
+
+    headline: str
+    lines: tuple[str, ...]
+    items: tuple[str, ...]
+    """On classes; warnings."""
+    decided: bool
+    tables: tuple[Table, ...]
+    blocks: tuple[tuple[str, str, tuple[str, ...]], ...]
+    """(block, its sentence, notes on it)."""
+
+
+def view(table: pd.DataFrame, claim: Mapping[str, Any] | None, registrations: tuple[dict[str, Any], ...]) -> View:
+    """Decide a claim and put the decision into words; without a claim, say that nothing is decided.
+
+    `table` is that of `load_arms`, with its `attrs`.
+    """
+    if claim is None:
+        lines = ("To decide something, state it before the run: a claim in the study file, then vistudy register.",)
+        headline = "No claim was stated: this report describes and decides nothing."
+        return View(headline=headline, lines=lines, items=(), decided=False, tables=(), blocks=())
+    try:
+        decision = decide(table, claim, registrations)
+    except StudyError as error:
+        return View(headline="Refused.", lines=(str(error),), items=(), decided=False, tables=(), blocks=())
+    return _decided(decision)
+
+
+def _decided(decision: Decision) -> View:
+    tables = (_block_table(decision), *([_prediction_table(decision)] if decision.predictions else []))
+    headline = f"{decision.verdict[:1].upper()}{decision.verdict[1:]}"
+    if decision.verdict == NOT_POOLED:
+        headline += ": " + ", ".join(f"{group.name} {group.verdict}" for group in decision.classes)
+    return View(
+        headline=f"{headline}.",
+        lines=(decision.sentence, decision.registered.sentence),
+        items=(*(group.sentence for group in decision.classes), *decision.warnings),
+        decided=True,
+        tables=tables,
+        blocks=tuple(
+            (
+                block.block,
+                block.sentence,
+                (
+                    *block.notes,
+                    *(s.sentence for s in block.slower),
+                    *(part.sentence for part in (block.positive, block.strong) if part is not None),
+                ),
+            )
+            for block in decision.blocks
+        ),
+    )
+
+
+def _block_table(decision: Decision) -> Table:
+    head = (
+        "block",
+        "class",
+        "role",
+        "verdict",
+        "difference, points",
+        "interval",
+        "p (Holm)",
+        "configurations",
+        "pairs",
+    )
+    rows, numbers = [], []
+    for block in decision.blocks:
+        d = block.difference
+        p = None if d is None else d.p if block.p_holm is None else block.p_holm
+        cells = (block.block, block.klass, block.role, block.verdict)
+        if d is None or p is None:
+            rows.append((*cells, "–", "–", "–", "–", "–"))
+        else:
+            interval = f"{points(d.low)} to {points(d.high)}"
+            rows.append((*cells, points(d.estimate), interval, p_text(p), f"{d.n_configs:,}", f"{d.n_pairs:,}"))
+        numbers.append({
+            "block": block.block, "family": block.family, "class": block.klass, "role": block.role,
+            "treatment": block.treatment, "baseline": block.baseline, "verdict": block.verdict,
+            "difference": d and d.estimate, "low": d and d.low, "high": d and d.high, "p": d and d.p,
+            "p_holm": block.p_holm, "n_configs": d and d.n_configs, "n_pairs": d and d.n_pairs,
+            "share_treatment": d and d.share_treatment, "share_baseline": d and d.share_baseline,
+            "rescued": d and d.rescued, "broken": d and d.broken, "reasons": "; ".join(block.reasons),
+        })  # fmt: skip
+    said = dict.fromkeys(block.verdict for block in decision.blocks)
+    return Table(
+        name="verdicts", title="Verdict by block", head=head, rows=tuple(rows), frame=pd.DataFrame(numbers),
+        numeric=(False, False, False, False, True, True, True, True, True),
+        note=" ".join(f"{name[:1].upper()}{name[1:]}: {VERDICTS[name]}." for name in said if name in VERDICTS),
+    )  # fmt: skip
+
+
+def _prediction_table(decision: Decision) -> Table:
+    head = ("prediction", "where", "expected", "found", "holds")
+    holds = {True: "yes", False: "no", None: "not checked"}
+    rows = tuple((c.id, c.scope, c.expected, c.found, holds[c.holds]) for c in decision.predictions)
+    frame = pd.DataFrame([
+        {name: getattr(c, name) for name in ("id", "scope", "expected", "found", "holds", "sentence")}
+        for c in decision.predictions
+    ])  # fmt: skip
+    return Table(
+        name="predictions", title="Predictions", head=head, rows=rows, frame=frame, numeric=(False,) * 5,
+        note=" ".join(c.sentence for c in decision.predictions),
+    )  # fmt: skip

@@ -1,0 +1,208 @@
+"""From an arm table and a claim to a decision: per block, per class, over all; predictions; registration.
+
+The rule is in `analysis.rule`, what one block needs in `analysis.judging`; `docs/verdict.md` explains both.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from analysis.arms import load_arms
+from analysis.decision import DESCRIPTIVE, NEGATIVE, PLACEBO, PRIMARY, REFUSED, BlockVerdict, Decision
+from analysis.frame import Store, Trials, read_trials
+from analysis.judging import judge_block
+from analysis.outcome import Thresholds
+from analysis.paired import holm
+from analysis.pooling import group
+from analysis.predictions import Judged, check_predictions
+from analysis.registered import registration_status
+from analysis.wording import block_sentence, warnings
+from study.errors import StudyError
+
+DEFAULTS: dict[str, Any] = {
+    "id": "", "question": "", "slower": (), "tuned": None, "positive_control": None, "negative_controls": (),
+    "sesoi": 0.08, "margin": 0.08, "alpha": 0.05, "strong_margin": 0.05, "best_of": 20, "thresholds": {},
+    "predictions": (),
+}  # fmt: skip
+"""What a claim says where it says nothing."""
+NEEDED = ("block", "family", "class", "arm", "config", "seed", "trial_id", "state", "outcome", "stable", "q", "q_final")
+
+
+def decide_study(store: Store, study: str = "") -> Decision:
+    """Decide the claim of a study in a store, under the claim's own thresholds.
+
+    Raises:
+        StudyError: the study has no claim, or as `load_arms` and `decide`.
+    """
+    trials = store if isinstance(store, Trials) else read_trials(store, study)
+    claim = claim_of(trials)
+    return decide(load_arms(trials, thresholds=thresholds_of(claim)), claim, trials.registrations)
+
+
+def claim_of(trials: Trials) -> dict[str, Any]:
+    """The claim of a study's plan. Raises StudyError if it has none."""
+    if "claim" not in trials.plan:
+        raise StudyError(
+            f"study {trials.study!r} has no claim, so there is nothing to decide: "
+            "add `claim` to the study file (docs/verdict.md) and run `vistudy run` again."
+        )
+    claim: dict[str, Any] = DEFAULTS | trials.plan["claim"]
+    return claim
+
+
+def thresholds_of(claim: Mapping[str, Any]) -> Thresholds:
+    """The thresholds that a claim states."""
+    try:
+        return Thresholds(**claim["thresholds"])
+    except TypeError as error:
+        raise StudyError(f"claim: thresholds: {error}") from None
+
+
+def decide(
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    registrations: Sequence[Mapping[str, Any]] = (),
+    *,
+    draws: int = 100_000,
+) -> Decision:
+    """Decide a claim from an arm table.
+
+    Args:
+        table: of `load_arms`; its `attrs` say how blocks were sampled.
+        claim: as in `plan.json`; at least `baseline` and `treatment`.
+        registrations: oldest first, as `Ledger.registrations`.
+        draws: of the sign-flip test and the bootstrap, where they are not exact.
+
+    Raises:
+        StudyError: a column that the table lacks; an arm or block of the claim that no block has.
+    """
+    claim = DEFAULTS | dict(claim)
+    _check(table, claim)
+    known, plan = table.attrs, table.attrs.get("blocks", {})
+    pilots = known.get("pilots", {})
+    declared = {name: {**block, "pilot_trials": pilots.get(name, {})} for name, block in plan.items()}
+    table = table.assign(**{"class": table["class"].fillna("").astype(str)})
+    table.attrs = {}  # pandas copies them, deeply, at every step
+    main = judge_all(table, claim, str(claim["treatment"]), declared, draws=draws)
+
+    def judged(arm: str) -> Judged:
+        if arm == claim["treatment"]:
+            return main
+        return judge_all(table, claim, arm, declared, draws=draws, beside=False)
+
+    checks = check_predictions(claim["predictions"], table, claim, judged)
+    overall = main.overall
+    return Decision(
+        study=str(known.get("study", "")),
+        claim=dict(claim),
+        verdict=overall.verdict if overall else REFUSED,
+        sentence=_headline(main),
+        registered=registration_status(registrations, claim, plan, known.get("first_ms")),
+        blocks=main.blocks,
+        classes=main.classes,
+        overall=overall,
+        predictions=checks,
+        warnings=tuple(warnings(main.blocks)),
+    )
+
+
+def _check(table: pd.DataFrame, claim: Mapping[str, Any]) -> None:
+    absent = [name for name in NEEDED if name not in table]
+    if absent:
+        raise StudyError(f"the arm table lacks the column{'s' * (len(absent) > 1)} {', '.join(absent)}; load it anew")
+    for key in ("baseline", "treatment"):
+        if not claim.get(key):
+            raise StudyError(f"claim: `{key}` is not given; it must be the name of an arm")
+    if claim["baseline"] == claim["treatment"]:
+        raise StudyError(f"claim: arm {claim['baseline']} cannot be compared with itself")
+    arms = _arms(table)
+    named = {key: [claim[key]] for key in ("baseline", "treatment", "positive_control", "tuned") if claim[key]}
+    named["slower"] = list(claim["slower"])
+    for key, names in named.items():
+        for name in names:
+            if name not in arms:
+                raise StudyError(f"claim: {key}: no block has an arm {name!r}; there are {', '.join(sorted(arms))}")
+    blocks = {*table["block"], *table.attrs.get("blocks", {})}
+    for name in claim["negative_controls"]:
+        if name not in blocks:
+            raise StudyError(f"claim: negative_controls: no block {name!r}; there are {', '.join(sorted(blocks))}")
+
+
+def _arms(table: pd.DataFrame) -> set[str]:
+    declared = table.attrs.get("blocks", {})
+    return {*table["arm"], *(arm for block in declared.values() for arm in block.get("arms", {}))}
+
+
+def judge_all(
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    treatment: str,
+    declared: Mapping[str, Mapping[str, Any]],
+    *,
+    draws: int = 100_000,
+    beside: bool = True,
+) -> Judged:
+    """Judge one treatment in every block that has both arms; then classes and all primary blocks together.
+
+    `declared`: block -> what the plan says of it; other arguments as of `analysis.judging.judge_block`.
+
+    Raises:
+        StudyError: no block has both arms.
+    """
+    both = {str(claim["baseline"]), treatment}
+    found = []
+    for name in dict.fromkeys([*declared, *table["block"].astype(str)]):
+        rows, of_plan = table[table["block"] == name], declared.get(name, {})
+        if both <= ({*rows["arm"]} | {*of_plan.get("arms", {})}):
+            role = role_of(name, rows, claim, treatment)
+            found.append(judge_block(name, rows, claim, treatment, role, of_plan, draws=draws, beside=beside))
+    if not found:
+        raise StudyError(f"no block has both arms, {claim['baseline']} and {treatment}: there is nothing to compare")
+    blocks = _with_holm(found, claim)
+    classes = []
+    for klass in dict.fromkeys(block.klass for block in blocks):
+        members = [block for block in blocks if block.klass == klass]
+        roles = next(role for role in (PRIMARY, NEGATIVE, PLACEBO) if any(block.role == role for block in members))
+        chosen = [block for block in members if block.role == roles]
+        classes.append(group(f"class {klass}" if klass else "no class", chosen, table, claim))
+    primary = [block for block in blocks if block.role == PRIMARY]
+    overall = group("all blocks of the claim", primary, table, claim) if primary else None
+    return Judged(blocks=tuple(blocks), classes=tuple(classes), overall=overall)
+
+
+def role_of(name: str, rows: pd.DataFrame, claim: Mapping[str, Any], treatment: str) -> str:
+    """Role of a block: a placebo if its term is inert in every trial, or if it is predicted to be identical."""
+    treated = rows[rows["arm"] == treatment]
+    inert = "inert" in treated and len(treated) > 0 and bool(treated["inert"].all())
+    predicted = any(p["expect"] == "identical" and name in (p.get("blocks") or ()) for p in claim["predictions"])
+    if inert or predicted:
+        return PLACEBO
+    return NEGATIVE if name in claim["negative_controls"] else PRIMARY
+
+
+def _with_holm(blocks: Sequence[BlockVerdict], claim: Mapping[str, Any]) -> list[BlockVerdict]:
+    """Correct the primary tests for their number, and write the sentences. A refused test counts with p = 1."""
+    tested = [i for i, block in enumerate(blocks) if block.role == PRIMARY and block.verdict != DESCRIPTIVE]
+    p_values = [block.difference.p if block.difference else 1.0 for block in (blocks[i] for i in tested)]
+    adjusted = dict(zip(tested, holm(p_values, float(claim["alpha"])).adjusted, strict=True))
+    out = []
+    for i, block in enumerate(blocks):
+        with_p = dataclasses.replace(block, p_holm=adjusted.get(i) if block.difference else None)
+        out.append(dataclasses.replace(with_p, sentence=block_sentence(with_p, claim, len(tested))))
+    return out
+
+
+def _headline(judged: Judged) -> str:
+    if judged.overall is None:
+        return "No block tests the claim: all are controls or placebos."
+    if len(judged.classes) < 2:
+        return judged.overall.sentence
+    each = "; ".join(f"{group.name}: {group.verdict}" for group in judged.classes)
+    return f"{judged.overall.sentence} By class: {each}."
+
+
+__all__ = ["DEFAULTS", "claim_of", "decide", "decide_study", "judge_all", "role_of", "thresholds_of"]

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.legend import Legend
+from matplotlib.text import Text
+
+from analysis.curves import best_curves, importance_bars, stability_curves, time_curves
+from analysis.panels import AnyFigure, Curve, CurveFigure, arm_styles
+from analysis.prints import draw
+from analysis.report_plotly import browser, parallel
+
+RATES = (1e-4, 1e-3, 1e-2)
+RATES5 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def arms_table(
+    stable: dict[str, Sequence[float]], *, rates: Sequence[float] = RATES, seeds: int = 2, block: str = "ring8-P"
+) -> pd.DataFrame:
+    """An arm table by hand: the share of seeds that are stable at each learning rate, for each arm."""
+    rows: list[dict[str, Any]] = []
+    for arm, shares in stable.items():
+        for rate, share in zip(rates, shares, strict=True):
+            for bn in ("true", "false"):
+                for seed in range(seeds):
+                    good = math.nan if math.isnan(share) else float(seed < round(share * seeds))
+                    rows.append({
+                        "block": block, "family": "gan", "class": "P", "arm": arm, "seed": seed, "stable": good,
+                        "config": f"batch_norm={bn},lr={rate:g}", "lr": rate, "trial_id": f"{arm}{rate}{bn}{seed}",
+                        "q": math.nan if math.isnan(good) else 0.9 - 0.8 * good - (0.05 if bn == "true" else 0),
+                        "state": "failed" if math.isnan(good) else "complete",
+                        "outcome": None if math.isnan(good) else "converged" if good else "mode_collapse_late",
+                        "t_thr": 500.0 if good == 1 else math.nan, "t_coll": 1000.0 if good == 0 else math.nan,
+                        "t_div": math.nan, "d_updates": 2000, "d_steps": 1, "g_steps": 2, "batch_size": 64,
+                        "wall_s": 10.0, "evaluations": 20,
+                    })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+TABLE = arms_table({"A0": (0, 1, 0), "A1": (0.5, 1, 1)})
+STYLES = arm_styles(["A0", "A1"], "A0", "A1")
+
+
+def curves(figure: CurveFigure | None) -> dict[str, Curve]:
+    assert figure is not None
+    return {curve.name: curve for panel in figure.panels for curve in panel.curves}
+
+
+def test_stability_by_learning_rate_of_a_grid() -> None:
+    notes: list[str] = []
+    found = curves(stability_curves(TABLE, STYLES, notes))
+    assert notes == []
+    assert found["A0"].x == pytest.approx(RATES)
+    assert found["A0"].y == pytest.approx([0, 1, 0])
+    assert found["A1"].y == pytest.approx([0.5, 1, 1])
+    assert "learning rate 1e-3\n100% stable" in found["A0"].notes[1]
+    assert "4 of 4 trials" in found["A0"].notes[1]
+    assert "2 of 4 trials" in found["A1"].notes[0]
+    assert (found["A1"].low <= found["A1"].y + 1e-9).all()
+    assert (found["A1"].y <= found["A1"].high + 1e-9).all()
+
+
+def test_best_of_k_counted_by_hand() -> None:
+    # A0: Q of six configurations, equal for both seeds: .85 .9 .05 .1 .85 .9
+    found = curves(best_curves(TABLE, STYLES, []))["A0"]
+    values = [0.85, 0.9, 0.05, 0.1, 0.85, 0.9]
+    assert found.x.tolist() == [1, 2, 3, 4, 5, 6]
+    assert found.y[0] == pytest.approx(np.mean(values))
+    assert found.y[1] == pytest.approx(np.mean([min(a, b) for i, a in enumerate(values) for b in values[:i]]))
+    assert found.y[5] == pytest.approx(0.05)
+    assert "at least one stable: 33%" in found.notes[0]
+    assert "12 trials of 6 configurations" in found.notes[0]
+
+
+def test_time_curves_end_at_the_share_with_the_event() -> None:
+    found = curves(time_curves(TABLE, STYLES, [], "threshold", draws=50))
+    assert found["A0"].y[-1] == pytest.approx(4 / 12)
+    assert found["A1"].y[-1] == pytest.approx(10 / 12)
+    collapse = curves(time_curves(TABLE, STYLES, [], "collapse", draws=50))
+    assert collapse["A0"].y[-1] == pytest.approx(8 / 12)
+    assert time_curves(TABLE, STYLES, [], "divergence") is None
+
+
+def test_importances_rank_what_decides() -> None:
+    table = arms_table({"A0": (0, 0, 0, 1, 1, 1)}, rates=[1e-4, 2e-4, 4e-4, 1e-2, 2e-2, 4e-2], seeds=3)
+    figure = importance_bars(table, ["A0"], arm_styles(["A0"], "A0"), [])
+    assert figure is not None
+    (panel,) = figure.panels
+    assert panel.names == ("learning rate", "batch norm", "batch norm × learning rate")
+    values = [bar.value for bar in panel.bars[0] if bar is not None]
+    assert values[0] > 10 * values[1]
+
+
+def test_what_cannot_be_drawn_is_said() -> None:
+    one = arms_table({"A0": (1,)}, rates=[1e-3])
+    notes: list[str] = []
+    assert stability_curves(one, STYLES, notes) is None
+    assert notes == ["ring8-P: stability against the learning rate needs at least two learning rates."]
+    nothing = arms_table({"A0": (math.nan,) * 3, "A1": (math.nan,) * 3})
+    notes = []
+    assert stability_curves(nothing, STYLES, notes) is None
+    assert best_curves(nothing, STYLES, notes) is None
+    assert importance_bars(nothing, ["A0"], STYLES, notes) is None
+    assert time_curves(nothing, STYLES, notes) is None
+    assert len(notes) == 5
+    assert all(note.startswith("ring8-P, A") for note in notes)
+    assert parallel(nothing) is None
+
+
+@pytest.mark.parametrize("kind", ["lr", "best", "time", "bars"])
+def test_print_and_browser_show_the_same(kind: str) -> None:
+    made: dict[str, AnyFigure | None] = {
+        "lr": stability_curves(TABLE, STYLES, []), "best": best_curves(TABLE, STYLES, []),
+        "time": time_curves(TABLE, STYLES, [], draws=50),
+        "bars": importance_bars(arms_table({"A0": (0, 0, 1, 1, 1)}, rates=RATES5), ["A0"], STYLES, []),
+    }  # fmt: skip
+    described = made[kind]
+    assert described is not None
+    figure = draw(described)
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    figure.canvas.draw()
+    words = [t for t in figure.findobj(Text) if t.get_text() and "mathdefault" not in t.get_text()]  # powers of ten
+    assert described.title in [t.get_text() for t in words]
+    for word in words:
+        box = word.get_window_extent(renderer)
+        assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1 + 1, word.get_text()
+        assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1 + 1, word.get_text()
+    page = browser(described)
+    if isinstance(described, CurveFigure):
+        named = {trace["name"]: trace for trace in page["data"] if trace.get("name")}
+        assert set(named) == {"A0", "A1"}
+        (legend,) = figure.findobj(Legend)
+        assert {t.get_text() for t in legend.get_texts()} == {"A0", "A1"}
+        for name, curve in curves(described).items():
+            assert named[name]["y"] == pytest.approx(curve.y.tolist(), abs=1e-4)
+            assert len(named[name]["customdata"]) == len(curve.x)
+
+
+def test_text_for_plotly_is_escaped_and_numbers_are_json() -> None:
+    evil = "<a href='x'>A0</a>"
+    figure = stability_curves(TABLE.assign(arm=TABLE["arm"].replace("A0", evil), block="<b>"), {evil: 0, "A1": 1}, [])
+    assert figure is not None
+    page = browser(figure)
+    assert page["layout"]["annotations"][0]["text"] == "<b>&lt;b&gt;</b>"
+    assert {t["name"] for t in page["data"] if "name" in t} == {"&lt;a href='x'&gt;A0&lt;/a&gt;", "A1"}
+    lines = parallel(TABLE)
+    assert lines is not None
+    by_label = {axis["label"]: axis for axis in lines["data"][0]["dimensions"]}
+    assert set(by_label) == {"batch norm", "learning rate", "arm", "outcome", "Q"}
+    assert by_label["learning rate"]["ticktext"] == ["1e-4", "1e-3", "1e-2"]
+    assert len(by_label["Q"]["values"]) == len(TABLE)

@@ -1,0 +1,188 @@
+"""The theoretical boundary of the Dirac-GAN: against known numbers, against the model's own map, against training."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.dirac import Game, agreement, boundary, game_of, period_map, radius
+from analysis.dirac_overlay import NAME, boundary_lines
+from analysis.figures import THEORY, heatmap
+from analysis.grid import blocks
+from tests.analysis.frames import make_frame
+from tests.trainables.models.exact import outcomes
+from trainables.models.base import ANCHORS
+from trainables.models.dirac import DiracConfig
+from trainables.models.dirac import period_map as map_of_the_model
+
+WEIGHTS = np.array([0, 0.05, 0.2, 0.5, 1, 5])
+RATES = np.arange(0.005, 2.6, 0.005)
+TABLE = {
+    1: (2.00, 2.00, 2.00, 2.00, 2.00, 2.00),
+    2: (1.41, 1.47, 1.75, 2.00, 1.00, 0.20),
+    5: (0.89, 0.99, 1.61, 2.00, 1.21, 0.36),
+    20: (0.45, 0.58, 1.60, 2.00, 1.00, 0.20),
+}
+"""Largest rate at which a distance does not grow, by G steps, for WEIGHTS; slope 1, one D step."""
+
+
+def frame_of(configs: list[DiracConfig], labels: list[str] | None = None) -> pd.DataFrame:
+    """Their table of trials."""
+    rows = make_frame({"lr": [0.1] * len(configs)}, seeds=1, gaps=False).to_dict("records")
+    for row, config in zip(rows, configs, strict=True):
+        row |= config.to_dict() | {"trial_id": config.trial_id(), "norm": None, "z_use": None, "optimizer": None}
+        row["cell"] = f"lr={config.g_lr:g},reg_weight={config.reg_weight:g}"
+    return pd.DataFrame(rows).assign(outcome=labels or "converged")
+
+
+def grid(rates: list[float], weights: list[float], **fields: Any) -> list[DiracConfig]:
+    fields = {"loss": "wgan", "g_steps": 2, "start_sd": 0.0} | fields
+    return [DiracConfig(g_lr=h, d_lr=h, reg_weight=w, **fields).resolve() for w in weights for h in rates]
+
+
+@pytest.mark.parametrize("g_steps", TABLE)
+def test_known_largest_rates(g_steps: int) -> None:
+    assert boundary(RATES, WEIGHTS, Game(g_steps=g_steps)) == pytest.approx(TABLE[g_steps], abs=0.008)
+
+
+@pytest.mark.parametrize(("g_steps", "d_steps", "slope"), [(1, 1, 1.0), (4, 4, 0.5), (1, 5, 0.5), (5, 2, 1.0)])
+def test_bound_of_alternating_descent(g_steps: int, d_steps: int, slope: float) -> None:
+    """Without the term: sqrt(n_G n_D) h a <= 2."""
+    game = Game(g_steps=g_steps, d_steps=d_steps, slope=slope)
+    assert float(boundary(RATES, 0.0, game)) == pytest.approx(2 / math.sqrt(g_steps * d_steps) / slope, abs=1e-5)
+
+
+def test_ends_of_the_range() -> None:
+    rates = np.array([0.5, 1.0])
+    assert np.isposinf(boundary(rates, 0.0, Game()))
+    assert np.isnan(boundary(rates, 0.0, Game(schedule="simultaneous")))
+    windows = Game(g_steps=2)  # stable again beyond the first window, up to 1 / lambda
+    assert float(boundary(np.arange(0.1, 8, 0.1), 0.2, windows)) == pytest.approx(5.0, abs=1e-5)
+    separate = Game(d_lr=0.25)
+    assert float(boundary(np.arange(1.0, 20, 0.5), 0.0, separate)) == pytest.approx(16.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("schedule", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("anchor", ANCHORS)
+def test_the_map_is_that_of_the_model(anchor: str, schedule: str) -> None:
+    """Radii agree for every anchor, of which the model's map remembers a place more than is needed."""
+    for loss, g_steps, d_steps in (("wgan", 3, 2), ("saturating", 1, 1)):
+        config = DiracConfig(
+            anchor=anchor, schedule=schedule, loss=loss, anchor_lag=3, anchor_decay=0.8, g_steps=g_steps,
+            d_steps=d_steps, g_lr=0.3, d_lr=0.2, reg_weight=0.7, r1_weight=0.4,
+        ).resolve()  # fmt: skip
+        game = Game.of(config.to_dict(), d_lr=config.d_lr)
+        expected = np.abs(np.linalg.eigvals(map_of_the_model(config))).max()
+        assert float(radius(config.g_lr, config.reg_weight, game)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("anchor", "radii"),
+    [
+        ("previous_update", (0.999815, 0.999305, 0.998978)),
+        ("ema", (0.992421, 0.988140, 0.991327)),
+        ("period_start", (1.0, 1.0, 1.0)),
+    ],
+)
+def test_known_radii(anchor: str, radii: tuple[float, ...]) -> None:
+    """One G step of rate .2, slope .5, lambda = .1, .5, 1."""
+    game = Game(slope=0.5, anchor=anchor, anchor_decay=0.9)
+    assert radius(0.2, np.array([0.1, 0.5, 1.0]), game) == pytest.approx(radii, abs=6e-7)
+
+
+def test_shapes() -> None:
+    found = period_map(np.ones((4, 1)), np.zeros(3), Game(anchor="lag", anchor_lag=3))
+    assert found.shape == (4, 3, 5, 5)
+    assert radius(np.ones((4, 1)), np.zeros(3), Game()).shape == (4, 3)
+
+
+def test_training_is_bounded_where_theory_says_so() -> None:
+    """A grid around the boundary: every trial stays bounded or explodes as its radius says."""
+    rates = [0.9, 1.1, 1.35, 1.5, 1.7, 1.9, 2.1]
+    configs = grid(rates, [0.0, 0.2, 0.5, 1.0], d_updates=300, evaluations=20)
+    found = agreement(frame_of(configs, outcomes(*configs)))
+    assert found["decidable"].all()
+    assert (found["stable"] == found["bounded"]).all()
+    by_weight = found.groupby("reg_weight")["stable"].sum().tolist()
+    assert by_weight == [3, 5, 6, 1]
+
+
+def test_what_is_compared() -> None:
+    """Exact cases only; a radius just above 1 cannot be told from 1 within the budget; unjudged trials do not count."""
+    configs = grid([1.0], [0.0], d_updates=100) + grid([1.4143], [0.0], d_updates=100)
+    configs += [dataclasses.replace(configs[0], loss="saturating"), dataclasses.replace(configs[0], d_clip=1.0)]
+    found = agreement(frame_of(configs, ["oscillating"] * 4))
+    assert found["trial_id"].tolist() == [c.trial_id() for c in configs[:2]]
+    assert found["stable"].tolist() == [True, False]
+    assert found["decidable"].tolist() == [True, False]
+    assert agreement(frame_of(configs).assign(outcome=None)).empty
+    assert agreement(make_frame({"lr": [1e-3]})).empty
+
+
+def test_a_game_is_that_of_all_its_trials() -> None:
+    configs = grid([0.5, 1.0], [0.0])
+    assert game_of(frame_of(configs)) == Game(g_steps=2)
+    fixed = [dataclasses.replace(c, d_lr=0.3) for c in configs]
+    assert game_of(frame_of(fixed)) == Game(g_steps=2, d_lr=0.3)
+    assert game_of(frame_of([configs[0], dataclasses.replace(configs[1], d_lr=0.3)])) is None
+    assert game_of(frame_of([configs[0], dataclasses.replace(configs[1], g_steps=3)])) is None
+    assert game_of(frame_of([dataclasses.replace(c, d_clip=1.0) for c in configs])) is None
+    assert game_of(make_frame({"lr": [1e-3]})) is None
+
+
+def test_the_line_parts_stable_cells_from_unstable_ones() -> None:
+    """From the middle of every stable cell to that of an unstable neighbour the line is crossed, else it is not."""
+    rates, weights = [0.2, 0.8, 1.3, 1.7, 2.2], [0.0, 0.2, 0.5, 1.0]
+    (block,) = blocks(frame_of(grid(rates, weights)))
+    (facet,) = block.facets
+    lines = boundary_lines(block, facet)
+    stable = radius(np.array(rates), np.array(weights)[:, None], Game(g_steps=2)) <= 1 + 1e-6
+    assert stable.sum() == 13
+    for y in range(4):
+        for x in range(4):
+            crossed = sum(crossings(line, x + 0.5, y + 0.5) for line in lines)
+            assert crossed % 2 == int(stable[y, x] != stable[y, x + 1]), (x, y)
+    edge = float(boundary(RATES, 0.0, Game(g_steps=2)))
+    at = 2.5 + (edge - 1.3) / (1.7 - 1.3)
+    across = [x for line in lines for x in crossings_at(line, 0.5)]
+    assert across == pytest.approx([at], abs=0.002)
+
+
+def crossings(line: np.ndarray, x: float, y: float) -> int:
+    """How often a line crosses the segment from (x, y) to (x + 1, y)."""
+    return sum(x < at < x + 1 for at in crossings_at(line, y))
+
+
+def crossings_at(line: np.ndarray, y: float) -> list[float]:
+    """Where a line crosses the height y."""
+    a, b = line[:-1], line[1:]
+    spans = (a[:, 1] > y) != (b[:, 1] > y)
+    a, b = a[spans], b[spans]
+    found: list[float] = (a[:, 0] + (y - a[:, 1]) / (b[:, 1] - a[:, 1]) * (b[:, 0] - a[:, 0])).tolist()
+    return found
+
+
+def test_the_heatmap_has_the_line() -> None:
+    def drawn(frame: pd.DataFrame, **options: Any) -> tuple[int, bool]:
+        figure = heatmap(frame, **options)
+        lines = [line for line in figure.axes[0].lines if line.get_color() == THEORY]
+        return len(lines), NAME in [text.get_text() for text in figure.axes[0].texts]
+
+    frame = frame_of(grid([0.8, 1.3, 1.7, 2.2], [0.0, 0.2, 1.0]))
+    count, named = drawn(frame)
+    assert count >= 2  # one in the legend
+    assert named
+    assert drawn(frame, overlay=None) == (0, False)
+    assert drawn(frame.assign(model="gan")) == (0, False)
+    assert drawn(frame_of(grid([0.1, 0.2], [0.0, 0.1]))) == (0, False)  # stable everywhere
+
+
+def test_no_line_over_bins() -> None:
+    (block,) = blocks(frame_of(grid(np.linspace(0.1, 2.4, 30).tolist(), [0.0, 0.2])))
+    assert block.x.label.endswith("in bins")
+    assert boundary_lines(block, block.facets[0]) == []

@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from analysis.report import Report, report
+from benchmarks.report_cost import CLAIM, make_study
+from study.errors import StudyError
+from study.ledger import Ledger
+from tests.analysis.series import series as made_series
+from tests.analysis.store import entry, make_store, train
+
+EVIL = "</script><img src=x onerror=alert(1)><b>bold</b> & 'q' | `c`"
+CONTROLS = {**CLAIM, "slower": ["A3a"], "positive_control": None, "best_of": 5}
+ARMS: dict[str, dict[str, Any]] = {
+    "A0": {"reg_weight": 0}, "A1": {"reg_weight": 5}, "A3a": {"reg_weight": 0, "g_lr": {"match_drift": "A1"}}
+}  # fmt: skip
+
+
+class Page(HTMLParser):
+    """Tags, visible text and embedded data of a page."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.html = path.read_text(encoding="utf-8")
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self.feed(self.html)
+        found = re.search(r'<script type="application/json" id="report-data">(.*?)</script>', self.html, re.DOTALL)
+        assert found is not None
+        self.data = json.loads(found[1])
+        self.text = " ".join(" ".join(self.texts).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_data(self, data: str) -> None:
+        if self.tags[-1:] not in (["script"], ["style"]):
+            self.texts.append(data)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
+    """The report of a claim with hostile text in it."""
+    folder = tmp_path_factory.mktemp("claim")
+    claim = {**CONTROLS, "question": EVIL, "id": EVIL}
+    text = f"study: synthetic\n# {EVIL}\n"
+    make_study(folder / "store", configs=12, evaluations=12, blocks=2, claim=claim, arms=ARMS, text=text)
+    return folder, report(folder / "store", "synthetic", folder / "out", draws=200)
+
+
+def test_report_of_a_claim_has_all_its_parts(made: tuple[Path, Report]) -> None:
+    folder, found = made
+    page = Page(found.html)
+    for words in (
+        "Not registered before the first record", "Verdict by block", "Predictions", "ring8-P", "ring8-G", "class G",
+        "sign-flip", "144 trials", "Arms: A0 (reg_weight 0); A1 (reg_weight 5)", "Seeds: 0, 1", "git commit of the run",
+        "cpu (synthetic): 144 trials", "scipy", "Where training is stable", "How much tuning is needed",
+    ):  # fmt: skip
+        assert words in page.text, words
+    assert found.headline[:-1].lower() in page.text.lower()
+    keys = {"difference", "difference-A3a", "stability-by-lr", "best-of-k", "stability-ring8-P", "time-threshold"}
+    assert keys <= set(page.data["figures"])
+    assert {path.name for path in found.figures} >= {f"{key}.{end}" for key in keys for end in ("png", "svg")}
+    assert page.html.count('<img src="data:image/png;base64,') == len(page.data["figures"]) - 1  # all but the parallel
+    for path in found.figures:
+        if path.suffix == ".png":
+            with Image.open(path) as image:
+                assert image.width > 1000
+    text = found.markdown.read_text(encoding="utf-8")
+    for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+        assert (folder / "out" / link).is_file()
+    assert "## Predictions" in text
+    assert "| H1 | class P | no effect |" in text
+
+
+def test_tables_agree_with_each_other(made: tuple[Path, Report]) -> None:
+    _, found = made
+    files = {path.name: path for path in found.tables}
+    names = ("trials", "verdicts", "predictions", "estimates", "outcomes")
+    assert set(files) == {f"{n}.{e}" for n in names for e in ("csv", "parquet")}
+    trials, outcomes = (pd.read_parquet(files[f"{n}.parquet"]) for n in ("trials", "outcomes"))
+    assert len(pd.read_csv(files["trials.csv"])) == len(trials) == 2 * 12 * 2 * 3
+    assert outcomes["trials"].sum() == len(trials)
+    assert outcomes["stable"].sum() == (trials["outcome"] == "converged").sum()
+    estimates = pd.read_parquet(files["estimates.parquet"])
+    effects = estimates[(estimates["estimate"] == "E1") & (estimates["treatment"] == "A1")].set_index("block")["value"]
+    verdicts = pd.read_parquet(files["verdicts.parquet"]).set_index("block")["difference"]
+    stable = trials.groupby(["block", "arm"])["stable"].mean().unstack()
+    for block in ("ring8-P", "ring8-G"):
+        assert effects[block] == pytest.approx(100 * verdicts[block])
+        assert verdicts[block] == pytest.approx(stable.loc[block, "A1"] - stable.loc[block, "A0"])
+    assert {"E1", "E2", "E3", "E4", "E6", "E7", "E8"} == set(estimates["estimate"])
+
+
+def test_every_trial_is_in_the_page(made: tuple[Path, Report]) -> None:
+    folder, found = made
+    columns = Page(found.html).data["trials"]
+    ids = [columns["trial_id"]["t"][i] for i in columns["trial_id"]["c"]]
+    planned = [trial["trial_id"] for trial in Ledger(folder / "store").read_plan("synthetic")["trials"]]
+    assert sorted(ids) == sorted(planned)
+    assert len(columns["q_final"]["v"]) == len(ids)
+
+
+def test_text_of_a_study_is_text(made: tuple[Path, Report]) -> None:
+    page = Page(made[1].html)
+    assert "bold" in page.text
+    assert "<b>bold</b>" in " ".join(page.texts)  # as letters
+    assert page.tags.count("script") == 3
+    assert "b" not in page.tags
+    assert all("onerror" not in tag for tag in page.tags)
+    assert "<img" not in made[1].markdown.read_text(encoding="utf-8").replace("&lt;img", "")
+
+
+def test_the_page_needs_no_network(made: tuple[Path, Report]) -> None:
+    html = made[1].html.read_text(encoding="utf-8")
+    ours = html[: html.index("/**\n* plotly.js")] + html[html.rindex("</script>\n<script>") :]
+    assert "default-src 'none'" in ours
+    assert re.findall(r"https?:|url\((?!data:)|@import|src=(?!\"data:)", ours.replace("img src=x", "")) == []
+
+
+def test_a_study_without_a_claim(tmp_path: Path) -> None:
+    make_study(tmp_path / "store", configs=6, evaluations=12, blocks=1, arms={"A0": {"reg_weight": 0}})
+    plan = Ledger(tmp_path / "store").read_plan("synthetic")
+    for trial in plan["trials"]:
+        del trial["cell"]["arm"]
+    plan["blocks"]["ring8-P"]["arms"] = {}
+    Ledger(tmp_path / "store").write_study("synthetic", "study: synthetic\n", plan, {})
+    found = report(
+        tmp_path / "store", "synthetic", tmp_path / "out", mlflow_url="http://127.0.0.1:5000/#/experiments/1"
+    )
+    page = Page(found.html)
+    assert "No claim was stated" in page.text
+    assert "heatmap-gan-ring8" in page.data["figures"]
+    assert page.data["mlflow"] == "http://127.0.0.1:5000/#/experiments/1?searchFilter="
+    assert "Verdict by block" not in page.text
+    with pytest.raises(StudyError, match="mlflow_url"):
+        report(tmp_path / "store", "synthetic", tmp_path / "out", mlflow_url="javascript:alert(1)")
+
+
+@pytest.mark.parametrize("case", ["one", "failed", "planned", "nan"])
+def test_studies_with_nothing_to_draw(tmp_path: Path, case: str) -> None:
+    ids = ["t1-00000000000a"] if case == "one" else [f"t1-00000000000{i}" for i in range(4)]
+    cells = [{"lr": lr, "reg_weight": w} for lr in (1e-3, 1e-2) for w in (0, 5)]
+    trials = [
+        entry(i, cell, g_lr=cell["lr"], d_lr=cell["lr"], reg_weight=float(cell["reg_weight"]), batch_size=64)
+        for i, cell in zip(ids, cells, strict=False)
+    ]
+    ledger = make_store(tmp_path / "store", trials)
+    if case != "planned":
+        series = made_series(0.1)
+        if case == "nan":
+            series = {
+                name: values if name in ("evaluation", "step") else values * float("nan")
+                for name, values in series.items()
+            }
+        train(ledger, "p1", dict.fromkeys(ids, series), state="failed" if case == "failed" else "complete")
+    found = report(ledger, "demo", tmp_path / "out")
+    page = Page(found.html)
+    columns = page.data["trials"]
+    states = {columns["state"]["t"][i] for i in columns["state"]["c"]}
+    assert states == {"one": {"complete"}, "failed": {"failed"}, "planned": {"planned"}, "nan": {"complete"}}[case]
+    judged = {"one": "1/1", "failed": "0/0", "planned": "0/0", "nan": "0/0"}[case]
+    assert judged in page.texts
+    assert found.notes
+    assert ("parallel" in page.data["figures"]) == (case == "one")
+    if case in ("failed", "planned"):
+        assert f"4 {case}" in page.text
+
+
+def test_an_arm_without_pairs_is_refused_in_words(tmp_path: Path) -> None:
+    make_study(
+        tmp_path / "store", configs=6, evaluations=12, blocks=1, claim={**CONTROLS, "predictions": []}, arms=ARMS
+    )
+    ledger = Ledger(tmp_path / "store")
+    for path in (tmp_path / "store" / "trials").iterdir():
+        outcome = json.loads(path.read_text())
+        path.write_text(json.dumps(outcome | {"state": "failed", "error": "boom"}))
+    found = report(ledger, "synthetic", tmp_path / "out", draws=100)
+    page = Page(found.html)
+    assert "refused" in found.headline.lower()
+    assert "no pairs" in page.text or "no pair" in page.text
+    assert "36 failed" in page.text
+
+
+# -- in a browser ------------------------------------------------------------------------------------------------------
+
+PROBE = """<script>
+(async () => {
+  const hold = (ms) => new Promise((done) => setTimeout(done, ms));
+  const flat = [...document.querySelectorAll("figure[data-figure]")].filter((f) => f.dataset.figure !== "parallel");
+  for (const figure of flat) { wait.unobserve(figure); if (!figure.classList.contains("live")) draw(figure); }
+  for (let i = 0; i < 100 && flat.some((figure) => !figure.dataset.drawn); i++) await hold(100);
+  const plot = document.querySelector('figure[data-figure="difference"] .plot'), found = plot.data[0];
+  let y = found.z.findIndex((row) => row.some((v) => v !== null)), x = found.z[y].findIndex((v) => v !== null);
+  document.getElementById("difference").scrollIntoView();
+  await hold(100);
+  const drag = plot.querySelector(".xy .nsewdrag"), box = drag.getBoundingClientRect();
+  const at = { clientX: box.left + box.width * (x + 0.5) / found.z[0].length,
+    clientY: box.bottom - box.height * (y + 0.5) / found.z.length, bubbles: true };
+  for (const kind of ["mouseover", "mousemove"]) drag.dispatchEvent(new MouseEvent(kind, at));
+  await hold(500);
+  document.body.dataset.hover = plot.querySelector(".hoverlayer").textContent;
+  document.body.dataset.drawn = flat.filter((figure) => figure.dataset.drawn).length;
+  document.getElementById("find").value = "ring8-G converged";
+  find(document.getElementById("find").value);
+  document.body.dataset.count = document.getElementById("count").textContent;
+  document.querySelectorAll("#head th")[columns.indexOf("q_final")].click();
+  document.body.dataset.first = document.querySelector("#rows tr").textContent;
+  document.getElementById("next").click();
+  document.body.dataset.asked = performance.getEntriesByType("resource").map((found) => found.name).join(" ");
+  document.body.dataset.page = document.getElementById("page").textContent;
+})().catch((error) => console.error(error));
+</script></body>"""
+
+
+@pytest.mark.browser
+def test_page_in_a_browser(made: tuple[Path, Report], tmp_path: Path) -> None:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
+    page = Page(made[1].html)
+    file = tmp_path / "page.html"
+    file.write_text(page.html.replace("</body>", PROBE), encoding="utf-8")
+    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
+    flags += ("--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}")
+    flags += ("--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000")
+    done = subprocess.run(
+        [program, *flags, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=200, check=True
+    )
+    assert ":CONSOLE" not in done.stderr, done.stderr
+    body = re.search(r"<body ([^>]*)>", done.stdout)
+    assert body is not None
+    seen = dict(re.findall(r'data-(\w+)="([^"]*)"', body[1]))
+    assert int(seen["drawn"]) == len(page.data["figures"]) - 1
+    assert re.search(r"A1: \d+ of \d+ stable; A0: \d+ of \d+", seen["hover"])
+    assert re.search(r"95 % interval [−+]?\d+ to [−+]?\d+", seen["hover"])
+    columns = page.data["trials"]
+    blocks, outcomes = ([columns[n]["t"][i] for i in columns[n]["c"]] for n in ("block", "outcome"))
+    stable = [pair for pair in zip(blocks, outcomes, strict=True) if pair == ("ring8-G", "converged")]
+    assert seen["count"] == f"{len(stable)} of 144"
+    assert "ring8-G" in seen["first"]
+    assert seen["page"] == "1 / 1"
+    assert [url for url in seen["asked"].split() if not url.startswith(("data:", "blob:"))] == []
