@@ -23,6 +23,9 @@ from trainables.streams import Stream, generator, normal
 RECALIBRATION_BATCH = 2048
 """Samples in one pass of batch norm's recalibration (its statistics are averaged over passes)."""
 
+SAMPLED_AT_ONCE = 4096
+"""Evaluation samples of a trial in one pass, so that a net's hidden layers never hold all 26,000 of stacked MNIST."""
+
 ANCHORS = ("period_start", "previous_update", "previous_period", "lag", "ema", "param_space")
 
 
@@ -214,8 +217,8 @@ class NetPack(Generic[C]):
             self._fixed["z_eval", n] = self.fixed_normal("z_eval", n, self.config.z_dim)
         z = self._fixed["z_eval", n]
         with torch.no_grad():
-            samples = net(z, net.frozen, self._recalibrated_stats(net, evaluation))
-            running = net(z, net.frozen, net.running) if self.config.norm == "bn" else None
+            samples = _in_parts(net, z, self._recalibrated_stats(net, evaluation))
+            running = _in_parts(net, z, net.running) if self.config.norm == "bn" else None
         return samples, running
 
     def _recalibrated_stats(self, net: PackedNet, evaluation: int) -> Stats | None:
@@ -254,6 +257,20 @@ class NetPack(Generic[C]):
             for layer, (mean, var) in net.running.items():
                 mean.copy_(state[f"{prefix}.running.{layer}.mean"])
                 var.copy_(state[f"{prefix}.running.{layer}.var"])
+
+
+def _in_parts(net: PackedNet, z: Tensor, stats: Stats | None) -> Tensor:
+    """G(z), (K, n, *shape). Batch norm by `stats`, which are fixed, so that parts do not change a sample."""
+    first, *others = torch.split(z, SAMPLED_AT_ONCE, 1)
+    part = net(first, net.frozen, stats)
+    if not others:
+        return part
+    out = part.new_empty((*z.shape[:2], *part.shape[2:]))
+    out[:, :SAMPLED_AT_ONCE] = part
+    for i, rest in enumerate(others, start=1):
+        start = i * SAMPLED_AT_ONCE
+        out[:, start : start + rest.shape[1]] = net(rest, net.frozen, stats)
+    return out
 
 
 def parameter_distance(net: PackedNet, anchor: Anchor) -> Tensor:

@@ -19,9 +19,13 @@ from trainables import losses
 from trainables.archs import Normalise, Params, ParamSpec, encoder_arch, generator_arch
 from trainables.config import hp
 from trainables.data import DATASETS
+from trainables.metrics.likelihood import importance_nll
 from trainables.models.base import NetConfig, NetPack, OldSamples, gradient_shares
 from trainables.models.encoders import MEASURED, backward, encoder_measures
 from trainables.nets import BN_MOMENTUM
+
+IW_SAMPLES = 16
+"""Codes a sample that `nll_iw` averages over."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -149,12 +153,28 @@ class VaePack(NetPack[VaeConfig]):
         """
         mean, log_variance = self.e(x, params["e"], self.e.running, momentum).chunk(2, 2)
         z = losses.code_sample(mean, log_variance, eps)
+        return self._nll(x, z, params, momentum), losses.code_kl(mean, log_variance)
+
+    def _nll(self, x: Tensor, z: Tensor, params: Mapping[str, Params], momentum: float | None = None) -> Tensor:
+        """-log q(x|z) in nats, (K, B)."""
         decoded = self.g(z, params["g"], self.g.running, momentum)
         if self.config.decoder == "bernoulli":
-            nll = losses.bernoulli_nll(x, decoded)
-        else:
-            nll = losses.gaussian_nll(x, decoded, self._log_sigma(params))
-        return nll, losses.code_kl(mean, log_variance)
+            return losses.bernoulli_nll(x, decoded)
+        return losses.gaussian_nll(x, decoded, self._log_sigma(params))
+
+    def log_weights(self, x: Tensor, eps: Tensor, params: Mapping[str, Params]) -> Tensor:
+        """log q(x, z~) / p(z~|x) in nats, (S, K, B), at z~ = mu + s eps for the rows of `eps` (S, K, B, z_dim).
+
+        The mean of exp of them over eps is q(x). `params` as in `terms`; batch norm by running statistics.
+        """
+        mean, log_variance = self.e(x, params["e"], self.e.running).chunk(2, 2)
+
+        def one(noise: Tensor) -> Tensor:
+            z = losses.code_sample(mean, log_variance, noise)
+            prior_to_posterior = 0.5 * (noise.square() - z.square() + log_variance).sum(2)
+            return prior_to_posterior - self._nll(x, z, params)
+
+        return torch.stack([one(noise) for noise in eps])
 
     def _log_sigma(self, params: Mapping[str, Params]) -> Tensor:
         """log sigma of a Gaussian decoder, (K, 1)."""
@@ -188,19 +208,23 @@ class VaePack(NetPack[VaeConfig]):
 
         elbo_nats: mean of minus (7) at beta 1, a bound on the log-likelihood of one sample (with a Bernoulli decoder:
         of binary pixels; grey ones have no likelihood there). kl_nats: its second term; 0 is posterior collapse.
-        sigma: of a Gaussian decoder, in data units. reconstruction_mse (of the decoded posterior mean), code_mmd2 and
-        code_fd (of one z~ a sample): as of every encoder.
+        nll_iw: test negative log-likelihood in nats by `IW_SAMPLES` codes a sample, in expectation above the exact one
+        and below -elbo_nats (Burda et al. 2016). sigma: of a Gaussian decoder, in data units. reconstruction_mse (of
+        the decoded posterior mean), code_mmd2 and code_fd (of one z~ a sample): as of every encoder.
         """
         params = {name: net.frozen for name, net in self.nets.items()}
         eps = self.fixed_normal("eps_measured", MEASURED, self.config.z_dim)
-        parts: list[Tensor] = []
+        many = torch.stack([self.fixed_normal("eps_iw", MEASURED, self.config.z_dim, s) for s in range(IW_SAMPLES)])
+        parts, weights = list[Tensor](), list[Tensor]()
 
         def encode(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
             parts.append(torch.stack(self.terms(x, eps[:, rows], params)).double())
+            weights.append(self.log_weights(x, many[:, :, rows], params))
             mean, log_variance = self.e(x, params["e"], self.e.running).chunk(2, 2)
             return losses.code_sample(mean, log_variance, eps[:, rows]), self.g(mean, params["g"], self.g.running)
 
         out = encoder_measures(self.data, self.k, self.device, encode)
         nll, kl = torch.cat(parts, 2).mean(2)
-        out |= {"elbo_nats": -nll - kl, "kl_nats": kl}
+        nll_iw = [importance_nll(own.contiguous()).mean() for own in torch.cat(weights, 2).unbind(1)]  # each by itself
+        out |= {"elbo_nats": -nll - kl, "kl_nats": kl, "nll_iw": torch.stack(nll_iw)}
         return out if self.config.decoder == "bernoulli" else out | {"sigma": self._sigma(params).squeeze(1)}

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from trainables import losses
 from trainables.archs import Mlp, Sizes, code_discriminator_arch
+from trainables.data import DATASETS
+from trainables.data.base import Dataset, Kind, Split
 from trainables.models import aae
 from trainables.models.aae import AaeConfig, AaePack
+from trainables.streams import BLOCK, generator
 
 CPU = torch.device("cpu")
 
@@ -87,6 +94,92 @@ def test_a_line_encoder_ends_at_the_prior(start):
         (gradient,) = torch.autograd.grad(losses.generator_non_saturating(logit).sum(), theta)
         theta = (theta - 0.2 * gradient).detach().requires_grad_()
     assert theta.abs().tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+
+
+def gradient(loss: torch.Tensor, theta: torch.Tensor) -> list[float]:
+    return torch.autograd.grad(loss.sum(), theta)[0].tolist()
+
+
+def test_31_has_the_gradient_of_33_at_the_old_encoder():
+    """E(x) = 1.5 x + 1 and D exact, all densities known: (31) is (33) plus KL(p || p_old), which is flat at p_old.
+
+    It is also the gradient of KL(p || q) - 2 JSD(p, q), .761625 by the offset.
+    """
+    nodes = torch.special.ndtri((torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000)
+    x, zero = nodes[None, :, None], torch.zeros(1, 1, 1, dtype=torch.float64)
+
+    def terms(theta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(31) and (33) of E(x) = a x + b, with D = q / (p_old + q) at a = 1.5, b = 1."""
+        a, b = theta.view(2, 1, 1, 1)
+        z = a * x + b
+        prior = losses.gaussian_log_density(z, zero, zero)
+        logit = prior - losses.gaussian_log_density(z, zero + 1, zero + math.log(1.5**2))
+        own = losses.gaussian_log_density(z, b, a.square().log())
+        return (own - F.logsigmoid(-logit) - prior).mean(1), losses.generator_non_saturating(logit)
+
+    theta = torch.tensor([1.5, 1.0], dtype=torch.float64, requires_grad=True)
+    value31, value33 = (loss.item() for loss in terms(theta))
+    assert value31 == pytest.approx(value33, abs=1e-9)
+    gradient31, gradient33 = gradient(terms(theta)[0], theta), gradient(terms(theta)[1], theta)
+    assert gradient31 == pytest.approx(gradient33, abs=1e-3)
+    assert gradient33[1] == pytest.approx(0.761625, abs=1e-4)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Line(Dataset):
+    """One Gaussian on the line, N(1, .5^2)."""
+
+    kind: Kind = "points"  # type: ignore[misc]
+    name: str = "line"
+    shape: tuple[int, ...] = (1,)
+    max_abs = 4.0
+    fingerprint = ""
+
+    def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
+        noise = generator(seed, "data", block).standard_normal((BLOCK, batch_size, 1), dtype=np.float32)
+        return 1 + np.float32(0.5) * noise
+
+    def real(self, n: int, split: Split) -> np.ndarray:
+        raise NotImplementedError
+
+    def net_defaults(self, net: str | None) -> dict[str, str | int]:
+        return {"net": "mlp", "width": 16, "depth": 2, "z_dim": 1}
+
+
+def with_the_exact_prior(weight: float, bias: float, steps: int = 300, rate: float = 0.1) -> tuple[float, float]:
+    """Deviation and mean of E(x) = weight x + bias after descent on KL(p(z) || q(z)): what (31) is without a D."""
+    theta = torch.tensor([0.5 * weight, weight + bias], dtype=torch.float64, requires_grad=True)
+    for _ in range(steps):
+        kl = losses.code_kl(theta[1].view(1, 1, 1), theta[0].square().log().view(1, 1, 1))
+        step = torch.tensor(gradient(kl, theta), dtype=torch.float64)
+        theta = (theta - rate * step).detach().requires_grad_()
+    deviation, mean = theta.tolist()
+    return deviation, mean
+
+
+def test_the_arm_with_the_exact_prior_converges_as_it_must():
+    """Its gradient is (s - 1/s, m): near the prior the errors shrink by 1 - 2 rate and 1 - rate a step."""
+    assert with_the_exact_prior(3.0, -0.5, steps=1) == pytest.approx((1.5 - 0.1 * (1.5 - 1 / 1.5), 2.5 - 0.1 * 2.5))
+    near, nearer = (with_the_exact_prior(2.002, -1.9, steps=steps) for steps in (0, 1))
+    assert (nearer[0] - 1) / (near[0] - 1) == pytest.approx(0.8, abs=1e-3)
+    assert nearer[1] / near[1] == pytest.approx(0.9)
+    assert with_the_exact_prior(-0.4, 0.0) == pytest.approx((-1.0, 0.0), abs=1e-9)
+
+
+def test_a_learnt_discriminator_ends_where_the_exact_prior_does(monkeypatch):
+    """The sanity arm of (31): linear encoders of the line, by (33) and a learnt D, and by the known prior."""
+    linear(monkeypatch)
+    monkeypatch.setitem(DATASETS, "line", Line())
+    fields: dict[str, Any] = {"data": "line", "aae_loss": "eq33", "batch_size": 256, "beta1": 0.0}
+    p = AaePack([AaeConfig(g_lr=1e-2, d_lr=2e-2, seed=s, **fields).resolve() for s in range(3)], CPU)
+    weight, bias = (p.e.frozen[name].flatten() for name in ("out.weight", "out.bias"))
+    exact = [with_the_exact_prior(*start) for start in zip(weight.tolist(), bias.tolist(), strict=True)]
+    assert {round(deviation) for deviation, _ in exact} == {-1, 1}
+    for _ in range(700):
+        p.period(diagnose=False)
+    found = list(zip((0.5 * weight).tolist(), (weight + bias).tolist(), strict=True))
+    for learnt, known in zip(found, exact, strict=True):
+        assert learnt == pytest.approx(known, abs=0.1)
 
 
 def test_reconstruction_by_hand():

@@ -1,13 +1,11 @@
-"""VAE: (7) with its constants, probabilistic PCA as its linear case, and the term on its decoder as a null."""
+"""VAE: (7) with its constants, and the term on its decoder as a null. Its linear case: `test_vae_linear.py`."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,8 +14,6 @@ from torch.distributions import Normal, kl_divergence
 from tests.trainables.configs import train, values
 from trainables import losses
 from trainables.config import hyperparameters
-from trainables.data import DATASETS
-from trainables.data.base import Dataset, Kind, Split
 from trainables.engine import Engine
 from trainables.models.base import ANCHORS
 from trainables.models.vae import VaeConfig, VaePack
@@ -69,68 +65,6 @@ def test_codes_are_mean_plus_standard_deviation_times_eps():
     mean, eps = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0, -1.0]]])
     log_variance = torch.tensor([[[4.0, 9.0]]]).log()
     torch.testing.assert_close(losses.code_sample(mean, log_variance, eps), torch.tensor([[[7.0, -1.0]]]))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cloud(Dataset):
-    """200 points of one Gaussian in six dimensions."""
-
-    kind: Kind = "points"  # type: ignore[misc]
-    name: str = "cloud"
-    shape: tuple[int, ...] = (6,)
-    max_abs = 10.0
-    fingerprint = ""
-
-    def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
-        raise NotImplementedError
-
-    def real(self, n: int, split: Split) -> np.ndarray:
-        rng = np.random.default_rng(0)
-        return 1 + rng.standard_normal((200, 6)) * np.array([3, 2, 1, 0.7, 0.5, 0.4]) @ rng.standard_normal((6, 6))
-
-    def net_defaults(self, net: str | None) -> dict[str, str | int]:
-        return {"net": "mlp", "width": 1, "depth": 0, "z_dim": 2}
-
-
-def test_a_linear_vae_is_probabilistic_pca(monkeypatch):
-    """Without hidden layers, at the optimum: minus (7) is pPCA's log-likelihood, sigma^2 the mean discarded eigenvalue.
-
-    The expectation over eps is exact: (7) is quadratic in it, and +-sqrt(2) times the unit vectors have its moments.
-    Sources: Tipping and Bishop 1999; Lucas et al. 2019 (arXiv:1911.02469).
-    """
-    monkeypatch.setitem(DATASETS, "cloud", Cloud())
-    p = pack(vae(data="cloud", sigma_learned=True, sigma=1.0))
-    x = torch.from_numpy(Cloud().real(200, "reference"))
-    eps = math.sqrt(2) * torch.cat((torch.eye(2), -torch.eye(2))).double()
-    repeated, points = x.repeat_interleave(4, 0)[None], eps.repeat(200, 1)[None]
-    flats = {name: net.flat.double().requires_grad_() for name, net in p.nets.items()}
-
-    def negative_bound() -> torch.Tensor:
-        params = {name: net.views(flats[name]) for name, net in p.nets.items()}
-        nll, kl = p.terms(repeated, points, params)
-        return (nll + kl).mean()
-
-    optimizer = torch.optim.LBFGS(
-        list(flats.values()), max_iter=3000, tolerance_grad=1e-10, tolerance_change=0, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> torch.Tensor:
-        optimizer.zero_grad()
-        loss = negative_bound()
-        loss.backward()
-        return loss
-
-    optimizer.step(closure)
-    eigenvalues, vectors = torch.linalg.eigh((x - x.mean(0)).T @ (x - x.mean(0)) / 200)
-    variance = eigenvalues[:4].mean()
-    evidence = -0.5 * (6 * math.log(2 * math.pi) + eigenvalues[4:].log().sum() + 4 * variance.log() + 6)
-    assert -negative_bound().item() == pytest.approx(evidence.item(), abs=1e-8)
-    sigma = p._sigma({name: net.views(flats[name]) for name, net in p.nets.items()})
-    assert (sigma**2).item() == pytest.approx(variance.item(), rel=1e-6)
-    weight = p.g.views(flats["g"])["out.weight"][0].detach()
-    torch.testing.assert_close(weight @ torch.linalg.pinv(weight), vectors[:, 4:] @ vectors[:, 4:].T, rtol=0, atol=1e-5)
-    explained = vectors[:, 4:] @ torch.diag(eigenvalues[4:] - variance) @ vectors[:, 4:].T
-    torch.testing.assert_close(weight @ weight.T, explained, rtol=1e-4, atol=1e-4)
 
 
 def regulariser_gradients(config: VaeConfig, periods: int) -> list[float]:
@@ -266,7 +200,9 @@ def test_a_pack_of_one_equals_a_pack_of_four():
         (alone,) = train(config).values()
         for one, four in zip(alone, packed[config.trial_id()], strict=True):
             assert one.values.keys() == four.values.keys()
-            for name in ("g_param_norm", "e_param_norm", "elbo_nats", "kl_nats", "reconstruction_mse", "sigma"):
+            for name in (
+                "g_param_norm", "e_param_norm", "elbo_nats", "kl_nats", "nll_iw", "reconstruction_mse", "sigma",
+            ):  # fmt: skip
                 assert one.values[name] == pytest.approx(four.values[name], rel=1e-3), name
 
 
