@@ -1,0 +1,311 @@
+"""Are the statistics calibrated? `python -m benchmarks.calibration` simulates studies whose truth is known.
+
+    null        how often a study without an effect is called supported, and how often p < .05
+    power       how often an effect is found, against what `analysis.power` promises
+    coverage    how often the 95 % intervals of E1, E2, E3, E6, E7, E8 and the interquartile mean contain the truth
+    censoring   what a pooled median pruner does to the estimate, and whether the worst-case bounds hold the truth
+
+`--small` draws few studies (seconds) and writes nothing. Intervals of shares are Clopper-Pearson, 95 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from analysis.aggregate import interquartile_mean
+from analysis.budget import best_of_k, non_inferior
+from analysis.paired import censoring_bounds, pair, risk_difference
+from analysis.power import power
+from analysis.survival import cumulative_incidence, restricted_mean_time
+from analysis.width import width_difference
+from benchmarks.simulated import (
+    BOX,
+    B,
+    Design,
+    Generator,
+    T,
+    pruned_study,
+    q_study,
+    q_truth,
+    stable_pairs,
+    time_study,
+    time_truth,
+    width_study,
+    width_truth,
+)
+from study.provenance import git_state, versions
+
+RESULTS = Path(__file__).parent / "results"
+SESOI, ALPHA, K = 0.08, 0.05, (1, 2, 5, 10, 20)
+Row = dict[str, Any]
+
+
+def share(hits: int, n: int) -> Row:
+    """A share with its Clopper-Pearson interval."""
+    interval = binomtest(hits, n).proportion_ci(0.95, method="exact")
+    return {"share": round(hits / n, 4), "low": round(interval.low, 4), "high": round(interval.high, 4), "studies": n}
+
+
+def decisions(design: Design, studies: int, rng: Generator) -> dict[str, int]:
+    """How many of simulated studies are supported by the decision rule of E1, have p < .05, and cover the truth."""
+    count = dict.fromkeys(("supported", "p", "mcnemar", "covered"), 0)
+    for _ in range(studies):
+        found = risk_difference(stable_pairs(design, rng), draws=10_000)
+        count["supported"] += found.p < ALPHA and found.estimate >= SESOI and found.low > 0
+        count["p"] += found.p < ALPHA
+        count["mcnemar"] += found.mcnemar_p < ALPHA
+        count["covered"] += found.low - 1e-12 <= design.difference <= found.high + 1e-12
+    return {name: int(value) for name, value in count.items()}
+
+
+def words(design: Design) -> Row:
+    """A design as columns of a row."""
+    return {
+        "design": f"{design.n_configs} x {design.n_seeds}",
+        "difference": design.difference,
+        "base": design.base,
+        "config_sd": design.config_sd,
+        "interaction_sd": design.interaction_sd,
+    }
+
+
+# -- null --------------------------------------------------------------------------------------------------------------
+
+NULLS = (
+    Design(n_configs=100, n_seeds=2, interaction_sd=0.0),
+    Design(n_configs=100, n_seeds=2),
+    Design(n_configs=60, n_seeds=2),
+    Design(n_configs=200, n_seeds=2, interaction_sd=0.0),
+    Design(n_configs=200, n_seeds=2),
+    Design(n_configs=60, n_seeds=2, base=0.05),
+    Design(n_configs=20, n_seeds=20),
+    Design(n_configs=50, n_seeds=3, interaction_sd=2.0),
+)
+"""The last two are those where McNemar's test of single pairs goes wrong."""
+
+
+def null(studies: int, rng: Generator) -> Iterator[Row]:
+    """False positives of studies without an effect on the box."""
+    for design in NULLS:
+        count = decisions(design, studies, rng)
+        yield words(design) | {
+            "false_supported": share(count["supported"], studies),
+            "p_below_alpha": share(count["p"], studies),
+            "mcnemar_below_alpha": share(count["mcnemar"], studies),
+        }
+
+
+# -- power -------------------------------------------------------------------------------------------------------------
+
+DESIGNS = ((50, 4), (100, 2), (200, 1), (200, 2))
+
+
+def powers(studies: int, rng: Generator) -> Iterator[Row]:
+    """Share of studies with p < .05 against `power`, at the planned designs."""
+    for difference in (0.08, 0.14):
+        for n_configs, n_seeds in DESIGNS:
+            design = Design(n_configs=n_configs, n_seeds=n_seeds, difference=difference)
+            count, said = decisions(design, studies, rng), power(n_configs, n_seeds, difference)
+            error = math.sqrt(said * (1 - said) / studies)
+            yield words(design) | {
+                "power": round(said, 4),
+                "simulated": share(count["p"], studies),
+                "supported": share(count["supported"], studies),
+                "difference_in_errors": round((count["p"] / studies - said) / error, 2),
+            }
+
+
+# -- coverage ----------------------------------------------------------------------------------------------------------
+
+E1_DESIGNS = (
+    *(Design(n_configs=n, n_seeds=2, difference=d) for n in (20, 40, 60, 100, 200) for d in (0.0, 0.14)),
+    Design(n_configs=100, n_seeds=1, difference=0.08),
+    Design(n_configs=60, n_seeds=2, difference=0.05, base=0.1),
+    Design(n_configs=60, n_seeds=2, difference=0.02, base=0.02, interaction_sd=0.3),
+)
+"""The last one: fewer than ten configurations differ, and the interval is meant to be wide."""
+
+
+SIZES = (60, 200)
+"""Configurations of the studies of E2 to E8, two seeds each."""
+
+
+def inside(low: float, truth: float, high: float) -> bool:
+    """NaN covers nothing."""
+    return bool(low - 1e-12 <= truth <= high + 1e-12)
+
+
+def repeated(studies: int, one: Callable[[], dict[str, bool]]) -> dict[str, Row]:
+    """Shares of studies in which each interval covers."""
+    count: dict[str, int] = {}
+    for _ in range(studies):
+        for name, hit in one().items():
+            count[name] = count.get(name, 0) + hit
+    return {name: share(hits, studies) for name, hits in count.items()}
+
+
+def coverage(studies: int, draws: int, size: int, rng: Generator) -> Iterator[Row]:
+    """Coverage of 95 % intervals. The truth of E3 to E8 is itself that of a study of `size` configurations."""
+    for design in E1_DESIGNS:
+        yield {"estimate": "E1"} | words(design) | share(decisions(design, studies, rng)["covered"], studies)
+    few = studies * 2 // 5
+
+    def rows(what: dict[str, Row], n: int) -> Iterator[Row]:
+        for name, found in what.items():
+            yield {"estimate": name, "design": f"{n} x 2"} | found
+
+    width, (best, best_b), times = width_truth(), q_truth(max(K), size, rng), time_truth(size, rng)
+    middle = interquartile_mean(q_study(size, rng), T, draws=2).estimate
+
+    def of_width(n: int) -> dict[str, bool]:
+        found = width_difference(width_study(n, rng), T, B, box=BOX, design="sample", draws=draws)
+        return {
+            "E2 width": inside(found.low, width["width"], found.high),
+            "E2 shift": inside(found.shift_low, width["shift"], found.shift_high),
+        }
+
+    def of_q(n: int) -> dict[str, bool]:
+        drawn = q_study(n, rng)
+        found, score = best_of_k(drawn, T, max(K)), interquartile_mean(drawn, T, draws=draws)
+        e8 = non_inferior(drawn, T, B, max(K), alpha=ALPHA / 2)
+        hits = {f"E3 k = {k}": inside(found.low[k - 1], best[k - 1], found.high[k - 1]) for k in K}
+        return hits | {
+            f"E8 k = {max(K)}": inside(e8.low, best[0] - best_b[-1], e8.high),
+            "interquartile mean": inside(score.low, middle, score.high),
+        }
+
+    def of_times(n: int, stopped: float) -> dict[str, bool]:
+        drawn = time_study(n, rng, stopped)
+        e6 = restricted_mean_time(drawn, T, B, "d_updates", draws=draws)
+        e7 = cumulative_incidence(drawn, T, B, draws=draws)
+        suffix = f", {stopped:.0%} stopped at random" if stopped else ""
+        return {
+            f"E6{suffix}": inside(e6.low, times["time"], e6.high),
+            f"E7 incidence{suffix}": inside(e7.low, times["collapse"], e7.high),
+            f"E7 free time{suffix}": inside(e7.free_low, times["free"], e7.free_high),
+        }
+
+    for n in SIZES:
+        yield from rows(repeated(few, lambda n=n: of_width(n)), n)  # type: ignore[misc]
+        yield from rows(repeated(few, lambda n=n: of_q(n)), n)  # type: ignore[misc]
+        yield from rows(repeated(few, lambda n=n: of_times(n, 0.0)), n)  # type: ignore[misc]
+    yield from rows(repeated(few, lambda: of_times(100, 0.3)), 100)
+
+
+# -- censoring ---------------------------------------------------------------------------------------------------------
+
+
+def censoring(studies: int, size: int, rng: Generator) -> Row:
+    """The treatment is 1.5 times slower; a pooled median pruner stops trials at 30 % of the budget."""
+    big = pruned_study(size, rng, n_seeds=1)[0]
+    truth = {
+        "stable": float(pair(big, T, B).differences.mean()),
+        "time": restricted_mean_time(big, T, B, "d_updates").difference,
+    }
+    found: dict[str, list[float]] = {name: [] for name in ("full", "as_failures", "dropped", "low", "high")}
+    holds = dict.fromkeys(("bounds_hold_truth", "bounds_hold_full", "bounds_straddle_0", "time_bounds_hold_truth"), 0)
+    for _ in range(studies):
+        whole, pruned = pruned_study(100, rng)
+        full, bounds = float(pair(whole, T, B).differences.mean()), censoring_bounds(pruned, T, B)
+        e6 = restricted_mean_time(pruned, T, B, "d_updates", draws=2)
+        failed = pruned.assign(stable=pruned["stable"].fillna(0.0))
+        for name, value in (
+            ("full", full), ("as_failures", float(pair(failed, T, B).differences.mean())),
+            ("dropped", float(pair(pruned, T, B).differences.mean())), ("low", bounds.low), ("high", bounds.high),
+        ):  # fmt: skip
+            found[name].append(value)
+        holds["bounds_hold_truth"] += inside(bounds.low, truth["stable"], bounds.high)
+        holds["bounds_hold_full"] += inside(bounds.low, full, bounds.high)
+        holds["bounds_straddle_0"] += bounds.low < 0 < bounds.high
+        holds["time_bounds_hold_truth"] += inside(e6.worst_low, truth["time"], e6.worst_high)
+    means = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
+    return (
+        {"design": "100 x 2", "truth": round(truth["stable"], 4), "time_truth": round(truth["time"], 2)}
+        | {"mean_estimate": means}
+        | {name: share(int(hits), studies) for name, hits in holds.items()}
+    )
+
+
+# -- command -----------------------------------------------------------------------------------------------------------
+
+
+def run(studies: int, draws: int, size: int, seed: int) -> Row:
+    """All four parts, with streams of their own."""
+    streams = np.random.default_rng(seed).spawn(4)
+    return {
+        "null": list(null(studies, streams[0])),
+        "power": list(powers(studies, streams[1])),
+        "coverage": list(coverage(studies, draws, size, streams[2])),
+        "censoring": censoring(max(10, studies // 5), size, streams[3]),
+    }
+
+
+def text(parts: Row) -> str:
+    """The result as tables."""
+
+    def of(found: Row) -> str:
+        return f"{found['share']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+    lines = [f"{'null':<44} {'false supported':<22} {'p < .05':<22} {'McNemar p < .05':<22}"]
+    for row in parts["null"]:
+        name = f"{row['design']}, {row['base']:.0%} stable, interaction sd {row['interaction_sd']:g}"
+        cells = (of(row[key]) for key in ("false_supported", "p_below_alpha", "mcnemar_below_alpha"))
+        lines.append(f"{name:<44} " + " ".join(f"{cell:<22}" for cell in cells))
+    lines.append(f"\n{'power':<44} {'promised':<10} {'simulated':<22} {'supported':<22} errors apart")
+    for row in parts["power"]:
+        name, cells = f"{row['design']}, difference {row['difference']:g}", (of(row["simulated"]), of(row["supported"]))
+        lines.append(
+            f"{name:<44} {row['power']:<10.3f} {cells[0]:<22} {cells[1]:<22} {row['difference_in_errors']:+.1f}"
+        )
+    lines.append("\ncoverage of 95 % intervals")
+    for row in parts["coverage"]:
+        more = f", difference {row['difference']:g}, {row['base']:.0%} stable" if "base" in row else ""
+        lines.append(f"{row['estimate'] + ', ' + row['design'] + more:<60} {of(row)}")
+    found = parts["censoring"]
+    lines.append(f"\ncensoring: true difference {found['truth']:+.3f}; mean estimates {found['mean_estimate']}")
+    lines += [f"{name:<28} {of(found[name])}" for name in found if name.startswith(("bounds", "time_bounds"))]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Simulate, print and, in full, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="Few studies; nothing is written.")
+    parser.add_argument("--studies", type=int, default=1000, help="Simulated studies a row (two fifths for E2 to E8).")
+    parser.add_argument("--seed", type=int, default=0)
+    args, started, cpu = parser.parse_args(), datetime.datetime.now(datetime.UTC), time.process_time()
+    load, studies, draws = os.getloadavg()[0], 40 if args.small else args.studies, 200 if args.small else 1000
+    size = 20_000 if args.small else 200_000
+    parts = run(studies, draws, size, args.seed)
+    print(text(parts))
+    result = {
+        "date": started.isoformat(timespec="seconds"),
+        "command": f"python -m benchmarks.calibration --studies {studies} --seed {args.seed}",
+        "machine": {"system": platform.platform(), "cpus": len(os.sched_getaffinity(0)), "load_at_start": load},
+        "versions": versions(),
+        "git": git_state(),
+        "cpu_seconds": round(time.process_time() - cpu, 1),
+        "bootstrap_draws": draws,
+        "size_of_truth": size,
+    } | parts
+    print(f"\n{result['cpu_seconds']} s of processor time")
+    if not args.small:
+        path = RESULTS / f"calibration-{started.date()}.json"
+        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        print(f"written: benchmarks/results/{path.name}")
+
+
+if __name__ == "__main__":
+    main()
