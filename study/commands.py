@@ -16,6 +16,7 @@ from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
 if TYPE_CHECKING:
     import pandas as pd
 
+    from analysis.report import Report
     from study.design import Plan
     from study.launch import Work
     from study.pilot import Estimate
@@ -250,6 +251,37 @@ def draw(
     }
     page.write_text(heatmap_html(frame, factors, study=study, mlflow_url=url, provenance=provenance), "utf-8")
     return frame, [*files, page]
+
+
+def report(
+    study: str,
+    *,
+    store: str = DEFAULT_STORE,
+    tracking_uri: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+) -> tuple[Report, str | None]:
+    """Write a study's report. Returns what was written, and why MLflow has no copy of it, if it has not.
+
+    `out`: folder; by default `reports/<study>` in a local store, else in the present folder.
+
+    Raises:
+        StudyError: unknown study, or a store that does not add up.
+    """
+    from analysis.report import report as write
+    from study.tracking import TrackingError, experiment_url
+    from study.tracking_uri import default_tracking_uri
+    from study.trainer import real_modes
+
+    ledger = Ledger(store)
+    ledger.read_plan(study)
+    uri = tracking_uri or default_tracking_uri(store)
+    folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "reports", study)
+    made = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes())
+    try:
+        sync_all(ledger, study, uri, [made.html, made.markdown])
+    except TrackingError as error:
+        return made, str(error)
+    return made, None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,142 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from study.commands import DEFAULT_STORE
+from study.options import err, escape, out
+
+if TYPE_CHECKING:
+    from study.commands import Preview, RunReport
+
+
+def preview_json(preview: Preview) -> dict[str, Any]:
+    """A plan for programs."""
+    todo = preview.work
+    return preview.plan.to_json() | {
+        "done": todo.done,
+        "failed": todo.failed,
+        "pending": sorted(todo.pending),
+        "packs": {pack.pack_id: [config.trial_id() for config in pack.configs] for pack in todo.packs},
+        "inert_cells": preview.plan.inert_cells,
+        "cluster": {"name": preview.cluster, "slots": preview.slots, "gpus": preview.gpus},
+        "estimate": asdict(preview.estimate) if preview.estimate else None,
+    }
+
+
+def print_preview(preview: Preview) -> None:
+    """A plan for people."""
+    planned, todo = preview.plan, preview.work
+    out.print(f"[bold]{planned.study.name}[/]  file {planned.study.hash}  {planned.study.description}")
+    for block in planned.study.blocks:
+        table = Table(title=f"{block.model} on {block.data}", title_justify="left", box=None, pad_edge=False)
+        table.add_column("factor", style="bold")
+        table.add_column("levels")
+        for name, levels in block.factors.items():
+            table.add_row(name, ", ".join(_level(level) for level in levels))
+        if block.sample:
+            table.add_row("sample", f"{block.sample.n} by {block.sample.method}, seed {block.sample.seed}")
+        for name, arm in block.arms.items():
+            table.add_row(f"arm {name}", arm.text)
+        table.add_row("seed", ", ".join(map(str, block.seeds)))
+        table.add_row("budget", f"{block.d_updates} updates, {block.evaluations} evaluations")
+        out.print(table)
+    merged = f" ({planned.merged} equal ones merged)" if planned.merged else ""
+    out.print(f"{planned.cells} cells, {len(planned.trials)} trials{merged}")
+    out.print(f"in the store: {todo.done} done, {todo.failed} of them failed; to run: {len(todo.pending)}")
+    if planned.inert_cells:
+        out.print(
+            f"[yellow]warning:[/] in {planned.inert_cells} cells the regularizer is inactive by theorem: with one "
+            "generator step a period its gradient at the period's start is exactly zero. They run as placebos."
+        )
+    for note in planned.notes:
+        out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    sizes = ", ".join(str(len(pack.configs)) for pack in todo.packs)
+    resumed = sum(pack.resumed for pack in todo.packs)
+    out.print(f"{len(todo.packs)} packs of {sizes or 'no'} trials" + (f"; {resumed} go on" if resumed else ""))
+    kind = "GPU" if preview.gpus else "CPU"
+    out.print(f"cluster {preview.cluster}: {preview.slots} {kind} slots, a pack fits")
+    if preview.estimate:
+        hours = f"{preview.estimate.slot_s / 3600:.2g} {kind} hours"
+        out.print(f"estimate from a pilot: {duration(preview.estimate.wall_s)} of training, {hours}")
+
+
+def print_power(preview: Preview) -> None:
+    """What differences in stable share each block with arms can detect, and how many configurations the claim needs."""
+    from analysis.power import detectable, needed
+
+    claim = preview.plan.study.claim
+    wanted, alpha = (claim.sesoi, claim.alpha) if claim is not None else (0.08, 0.05)
+    table = Table(
+        box=None, pad_edge=False, title=f"power of the paired test, two-sided alpha {alpha:g}", title_justify="left"
+    )
+    for column in ("block", "configs x seeds", "found with 80 %", f"configs for {100 * wanted:g} points"):
+        table.add_column(column)
+    for block in preview.plan.study.blocks:
+        if block.arms and block.sample:
+            n, seeds = block.sample.n, len(block.seeds)
+            least = detectable(n, seeds, alpha=alpha) if n > 1 else float("nan")
+            found = "no difference" if least != least else f"{100 * least:.0f} points"
+            table.add_row(block.name, f"{n} x {seeds}", found, str(needed(wanted, seeds, alpha=alpha)))
+    out.print(table if table.row_count else "no block has arms and a sample, so there is nothing to test")
+    out.print(
+        "for a hard box: half of it stable, configurations from nearly always to nearly never (docs/statistics.md)"
+    )
+
+
+def print_trials(preview: Preview) -> None:
+    """Every trial of a plan."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("trial", "block", "cell", "seed", "inert", "state"):
+        table.add_column(column, no_wrap=True)
+    from analysis.frame import cell_tag
+
+    for trial in preview.plan.trials:
+        state = "to run" if trial.trial_id in preview.work.pending else "done"
+        table.add_row(trial.trial_id, trial.block, cell_tag(trial.cell), str(trial.seed), ",".join(trial.inert), state)
+    Console(width=240, highlight=False).print(table)
+
+
+def _level(level: object) -> str:
+    from analysis.grid import level_text
+
+    return level_text(None, level)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that people would use."""
+    units = ((120, 1, ".0f", "s"), (7200, 60, ".0f", "min"), (float("inf"), 3600, ".1f", "h"))
+    _, size, digits, unit = next(u for u in units if seconds < u[0])
+    return f"{seconds / size:{digits}} {unit}"
+
+
+def print_report(report: RunReport, store: str) -> None:
+    """What a run did."""
+    ran = f"{report.ran} trials in {report.train_s:.0f} s; " if report.ran else ""
+    out.print(f"[bold]{report.study}[/]: {ran}{report.already} of {report.trials} were there before")
+    print_outcomes(report.states, report.outcomes)
+    for path in report.heatmaps:
+        out.print(str(path), soft_wrap=True)
+    if report.tracking_error:
+        err.print(f"[yellow]MLflow is behind:[/] {escape(report.tracking_error)}", soft_wrap=True)
+    if report.failed:
+        err.print(f"[red]{report.failed} trials failed[/]: vistudy status {report.study} --store {store}")
+    place = "" if store == DEFAULT_STORE else f" --store {store}"
+    out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
+
+
+def print_outcomes(states: dict[str, int], outcomes: dict[str, int]) -> None:
+    """Counts by state and by outcome."""
+    from analysis.taxonomy import LABEL_TEXT
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, count in states.items():
+        table.add_row(str(count), name)
+    for name in sorted(outcomes, key=lambda name: -outcomes[name]):
+        table.add_row(str(outcomes[name]), f"  {name}", LABEL_TEXT[name][1])
+    out.print(table)
