@@ -155,8 +155,11 @@ def time_curves(
     column = {"threshold": "t_thr", "collapse": "t_coll", "divergence": "t_div"}[event]
     if not table[column].notna().any():
         return None
-    panels, unit = [], ""
+    panels, unit, without = [], "", []
     for block, parts in _parts(table, styles):
+        if not any(part[column].notna().any() for part in parts.values()):
+            without.append(block)
+            continue
         curves = []
         for arm, part in parts.items():
             found: TimeCurve | None
@@ -172,12 +175,13 @@ def time_curves(
     if not panels:
         return None
     title, words = _EVENTS[event]
+    nobody = f" None: {', '.join(without)}." if without else ""
     return CurveFigure(
         title=title, x_label=unit, y_label=f"trials {words}", panels=tuple(panels), percent=True, steps=True,
         markers=False,
         caption=(
             f"Share of trials that have {words} by then, with 95 % bands by configuration{_bands(styles)}. "
-            f"{_EVENT_CAPTION[event]}"
+            f"{_EVENT_CAPTION[event]}{nobody}"
         ),
     )  # fmt: skip
 

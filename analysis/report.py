@@ -20,6 +20,7 @@ from markupsafe import Markup
 from analysis import frame as frames
 from analysis.arms import load_arms
 from analysis.atlas import atlas_section
+from analysis.atlas_data import Modes
 from analysis.box import arm_table
 from analysis.heatmap_html import _environment, _json
 from analysis.outcome import Thresholds
@@ -90,6 +91,7 @@ def report(
     out_dir: str | os.PathLike[str],
     *,
     mlflow_url: str | None = None,
+    modes: Modes | None = None,
     draws: int = DRAWS,
 ) -> Report:
     """Write the report of a study: `report.html`, `report.md`, `tables/` and `figures/` in `out_dir`.
@@ -101,6 +103,7 @@ def report(
         study: name of a study in it.
         out_dir: folder; made if it is not there, files of an earlier report are replaced.
         mlflow_url: page of the study's experiment in MLflow; trials then link to their search there.
+        modes: data set -> centres of its real modes (m, 2), marked in the pictures of samples.
         draws: resamples of an interval.
 
     Raises:
@@ -115,7 +118,7 @@ def report(
     with Painter(out / "figures", len(trials.entries)) as painter:
         content = _gather(ledger, trials, painter, draws)
         tables = _write_tables(content, out / "tables")
-        atlas = _atlas(ledger, study, trials.plan)
+        atlas = _atlas(ledger, study, trials.plan, modes)
         printed = painter.results()
     (out / "report.html").write_text(_page(content, printed, atlas, mlflow_url), encoding="utf-8")
     (out / "report.md").write_text(_markdown(content, printed, out), encoding="utf-8")
@@ -179,9 +182,9 @@ def _boxes(plan: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     return found
 
 
-def _atlas(store: Ledger, study: str, plan: Mapping[str, Any]) -> Markup | None:
+def _atlas(store: Ledger, study: str, plan: Mapping[str, Any], modes: Modes | None) -> Markup | None:
     kept = any(block.get("sample_evaluations") for block in plan.get("blocks", {}).values())
-    return atlas_section(store, study) if kept else None
+    return atlas_section(store, study, modes=modes) if kept else None
 
 
 def _write_tables(content: _Content, folder: Path) -> list[Path]:

@@ -17,6 +17,8 @@ from analysis.lr_axis import Units, edges, log_rates, make_units, moments, span,
 from analysis.paired import mean_interval
 from analysis.pairs import no_pairs, pair
 
+BATCH = 2 * 10**6
+"""Numbers that are resampled at once."""
 UNSEEN = 0.05
 """Largest share of resamples without a stable trial at which the shift still has an interval."""
 
@@ -239,8 +241,12 @@ def _shift_interval(units: Units, alpha: float, draws: int, seed: int) -> tuple[
     order = np.argsort(units.level, kind="stable")
     first = np.concatenate([[0], np.cumsum(counts)[:-1]])
     size, start = np.repeat(counts, counts), np.repeat(first, counts)
-    index = order[start + (rng.random((draws, len(order))) * size).astype(np.int64)]
-    shifts = moments(units, units.t, index)[1] - moments(units, units.b, index)[1]
+    parts, size_of_part = [], max(1, BATCH // len(order))  # large studies must not fill the memory
+    for done in range(0, draws, size_of_part):
+        uniform = rng.random((min(size_of_part, draws - done), len(order)))
+        index = order[start + (uniform * size).astype(np.int64)]
+        parts.append(moments(units, units.t, index)[1] - moments(units, units.b, index)[1])
+    shifts = np.concatenate(parts)
     if np.isnan(shifts).mean() > UNSEEN:
         return math.nan, math.nan
     low, high = np.nanquantile(shifts, [alpha / 2, 1 - alpha / 2])

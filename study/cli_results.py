@@ -64,12 +64,14 @@ def verdict(
     from analysis import decide_study, multiverse_check
 
     name = name_of(study)
-    found = [decide_study(store, name), *([multiverse_check(store, name)] if multiverse else [])]
+    decision = decide_study(store, name)
+    again = multiverse_check(store, name) if multiverse else None
     if as_json:
-        keys = ("decision", "multiverse")
-        out.print_json(json.dumps({key: each.to_json() for key, each in zip(keys, found, strict=False)}))
+        out.print_json(json.dumps({"decision": decision.to_json(), "multiverse": again.to_json() if again else None}))
         return
-    out.print("\n\n".join(each.to_markdown() for each in found), soft_wrap=True, markup=False)
+    out.print(decision.to_markdown(), soft_wrap=True, markup=False)
+    if again is not None:
+        out.print(again.to_markdown(), soft_wrap=True, markup=False)
 
 
 @app.command(epilog="Example: vistudy compare ring-quickstart ring-again --store-b other/vistudy-data")

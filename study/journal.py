@@ -12,6 +12,8 @@ import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import orjson
+
 from study.storage import Storage
 
 if TYPE_CHECKING:
@@ -130,8 +132,7 @@ def decode(disk: Storage, path: str, evaluation: int, data: bytes) -> list[dict[
     try:
         if not data.endswith(b"}\n"):
             raise ValueError("it is empty or cut short")
-        # One array for the whole file: the parser then shares the strings of equal keys among its records.
-        records: list[dict[str, Any]] = json.loads(b"[" + data[:-1].replace(b"\n", b",") + b"]")
+        records: list[dict[str, Any]] = orjson.loads(b"[" + data[:-1].replace(b"\n", b",") + b"]")
         for record in records:
             if record.keys() != _FIELDS or record["evaluation"] != evaluation:
                 raise ValueError("fields or evaluation are not those of a record of this file")

@@ -84,6 +84,11 @@ def test_time_curves_end_at_the_share_with_the_event() -> None:
     collapse = curves(time_curves(TABLE, STYLES, [], "collapse", draws=50))
     assert collapse["A0"].y[-1] == pytest.approx(8 / 12)
     assert time_curves(TABLE, STYLES, [], "divergence") is None
+    calm = arms_table({"A0": (1, 1, 1), "A1": (1, 1, 1)}, block="calm")
+    both = time_curves(pd.concat([TABLE, calm]), STYLES, [], "collapse", draws=50)
+    assert both is not None
+    assert [panel.title for panel in both.panels] == ["ring8-P"]
+    assert both.caption.endswith("None: calm.")
 
 
 def test_importances_rank_what_decides() -> None:
