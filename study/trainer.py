@@ -109,8 +109,8 @@ class Trainer:
         return self._on
 
     def release(self) -> None:
-        """Begin to leave the cluster: a second or two in which the results can be drawn."""
-        self._aside.submit(self._connection.close)
+        """Leave the cluster. In this thread: what still holds a Ray object while another ends Ray kills the process."""
+        self._connection.close()
 
     def _start_mirror(self, name: str) -> None:
         from study.tracking import Mirror

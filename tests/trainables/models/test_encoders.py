@@ -210,12 +210,14 @@ def test_a_diverging_trial_changes_no_bit_of_its_neighbours(variant, data, norm)
 @pytest.mark.parametrize(("data", "norm"), NETS)
 @pytest.mark.parametrize("variant", MAIN)
 def test_a_pack_of_one_equals_a_pack_of_six(variant, data, norm):
-    configs = [small(variant, data=data, norm=norm, seed=s, g_lr=lr) for s in range(3) for lr in (1e-4, 1e-3)]
+    """Over six updates: a deterministic game with batch norm may amplify rounding tenfold in every further one."""
+    grid = [(seed, lr) for seed in range(3) for lr in (1e-4, 1e-3)]
+    configs = [small(variant, data=data, norm=norm, seed=seed, g_lr=lr, d_updates=6) for seed, lr in grid]
     packed = train(*configs)
     (alone,) = train(configs[3]).values()
     for one, six in zip(alone, packed[configs[3].trial_id()], strict=True):
         for name in ("e_param_norm", "g_param_norm", "d_param_norm", "reconstruction_mse", "code_mmd2"):
-            assert one.values[name] == pytest.approx(six.values[name], rel=2e-3, abs=1e-5), name
+            assert one.values[name] == pytest.approx(six.values[name], rel=1e-4, abs=1e-5), name
 
 
 @pytest.mark.parametrize(
