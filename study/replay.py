@@ -193,9 +193,10 @@ class Syncer:
         judge: Judge | None = None,
         artifacts: Sequence[Path] = (),
         final: bool = True,
+        running: bool = True,
         progress: Callable[[int, int], None] | None = None,
     ) -> SyncReport:
-        """One pass over the study. Arguments as of `study.tracking.sync`."""
+        """One pass over the study. Arguments as of `study.tracking.sync`; without `running`, of trials that ended."""
         with self._ledger.lock(self._study, "sync"):
             try:
                 before = self._ledger.progress()
@@ -203,7 +204,7 @@ class Syncer:
                 api = self._api or self._open()
                 ids = [trial["trial_id"] for trial in plan["trials"]]
                 ended = self._ledger.read_outcomes(ids)
-                pending = [trial_id for trial_id in ids if not self._mirrored(trial_id, ended)]
+                pending = [i for i in ids if (running or i in ended) and not self._mirrored(i, ended)]
                 records: dict[str, list[dict[str, Any]]] = {}
                 for record in self._ledger.records(pending):
                     records.setdefault(record["trial_id"], []).append(record)

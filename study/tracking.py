@@ -263,10 +263,13 @@ class Mirror:
         judge: Judge | None = None,
         every_s: float = 10.0,
         *,
+        running_every_s: float = 0.0,
         modes: Mapping[str, Any] | None = None,
     ) -> None:
+        """`running_every_s`: how often trials that have not ended are written, too; each time costs them a call."""
         check_tracking_uri(uri)
-        self._ledger, self._uri, self._every_s = ledger, uri, every_s
+        self._ledger, self._uri, self._every_s, self._running_every_s = ledger, uri, every_s, running_every_s
+        self._running_at = time.monotonic()
         self._judge = judge
         self._syncer = Syncer(ledger, study, lambda: Experiment(uri, study), modes=modes)
         self._stop = threading.Event()
@@ -313,7 +316,9 @@ class Mirror:
             now = self._ledger.progress()
             self._status = replace(self._status, behind=newer(now, self._seen))
             with _translated(self._uri):
-                report = self._syncer.sync(judge=self._judge, artifacts=artifacts, final=final)
+                running = final or time.monotonic() - self._running_at >= self._running_every_s
+                report = self._syncer.sync(judge=self._judge, artifacts=artifacts, final=final, running=running)
+                self._running_at = time.monotonic() if running else self._running_at
             self._seen = now
             self._status = MirrorStatus(behind=report.behind, synced_at_s=time.time())
         except Exception as error:  # whatever it is, the study goes on: the ledger is what counts

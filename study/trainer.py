@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from study.replay import Labels, Records, Series, SyncReport
     from study.tracking import Mirror
 
-MIRROR_EVERY_S = 30.0
-"""A pass costs processor time that training would use; the ledger is never behind."""
+MIRROR_EVERY_S = 10.0
+MIRROR_RUNNING_EVERY_S = 60.0
+"""Trials that have ended are mirrored soon, once and whole; those that go on seldom, since each time costs processor
+time that training would use. The ledger is never behind."""
 
 Say = Callable[[str], None]
 Tick = Callable[[int, int], None]
@@ -117,7 +119,15 @@ class Trainer:
 
         if self._mirror is None:
             judge = functools.partial(judged, self._ledger, name)
-            self._mirror = Mirror(self._ledger, name, self._uri, judge, MIRROR_EVERY_S, modes=real_modes())
+            self._mirror = Mirror(
+                self._ledger,
+                name,
+                self._uri,
+                judge,
+                MIRROR_EVERY_S,
+                running_every_s=MIRROR_RUNNING_EVERY_S,
+                modes=real_modes(),
+            )
             self._mirror.start()
 
     def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
