@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,8 +112,17 @@ class Trainer:
         return self._on
 
     def release(self) -> None:
-        """Leave the cluster. In this thread: what still holds a Ray object while another ends Ray kills the process."""
-        self._connection.close()
+        """Leave the cluster.
+
+        A Ray object that dies while Ray ends takes the process with it. Tune leaves cycles of such objects, and the
+        mirror's thread may be the one that collects them: so they are collected before, and none while Ray ends.
+        """
+        gc.collect()
+        gc.disable()
+        try:
+            self._connection.close()
+        finally:
+            gc.enable()
 
     def _start_mirror(self, name: str) -> None:
         from study.tracking import Mirror
