@@ -53,15 +53,15 @@ def records(store: Path) -> dict[tuple[str, int], tuple[int, tuple[tuple[str, st
     return found
 
 
-def mlflow_runs(store: Path, study: str) -> list[Any]:
-    """All trial runs of a study's experiment."""
+def mlflow_runs(store: Path, study: str, kind: str = "trial") -> list[Any]:
+    """All runs of trials in a study's experiment, or the study's own."""
     from study.tracking import connect
 
     client = connect(f"sqlite:///{store}/mlflow.db")
     experiment = client.get_experiment_by_name(study)
     runs, token = [], None
     while True:
-        page = client.search_runs([experiment.experiment_id], "tags.vistudy.kind = 'trial'", page_token=token)
+        page = client.search_runs([experiment.experiment_id], f"tags.vistudy.kind = '{kind}'", page_token=token)
         runs += list(page)
         token = page.token
         if not token:

@@ -19,7 +19,8 @@ STUDY = {
     "budget": {"d_updates": 20, "evaluations": 10},
     "factors": {"lr": [1e-3], "ratio": ["1:2"]},
 }
-VERBS = ("plan", "run", "status", "heatmap", "export", "sync", "ui")
+MIRRORED = ("plan", "run", "status", "heatmap", "report", "export", "sync", "ui")
+VERBS = (*MIRRORED, "register", "verdict", "compare", "atlas", "replay")
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_every_verb_has_help_with_an_example(verb):
     output = vistudy(verb, "--help")
     assert f"vistudy {verb}" in output.split("Example:")[1]
     assert "--store" in output
-    assert "--tracking-uri" in output
+    assert ("--tracking-uri" in output) == (verb in MIRRORED)
 
 
 def test_a_store_that_is_a_file(file, tmp_path):
@@ -108,3 +109,9 @@ def test_plan_as_json(file, tmp_path):
     assert len(plan["pending"]) == len(plan["trials"]) == 1
     assert plan["cluster"]["slots"] >= 1
     assert not (tmp_path / "store").exists()
+
+
+def test_plan_says_what_a_claim_can_detect(tmp_path):
+    output = vistudy("plan", "study/recipes/claim_rings.yaml", "--no-pilot", "--power", "--store", tmp_path / "store")
+    (row,) = (line.split() for line in output.splitlines() if line.startswith("ring8-G") and " x " in line)
+    assert row == ["ring8-G", "60", "x", "2", "16", "points", "225"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from collections import Counter
@@ -120,6 +121,25 @@ def test_status_and_export(finished, tmp_path):
     assert len(pd.read_parquet(out)) == TRIALS
     vistudy("export", "tiny", "--records", "--out", tmp_path / "records.csv", "--store", store)
     assert len(pd.read_csv(tmp_path / "records.csv")) == len(records(store))
+
+
+def test_report_compare_and_atlas(finished, tmp_path):
+    _, store, _ = finished
+    output = vistudy("report", "tiny", "--store", store, "--out", tmp_path / "report")
+    assert str(tmp_path / "report" / "report.html") in output
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert all(trial_id in page for trial_id in load_frame(store, "tiny")["trial_id"])
+    parent = Path(unquote(urlsplit(mlflow_runs(store, "tiny", "study")[0].info.artifact_uri).path))
+    assert (parent / "figures" / "report.html").read_text() == page
+    found = json.loads(vistudy("compare", "tiny", "tiny", "--store", store, "--json"))
+    assert (found["shared"], found["disagree"], found["unequal"]) == (TRIALS, [], 0)
+    vistudy("atlas", "tiny", "--store", store, "--out", tmp_path / "atlas.html")
+    assert "data:image/png" in (tmp_path / "atlas.html").read_text()
+
+
+def test_there_is_no_verdict_without_a_claim(finished):
+    _, store, _ = finished
+    assert "has no claim" in vistudy("verdict", "tiny", "--store", store, code=2)
 
 
 def test_run_again_runs_nothing(finished):
