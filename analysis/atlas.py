@@ -21,7 +21,7 @@ from analysis.atlas_data import MOST_PICTURES, Modes, Sheet, Shown, Time, sheets
 from analysis.atlas_figure import save_figures
 from analysis.colours import share_colour, text_colour
 from analysis.grid import Cell, level_text
-from analysis.heatmap_html import _environment, _json, _summary
+from analysis.heatmap_html import embedded_json, page_environment, rates_summary
 from analysis.taxonomy import FLAG_TEXT, LABEL_TEXT
 from study.errors import StudyError
 
@@ -70,7 +70,7 @@ def atlas(
             "`samples: {evaluations: [10, 20]}` keeps those of evaluations 10 and 20. A store does not train a trial "
             "again, so give the run another --store."
         )
-    page = _environment().get_template("atlas.html.j2").render(study=study, section=_section(found))
+    page = page_environment().get_template("atlas.html.j2").render(study=study, section=_section(found))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     save_figures(found, study, out.with_suffix(".png"))
@@ -94,8 +94,8 @@ def _section(found: Sequence[Sheet]) -> Markup:
             "images": [_data_uri(_joined(items, time, columns, (height, width))) for time in sheet.times],
             "time": details[-1]["times"][-1], "facets": _facets(sheet, cells),
         })  # fmt: skip
-    data = _json({"blocks": details})
-    return Markup(_environment().get_template("atlas_section.html.j2").render(blocks=drawn, data=data))
+    data = embedded_json({"blocks": details})
+    return Markup(page_environment().get_template("atlas_section.html.j2").render(blocks=drawn, data=data))
 
 
 def _time_text(sheet: Sheet, time: Time) -> str:
@@ -124,7 +124,7 @@ def _cell(sheet: Sheet, cell: Cell, shown: Sequence[Shown], places: Mapping[str,
     first = next((trial for trial in trials if trial["seed"] == sheet.seeds[0]), None)
     return {
         "place": ", ".join(f"{axis.label}: {axis.texts[i]}" for axis, i in axes if axis.label) or sheet.heading,
-        "summary": _summary(rates), "count": f"{rates['k']}/{rates['n']}" if rates["n"] else "", "fill": fill,
+        "summary": rates_summary(rates), "count": f"{rates['k']}/{rates['n']}" if rates["n"] else "", "fill": fill,
         "ink": text_colour(fill), "trials": trials, "first": first,
     }  # fmt: skip
 

@@ -95,7 +95,7 @@ def sheets(
     Raises:
         StudyError: as `load_frame`.
     """
-    ledger = tables._ledger(store)
+    ledger = tables.as_ledger(store)
     packs = {t: pack for pack in ledger.packs().values() for t in pack.get("trial_ids", ()) if pack["samples"]}
     plan = ledger.read_plan(study)
     if not any(entry["trial_id"] in packs for entry in plan["trials"]):

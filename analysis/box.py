@@ -110,9 +110,9 @@ def lay_out(table: pd.DataFrame) -> Box:
     others = [c for c in others if c not in pooled]
     while others and len(levels[others].drop_duplicates()) > MAX_ROWS:
         pooled.append(others.pop())
-    combos = sorted(levels[others].fillna("–").drop_duplicates().itertuples(index=False, name=None), key=_order)
+    rows = list(levels[others].fillna("–").itertuples(index=False, name=None)) if others else []
+    combos = sorted(set(rows), key=_order)
     number = {combo: i for i, combo in enumerate(combos)}
-    rows = levels[others].fillna("–").itertuples(index=False, name=None) if others else [()] * len(table)
     return Box(
         x_label=f"{label}, in bins" if binned else label,
         y_label=" · ".join(WORDS.get(c, c) for c in others),
@@ -120,7 +120,7 @@ def lay_out(table: pd.DataFrame) -> Box:
         y_texts=tuple(" · ".join(_level(c, v) for c, v in zip(others, combo, strict=True)) for combo in combos)
         or ("",),
         x=x,
-        y=np.array([number.get(row, 0) for row in rows], dtype=int),
+        y=np.array([number[row] for row in rows] or [0] * len(table), dtype=int),
         pooled=tuple(WORDS.get(c, c) for c in pooled),
     )
 

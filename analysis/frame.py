@@ -66,7 +66,7 @@ def read_trials(store: Ledger | str | os.PathLike[str], study: str) -> Trials:
     Raises:
         StudyError: unknown study; a trial planned twice; a record or outcome of a trial that was not asked for.
     """
-    ledger = _ledger(store)
+    ledger = as_ledger(store)
     document = ledger.read_plan(study)
     plan = _planned(document, study)
     outcomes = ledger.read_outcomes(list(plan))
@@ -147,7 +147,7 @@ def load_records(store: Ledger | str | os.PathLike[str], study: str) -> pd.DataF
     Raises:
         StudyError: as `load_frame`.
     """
-    ledger = _ledger(store)
+    ledger = as_ledger(store)
     plan = _planned(ledger.read_plan(study), study)
     head: dict[str, list[Any]] = {name: [] for name in RECORD_COLUMNS}
     values: dict[str, list[float]] = {}
@@ -193,7 +193,7 @@ def export(store: Ledger | str | os.PathLike[str], study: str, out: Path, *, rec
     return len(table)
 
 
-def _ledger(store: Ledger | str | os.PathLike[str]) -> Ledger:
+def as_ledger(store: Ledger | str | os.PathLike[str]) -> Ledger:
     from study.ledger import Ledger  # here: whoever has a frame already needs no ledger
 
     return Ledger(store) if isinstance(store, str | os.PathLike) else store

@@ -50,12 +50,12 @@ def heatmap_html(
     tags = [_tag(cell) for cell in cells]
     details: dict[str, dict[str, Any]] = {}
     drawn = [_block(block, tags, len(found) > 1, mlflow_url, details) for block in found]
-    page = _environment().get_template("heatmap.html.j2")
+    page = page_environment().get_template("heatmap.html.j2")
     return page.render(
         study=study,
         title=title or study,
         blocks=drawn,
-        data=_json({"cells": details, "labels": LABEL_TEXT, "flags": FLAG_TEXT, "fields": TRIAL_FIELDS}),
+        data=embedded_json({"cells": details, "labels": LABEL_TEXT, "flags": FLAG_TEXT, "fields": TRIAL_FIELDS}),
         totals=_totals(frame),
         outcomes=_tally(frame),
         marks=[
@@ -76,14 +76,15 @@ def _quoted(text: str) -> str:
     return f'"{text}"' if "'" in text else f"'{text}'"
 
 
-def _environment() -> jinja2.Environment:
+def page_environment() -> jinja2.Environment:
+    """Templates of pages: everything that is put into them is escaped."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("analysis"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
 
 
-def _json(content: object) -> Markup:
+def embedded_json(content: object) -> Markup:
     """JSON that cannot end the script element it stands in."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
@@ -137,7 +138,7 @@ def _cell(cell: Cell, key: str, place: str) -> dict[str, Any]:
         "notes": "" if known else _notes(rates),
         "marks": [f"{mark}{rates[name]}" for name, mark, _ in _NOTES if known and rates[name]],
         "kind": " ".join(kind for kind, holds in kinds.items() if holds),
-        "label": f"{place}: {_summary(rates)}",
+        "label": f"{place}: {rates_summary(rates)}",
     }
 
 
@@ -154,7 +155,8 @@ def _notes(rates: Mapping[str, Any]) -> str:
     return ", ".join(f"{rates[name]} {word}" for name, _, word in _NOTES if rates[name])
 
 
-def _summary(rates: Mapping[str, Any]) -> str:
+def rates_summary(rates: Mapping[str, Any]) -> str:
+    """What became of a cell's trials, in a line."""
     if not rates["n"]:
         return f"no outcome of {rates['planned']} trials: {_notes(rates)}"
     interval = f"95 % interval {rates['ci_low']:.0%} to {rates['ci_high']:.0%}"
@@ -171,7 +173,7 @@ def _details(block: Block, cell: Cell, place: str, several: bool, mlflow_url: st
         else []
     )
     return {
-        "place": place, "summary": _summary(cell.rates), "filters": filters, "links": links,
+        "place": place, "summary": rates_summary(cell.rates), "filters": filters, "links": links,
         "notes": _notes(cell.rates) if cell.rates["n"] else "",
         "trials": [[_plain(row.get(name), name) for name in TRIAL_FIELDS] for row in cell.trials.to_dict("records")],
     }  # fmt: skip

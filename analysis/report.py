@@ -22,7 +22,7 @@ from analysis.arms import load_arms
 from analysis.atlas import atlas_section
 from analysis.atlas_data import Modes
 from analysis.box import arm_table
-from analysis.heatmap_html import _environment, _json
+from analysis.heatmap_html import embedded_json, page_environment
 from analysis.outcome import Thresholds
 from analysis.report_pictures import Painter, Picture, Printed, pictures
 from analysis.report_plotly import parallel
@@ -113,7 +113,7 @@ def report(
         raise StudyError(f"mlflow_url: got {mlflow_url!r}; give the http:// or https:// address of the experiment")
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    ledger = frames._ledger(store)
+    ledger = frames.as_ledger(store)
     trials = frames.read_trials(ledger, study)
     with Painter(out / "figures", len(trials.entries)) as painter:
         content = _gather(ledger, trials, painter, draws)
@@ -226,13 +226,13 @@ def _page(content: _Content, printed: Mapping[str, Printed], atlas: Markup | Non
         "figures": figures, "labels": LABEL_TEXT, "mlflow": link,
         "trials": packed(content.table),
     }  # fmt: skip
-    return _environment().get_template("report.html.j2").render(
+    return page_environment().get_template("report.html.j2").render(
         title=content.study, question=(content.claim or {}).get("question", ""),
         facts=_facts(content), contents=[(anchor, name) for anchor, name in CONTENTS if anchor in present],
         verdict=content.verdict, decided=content.verdict.decided,
         main=[_shown(p, printed[p.key]) for p in content.main],
         sections=sections, atlas=atlas, parallel=lines["height"] if lines else None, methods=content.methods,
-        notes=content.notes, provenance=content.provenance, study_text=content.study_text, data=_json(data),
+        notes=content.notes, provenance=content.provenance, study_text=content.study_text, data=embedded_json(data),
         plotly=Markup(get_plotlyjs()), files="tables/trials.csv and .parquet",
         listed=f"{len(content.table):,} rows: one for each place of a trial in a block and arm.",
     )  # fmt: skip

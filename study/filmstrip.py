@@ -16,7 +16,6 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +104,8 @@ def replay(
     Raises:
         StudyError: no such trial, one that was never begun, a model whose samples have no picture, or no frames.
     """
+    from trainables.metrics.image_classifier import one_thread
+
     if frames < 1:
         raise StudyError(f"--frames {frames}: give at least 1")
     ledger = Ledger(store)
@@ -113,7 +114,7 @@ def replay(
     label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
     configs = [config] if alone else _configs(pack)
     filmed, replayed = list[Frame](), dict[int, Mapping[str, float]]()
-    with _one_thread():
+    with one_thread():  # as workers train: sums over several threads have another order
         for item in _film(configs, config, frames):
             if isinstance(item, Frame):
                 filmed.append(item)
@@ -208,7 +209,7 @@ def _film(
         for step in _between(engine, times):
             row = engine.trial_ids.index(trial_id)
             samples = engine.pack.evaluation_samples(n, engine.next_evaluation)[0][row : row + 1]
-            yield _frame(step, engine._kept(samples[0]))
+            yield _frame(step, engine.kept(samples[0]))
         item = next(evaluations, None)
         values = {} if item is None else {r.trial_id: r.values for r in item.records}
         if item is None or trial_id not in values:
@@ -221,11 +222,13 @@ def _film(
 
 def _between(engine: Engine, times: list[float]) -> Iterator[int]:
     """Train on to each time that lies before the next evaluation's last period, and take it from the list."""
+    from trainables.engine import denormals_flushed
+
     c = engine.configs[0]
     period = c.steps_of_period()[0]
     end = c.d_updates * engine.next_evaluation / c.evaluations - period
     while engine.next_evaluation and times and engine.pack.d_updates < end and times[0] < end:
-        with _denormals_flushed():
+        with denormals_flushed():
             while engine.pack.d_updates < times[0]:
                 engine.pack.period(diagnose=False)
         times[:] = [time for time in times if time > engine.pack.d_updates]
@@ -239,31 +242,6 @@ def _frame(step: int, samples: np.ndarray) -> Frame:
             "the numbers of a toy are in its records (vistudy export --records)."
         )
     return Frame(step=step, samples=samples)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """As workers train: sums over several threads have another order."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def _denormals_flushed() -> Iterator[None]:
-    """As the engine trains."""
-    import torch
-
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 def _label(ledger: Ledger, study: str, trial_id: str, records: list[dict[str, Any]]) -> str:

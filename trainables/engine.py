@@ -83,7 +83,7 @@ class Engine:
         `checkpoint()` may be called.
         """
         while self.next_evaluation <= self.configs[0].evaluations and bool(self._active.any()):
-            with _denormals_flushed():
+            with denormals_flushed():
                 item = self._train_and_evaluate()
             self.next_evaluation += 1
             yield item
@@ -118,11 +118,11 @@ class Engine:
             )
             if row["finite"] == 0.0:
                 self._active[i] = False
-        kept = {self.trial_ids[i]: self._kept(samples[i]) for i in rows} if index in self._keep else {}
+        kept = {self.trial_ids[i]: self.kept(samples[i]) for i in rows} if index in self._keep else {}
         return Evaluation(index=index, step=pack.d_updates, records=tuple(records), samples=kept)
 
     @staticmethod
-    def _kept(samples: Tensor) -> np.ndarray:
+    def kept(samples: Tensor) -> np.ndarray:
         """Points all, images as many as a grid shows. A copy: a view would keep the whole pack's samples."""
         kept: np.ndarray = (samples[:KEPT_IMAGES] if samples.dim() > 2 else samples).cpu().numpy().copy()
         return kept
@@ -184,7 +184,7 @@ class Engine:
 
 
 @contextmanager
-def _denormals_flushed() -> Iterator[None]:
+def denormals_flushed() -> Iterator[None]:
     """A collapsing net is full of denormals, which are many times slower. The switch is the thread's: put it back."""
     torch.set_flush_denormal(True)
     try:

@@ -71,7 +71,7 @@ def wild(rng: np.random.Generator, evaluations: int) -> dict[str, np.ndarray]:
 
 def test_relabelling_together_says_what_the_label_says(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
-    lengths = {f"t{i}": int(rng.choice([4, 12, 50])) for i in range(130)}
+    lengths = {f"t{i}": int(rng.choice([4, 12, 50])) for i in range(60)}
     trials = [entry(name, {"arm": "A0", "lr": 1e-3 + i * 1e-6}, config={"evaluations": e})
               for i, (name, e) in enumerate(lengths.items())]  # fmt: skip
     ledger = make_arm_store(tmp_path, trials, {"ring": RING})

@@ -169,7 +169,8 @@ def test_a_killed_driver_changes_no_bit(finished, tmp_path, kill):
         assert code == 130
         assert "RUNNING" not in {run.info.status for run in mlflow_runs(store, "tiny")}
     vistudy("run", file, "--store", store)
-    assert any(len(Ledger(store).attempts(pack_id)) > 1 for pack_id in Ledger(store).packs())
+    if kill == signal.SIGKILL:  # SIGTERM may leave packs whole that were nearly done
+        assert any(len(Ledger(store).attempts(pack_id)) > 1 for pack_id in Ledger(store).packs())
     assert records(store) == records(undisturbed)
     runs = mlflow_runs(store, "tiny")
     assert Counter(run.data.tags["vistudy.trial_id"] for run in runs).most_common(1)[0][1] == 1
