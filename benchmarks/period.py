@@ -1,7 +1,7 @@
 """Processor time of a period of the ring's GANs, gradients by hand against autograd: `python -m benchmarks.period`.
 
-Both train the same pack, in turn, in one process with one thread. Prints JSON: milliseconds a period (median and least of
-the repeats) and the ratio of the medians, for each ratio of D:G steps and size of pack.
+Both train the same pack, in turn, in one process with one thread. Prints JSON: milliseconds a period (median and least
+of the repeats) and the ratio of the medians, for each ratio of D:G steps and size of pack.
 """
 
 from __future__ import annotations
