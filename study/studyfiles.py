@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import re
+from abc import ABC, abstractmethod
 from typing import Any
 
 from study.errors import StoreError
@@ -15,15 +16,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,199}")
 _REGISTRATION = re.compile(r"registration(-\d{3,})?\.json")
 
 
-class StudyFiles:
+class StudyFiles(ABC):
     """Files under `studies/` of a store."""
 
     uri: str
     _disk: Storage
 
+    @abstractmethod
     def _need(self) -> Storage:
         """The storage; StoreError if there is no store."""
-        raise NotImplementedError
 
     def write_study(self, name: str, text: str, plan: dict[str, Any], meta: dict[str, Any]) -> None:
         """Store a study's file (every version is kept in its history), its plan and where it ran."""
