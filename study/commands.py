@@ -178,10 +178,9 @@ def run(
             trainer.train(planned)
             if trainer.interrupted:
                 break
-        trainer.release()
         if not trainer.ran:
             say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
-        frame, drawn = draw(wanted.name, store=store, tracking_uri=uri, say=say)
+        frame, drawn = trainer.release_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say))
         error = trainer.finish_mirror(wanted.name, drawn)
     return RunReport(
         study=wanted.name,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+import torch
 
 from clusters import Cluster, ClusterError, connect
 from study.design import Plan
@@ -97,6 +98,7 @@ def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> d
     """Floors and ceilings that the trials of a plan will be judged by, by key: the ledger's, or computed now."""
     configs = {reference_key(trial.config): trial.config for trial in plan.trials}
     found = {}
+    torch.set_num_threads(1)  # as where packs train: more only wait for each other in small operations
     for key, config in configs.items():
         known = ledger.read_reference(key)
         if known is None:

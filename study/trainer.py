@@ -7,9 +7,9 @@ import functools
 import gc
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from study.ledger import Ledger
 from study.provenance import now_ms, provenance
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from clusters import Cluster
     from study.design import Plan
     from study.replay import Labels, Records, Series, SyncReport
-    from study.tracking import Mirror
+    from study.tracking import Mirror, MirrorStatus
 
 MIRROR_EVERY_S = 10.0
 MIRROR_RUNNING_EVERY_S = 60.0
 """Trials that have ended are mirrored soon, once and whole; those that go on seldom, since each time costs processor
 time that training would use. The ledger is never behind."""
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 Tick = Callable[[int, int], None]
 
@@ -50,6 +51,7 @@ class Trainer:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
         self._checkpoint_every_s, self._say, self._tick = checkpoint_every_s, say, tick
         self._mirror: Mirror | None = None
+        self._started: Future[None] | None = None
         self._on: Cluster | None = None
         self._connection = contextlib.ExitStack()
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="vistudy-aside")
@@ -60,13 +62,14 @@ class Trainer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self._mirror is not None:
-            self._mirror.stop(final=True)  # after an error: leave no run open
+            self._stop_mirror()  # after an error: leave no run open
         self.release()
         self._aside.shutdown()
 
     def train(self, planned: Plan) -> None:
         """Run what the ledger lacks of a plan."""
         from study import launch
+        from study.tracking import open_database
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
         if self._retry:
@@ -78,6 +81,7 @@ class Trainer:
             write(provenance(name, ledger))
             return
         meanwhile = self._aside.submit(self._get_ready, planned)
+        self._aside.submit(open_database, self._uri)  # seconds of work, which training does not wait for
         on = self._connect()
         known, metrics = meanwhile.result()
         write(provenance(name, ledger, metrics))  # a cluster that refuses leaves no trace in the store
@@ -98,10 +102,8 @@ class Trainer:
     def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
         """What this process has to do before training: it may, while Ray starts its own processes."""
         from study import launch
-        from study.tracking import open_database
 
         launch.preload()
-        open_database(self._uri)
         return launch.references(planned, self._ledger, self._say), launch.judged_by(planned)
 
     def _connect(self) -> Cluster:
@@ -138,14 +140,26 @@ class Trainer:
                 running_every_s=MIRROR_RUNNING_EVERY_S,
                 modes=real_modes(),
             )
-            self._mirror.start()
+            self._started = self._aside.submit(self._mirror.start)  # when its database is open
+
+    def _stop_mirror(self, artifacts: Sequence[Path] = ()) -> MirrorStatus:
+        assert self._mirror is not None
+        assert self._started is not None
+        self._started.result()
+        return self._mirror.stop(final=True, artifacts=artifacts)
+
+    def release_while(self, work: Callable[[], T]) -> T:
+        """Leave the cluster, in this thread, while another does `work`. Returns its result."""
+        meanwhile = self._aside.submit(work)
+        self.release()
+        return meanwhile.result()
 
     def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
         """Mirror everything, leaving no run open. Returns why that failed, or None."""
         from study.tracking import TrackingError
 
         if self._mirror is not None:
-            return self._mirror.stop(final=True, artifacts=artifacts).error
+            return self._stop_mirror(artifacts).error
         try:
             sync_all(self._ledger, name, self._uri, artifacts)
         except TrackingError as error:

@@ -47,10 +47,45 @@ class Adam:
         self._first, self._second = torch.zeros_like(like), torch.zeros_like(like)
         self._scratch = torch.empty_like(like)
         self._updates = 0
+        self._alike = _alike(self._lr, self._beta1, self._beta2)
+        self._of: tuple[Tensor, Tensor] | None = None
+        """What `_rows` are the rows of: making them takes as long as the update."""
+        self._rows: list[list[list[Tensor]]] = []
 
     def step(self, flat: Float[Tensor, "K P"], gradient: Float[Tensor, "K P"]) -> None:
         """Update `flat` in place."""
         self._updates += 1
+        if flat.is_cpu:
+            self._step_fused(flat, gradient)
+        else:
+            self._step_apart(flat, gradient)
+
+    def _step_fused(self, flat: Tensor, gradient: Tensor) -> None:
+        """By torch's own kernel, in one pass over memory; it takes one rate a call, but many trials."""
+        if self._of is None or self._of[0] is not flat or self._of[1] is not gradient:
+            self._of = flat, gradient
+            rows = [tensor.unbind(0) for tensor in (flat, gradient, self._first, self._second)]
+            self._rows = [[[row[i] for i in places] for row in rows] for places in self._alike.values()]
+        step = torch.tensor(float(self._updates))
+        for (lr, beta1, beta2), (weights, gradients, first, second) in zip(self._alike, self._rows, strict=True):
+            torch._fused_adam_(
+                weights,
+                gradients,
+                first,
+                second,
+                [],
+                [step] * len(weights),
+                lr=lr,
+                beta1=beta1,
+                beta2=beta2,
+                weight_decay=0.0,
+                eps=ADAM_EPS,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def _step_apart(self, flat: Tensor, gradient: Tensor) -> None:
+        """By operations on all trials at once."""
         self._first.lerp_(gradient, self._new1)
         torch.mul(gradient, gradient, out=self._scratch)
         self._second.lerp_(self._scratch, self._new2)
@@ -74,6 +109,14 @@ class Adam:
         self._first.copy_(state["first"])
         self._second.copy_(state["second"])
         self._updates = int(state["updates"])
+
+
+def _alike(*columns: np.ndarray) -> dict[tuple[float, ...], list[int]]:
+    """Places of the trials that agree in all columns (K, 1), by their values."""
+    found: dict[tuple[float, ...], list[int]] = {}
+    for place, values in enumerate(np.hstack(columns).tolist()):
+        found.setdefault(tuple(values), []).append(place)
+    return found
 
 
 Optimizer = Adam | Sgd

@@ -55,14 +55,14 @@ class AutogradPass:
 class MlpPass:
     """An MLP without batch norm; activations have the batch innermost, (K, features, B)."""
 
-    def __init__(self, net: PackedNet, x: Float[Tensor, "K B *shape"], wrt: Wrt, buffers: MlpBuffers) -> None:
+    def __init__(self, x: Float[Tensor, "K B *shape"], wrt: Wrt, buffers: MlpBuffers) -> None:
         self._buffers, self._wrt, self._shape = buffers, wrt, x.shape
         self._number = buffers.begin()
-        h = self._x = x.detach().flatten(2).transpose(1, 2)
-        for (weight, bias), out in zip(buffers.layers, buffers.hidden, strict=False):
-            h = _linear(weight, bias, h, out)
+        h = buffers.inputs.copy_(x.detach().flatten(2).transpose(1, 2))
+        for layer, out in zip(buffers.layers, buffers.hidden, strict=False):
+            h = _linear(layer, h, out)
             h = F.leaky_relu_(h, buffers.leak) if buffers.leak else F.relu_(h)
-        self.out = _linear(*buffers.layers[-1], h).transpose(1, 2)
+        self.out = _linear(buffers.layers[-1], h, None).transpose(1, 2)
 
     def gradient(self, of_out: Float[Tensor, "K B out"]) -> Tensor:
         """See `Pass`.
@@ -74,18 +74,44 @@ class MlpPass:
         b.check(self._number)
         g = of_out.transpose(1, 2)
         for i in reversed(range(len(b.layers))):
+            layer = b.layers[i]
             if self._wrt == "parameters":
-                before = b.hidden[i - 1] if i else self._x
-                for_weight, for_bias = b.gradients[i]
-                for_weight.copy_(torch.bmm(g, before.transpose(1, 2), out=b.products[i]))
-                if for_bias is not None:
-                    torch.sum(g, 2, out=for_bias)
+                layer.write_gradient(g, b.before[i])
             if i:
-                g = torch.bmm(b.layers[i][0].transpose(1, 2), g, out=b.of_hidden[i - 1])
+                if layer.outputs == 1:  # an outer product: many times faster than as a product of matrices
+                    g = torch.mul(layer.weight_t, g, out=b.of_hidden[i - 1])
+                else:
+                    g = torch.bmm(layer.weight_t, g, out=b.of_hidden[i - 1])
                 _mask_(g, b.hidden[i - 1], b.leak)
         if self._wrt == "parameters":
             return b.flat_gradient
-        return torch.bmm(b.layers[0][0].transpose(1, 2), g).transpose(1, 2).reshape(self._shape)
+        return torch.bmm(b.layers[0].weight_t, g).transpose(1, 2).reshape(self._shape)
+
+
+class Layer:
+    """One linear layer of K trials with the views and buffers that its passes need, made once: a view costs as much
+    time as the product of a small matrix."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, for_weight: Tensor, for_bias: Tensor | None) -> None:
+        k, self.outputs, inputs = weight.shape
+        self.weight, self.weight_t = weight, weight.transpose(1, 2)
+        self.bias = None if bias is None else bias.unsqueeze(2)
+        self._for_weight, self._for_bias = for_weight, for_bias
+        # torch.bmm is many times slower into a view with gaps between the trials, and for a tall result than a wide one
+        self._wide = inputs >= self.outputs
+        self._product = weight.new_empty((k, self.outputs, inputs) if self._wide else (k, inputs, self.outputs))
+        self._of_weight = self._product if self._wide else self._product.transpose(1, 2)
+
+    def write_gradient(self, g: Float[Tensor, "K out B"], before: tuple[Tensor, Tensor]) -> None:
+        """Write the parameters' gradient; `before` is the layer's input (K, in, B), and transposed."""
+        h, h_t = before
+        if self._wide:
+            torch.bmm(g, h_t, out=self._product)
+        else:
+            torch.bmm(h, g.transpose(1, 2), out=self._product)
+        self._for_weight.copy_(self._of_weight)
+        if self._for_bias is not None:
+            torch.sum(g, 2, out=self._for_bias)
 
 
 class MlpBuffers:
@@ -94,16 +120,22 @@ class MlpBuffers:
     def __init__(self, net: PackedNet, batch: int) -> None:
         arch = net.arch
         assert isinstance(arch, Mlp)
-        names = [*(f"hidden{i}" for i in range(arch.depth)), "out"]
         places = net.views(net.gradient)
         self.leak = arch.leak
         self.flat_gradient = net.gradient
-        self.layers = [(net.frozen[f"{n}.weight"], net.frozen.get(f"{n}.bias")) for n in names]
-        self.gradients = [(places[f"{n}.weight"], places.get(f"{n}.bias")) for n in names]
+        self.layers = [
+            Layer(
+                net.frozen[f"{name}.weight"],
+                net.frozen.get(f"{name}.bias"),
+                places[f"{name}.weight"],
+                places.get(f"{name}.bias"),
+            )
+            for name in (*(f"hidden{i}" for i in range(arch.depth)), "out")
+        ]
         like = net.flat
-        # torch.bmm is many times slower into a view with gaps between the trials
-        self.products = [torch.empty_like(weight, memory_format=torch.contiguous_format) for weight, _ in self.layers]
+        self.inputs = like.new_empty(net.k, arch.inputs, batch)
         self.hidden = [like.new_empty(net.k, arch.width, batch) for _ in range(arch.depth)]
+        self.before = [(h, h.transpose(1, 2)) for h in (self.inputs, *self.hidden)]
         self.of_hidden = [torch.empty_like(h) for h in self.hidden]
         self._number = 0
 
@@ -127,12 +159,12 @@ def begin(net: PackedNet, x: Tensor, wrt: Wrt, stats: Stats | None = None, momen
     if x.shape[1] not in net.buffers:
         net.buffers[x.shape[1]] = MlpBuffers(net, x.shape[1])
     with torch.no_grad():
-        return MlpPass(net, x, wrt, net.buffers[x.shape[1]])
+        return MlpPass(x, wrt, net.buffers[x.shape[1]])
 
 
-def _linear(weight: Tensor, bias: Tensor | None, h: Tensor, out: Tensor | None = None) -> Tensor:
-    out = torch.bmm(weight, h, out=out)
-    return out if bias is None else out.add_(bias.unsqueeze(2))
+def _linear(layer: Layer, h: Tensor, out: Tensor | None) -> Tensor:
+    out = torch.bmm(layer.weight, h, out=out)
+    return out if layer.bias is None else out.add_(layer.bias)
 
 
 def _mask_(gradient: Tensor, activation: Tensor, leak: float) -> None:
