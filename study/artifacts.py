@@ -48,6 +48,11 @@ class SampleFiles:
         return found
 
 
+def pictures_in(files: Files) -> int:
+    """How many pictures there are: each is two files."""
+    return sum("+step+" in name and "+compressed" not in name for name in files)
+
+
 def _spread(items: list[int], most: int) -> list[int]:
     if len(items) <= most:
         return items

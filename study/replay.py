@@ -1,9 +1,10 @@
-"""Ledger -> MLflow runs: only what is missing there, in few calls. Knows no MLflow, only `tracking.Experiment`."""
+"""Ledger -> MLflow runs: only what is missing there, in few calls. Knows no MLflow, only `Experiment`."""
 
 from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis.frame import cell_tag
-from study.artifacts import SampleFiles, study_files
+from study.artifacts import SampleFiles, pictures_in, study_files
 from study.ledger import Ledger
 from study.tracking_uri import SEARCHES
 
 if TYPE_CHECKING:
-    from study.tracking import Experiment
+    from study.experiment import Experiment
 
 Records = Sequence[Mapping[str, Any]]
 Labels = Mapping[str, Mapping[str, object]]
@@ -30,6 +31,8 @@ Point = tuple[str, float, int, int]
 
 BATCH_METRICS = 880
 """Metrics in a call: MLflow takes 1,000 entities, params and tags among them."""
+CHUNK_RECORDS = 10_000
+"""Records that are read at a time, about: some 30 MB."""
 ENDED = {"complete": "FINISHED", "failed": "FAILED"}
 """State of a trial that has ended -> status of its run."""
 
@@ -56,12 +59,10 @@ class Run:
 class Job:
     """What one sync was asked for. See `study.tracking.sync`."""
 
-    labels: Labels
-    q: Mapping[str, Mapping[int, float]]
+    judge: Judge | None
+    outcomes: Labels
     artifacts: Sequence[Path]
-    samples: SampleFiles | None
     final: bool
-    progress: Callable[[int, int], None] | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +75,15 @@ class Replay:
     """As in the plan: trial_id, cell, config."""
     records: Records
     outcome: Mapping[str, Any] | None
-    job: Job
+    labels: Mapping[str, object]
+    q: Mapping[int, float]
+    samples: SampleFiles | None
+    final: bool
+
+    @property
+    def trial_id(self) -> str:
+        """Of the trial."""
+        return str(self.trial["trial_id"])
 
     def create(self, parent_id: str) -> Run:
         """Make the run, with every tag that is known already."""
@@ -82,7 +91,7 @@ class Replay:
         tags = {
             "mlflow.parentRunId": parent_id,
             "vistudy.kind": "trial",
-            "vistudy.trial_id": self.trial["trial_id"],
+            "vistudy.trial_id": self.trial_id,
             "vistudy.study": self.study,
             "vistudy.cell": cell,
             "vistudy.seed": str(seed),
@@ -90,35 +99,35 @@ class Replay:
         start = int(self.records[0]["unix_ms"]) if self.records else self._end()
         return self.api.create(f"{cell.replace(',', ' ')} s{seed}".strip(), tags | self._tags("RUNNING"), start)
 
-    def write(self, run: Run) -> tuple[bool, int, int]:
-        """Bring it up to date. Returns: has it ended just now, metrics written, pictures written."""
+    def write(self, run: Run) -> Counter[str]:
+        """Bring it up to date. Counts: finished (has it ended just now), metrics and images written."""
         new, before = self._missing(run), run.status
         status = ENDED[self.outcome["state"]] if self.outcome else self._unfinished(run, new)
         if status == "RUNNING":
             self.api.set_status(run, status)
         tags, pictures = self._tags(status), 0
-        if self.outcome and self.job.samples and (self.records or "vistudy.samples" not in run.tags):
-            files = self.job.samples.of(self.trial["trial_id"], self.trial["config"]["data"], self.records)
+        if self.outcome and self.samples and (self.records or "vistudy.samples" not in run.tags):
+            files = self.samples.of(self.trial_id, self.trial["config"]["data"], self.records)
             tags["vistudy.samples"], sent = self.api.upload(run, files, run.tags.get("vistudy.samples"))
-            pictures = sum(name.endswith(".png") for name in files) if sent else 0
+            pictures = pictures_in(files) if sent else 0
             if files:
                 tags["mlflow.loggedImages"] = "True"
         written = self._write_metrics(run, new, tags)
         if status != "RUNNING":
             self.api.set_status(run, status, self._end())
-        return status != before and status in ENDED.values(), written, pictures
+        finished = status != before and status in ENDED.values()
+        return Counter(finished=int(finished), metrics=written, images=pictures)
 
     def _missing(self, run: Run) -> Records:
         new = [record for record in self.records if record["evaluation"] > run.synced]
-        shared = sorted(run.metrics & new[0]["values"].keys()) if new else []
-        if run.found and shared:  # MLflow commits metrics before tags: a cut between the two leaves the tag behind
-            last = self.api.last_step(run, "finite" if "finite" in shared else shared[0])
+        if run.found and new:  # MLflow's client commits metrics before tags: a cut between leaves the tag behind
+            last = self.api.last_step(run, new[0]["values"])
             new = [record for record in new if record["step"] > last]
         run.found = False
         return new
 
     def _unfinished(self, run: Run, new: Records) -> str:
-        if self.job.final:
+        if self.final:
             return "KILLED"
         return "RUNNING" if new else run.status  # a run that was KILLED is opened again when its trial goes on
 
@@ -126,8 +135,7 @@ class Replay:
         return int(self.outcome["unix_ms"] if self.outcome else self.records[-1]["unix_ms"])
 
     def _tags(self, status: str) -> dict[str, str]:
-        labels = self.job.labels.get(self.trial["trial_id"], {})
-        tags = {f"vistudy.{name}": text(value) for name, value in labels.items() if value is not None}
+        tags = {f"vistudy.{name}": text(value) for name, value in self.labels.items() if value is not None}
         if self.outcome is None:
             return tags | {"vistudy.state": "running" if status == "RUNNING" else "planned"}
         found = self.outcome
@@ -145,7 +153,7 @@ class Replay:
     def _write_metrics(self, run: Run, new: Records, tags: dict[str, str]) -> int:
         params = {name: text(value) for name, value in self.trial["config"].items()}
         count = 0
-        for points, last in batches(new, self.job.q.get(self.trial["trial_id"], {})):
+        for points, last in batches(new, self.q):
             self.api.log(run, points, params, tags | {"vistudy.synced": str(last)})
             count += len(points)
         if self.records:
@@ -202,31 +210,24 @@ class Syncer:
                 before = self._ledger.progress()
                 plan = self._ledger.read_plan(self._study)
                 api = self._api or self._open()
-                ids = [trial["trial_id"] for trial in plan["trials"]]
-                ended = self._ledger.read_outcomes(ids)
-                pending = [i for i in ids if (running or i in ended) and not self._mirrored(i, ended)]
-                records: dict[str, list[dict[str, Any]]] = {}
-                for record in self._ledger.records(pending):
-                    records.setdefault(record["trial_id"], []).append(record)
-                labels, q = judge(records, ended) if judge else ({}, {})
-                job = Job(
-                    labels={**labels, **(outcomes or {})},
-                    q=q,
-                    artifacts=artifacts,
-                    samples=self._samples,
-                    final=final,
-                    progress=progress,
-                )
-                totals = self._pass(api, plan, ended, set(pending), records, job)
+                ended = self._ledger.read_outcomes([trial["trial_id"] for trial in plan["trials"]])
+                job = Job(judge=judge, outcomes=outcomes or {}, artifacts=artifacts, final=final)
+                parent = self._write_parent(api, plan, job)
+                done = Counter[str]()
+                chunks = self._chunks(plan, ended, before, job, running)
+                for written in (w for chunk in chunks for w in self._write_chunk(api, parent, chunk, ended, job)):
+                    done += written
+                    if progress:
+                        progress(done["trials"], sum(map(len, chunks)))
+                self._end_parent(api, parent, len(plan["trials"]), ended, job)
             except BaseException:
                 self._api = None  # it is not known what was written: look again next time
                 raise
-        created, finished, metrics, images = totals
         return SyncReport(
-            runs_created=created,
-            runs_finished=finished,
-            metrics_written=metrics,
-            images_written=images,
+            runs_created=done["created"],
+            runs_finished=done["finished"],
+            metrics_written=done["metrics"],
+            images_written=done["images"],
             behind=newer(self._ledger.progress(), before),
         )
 
@@ -251,34 +252,65 @@ class Syncer:
             return False
         return run.status == ENDED[outcome["state"]] and run.tags.get("vistudy.attempt") == str(outcome["attempt"])
 
-    def _pass(
+    def _chunks(
         self,
-        api: Experiment,
         plan: Mapping[str, Any],
-        ended: Mapping[str, Any],
-        pending: set[str],
-        records: dict[str, list[dict[str, Any]]],
+        ended: Mapping[str, Mapping[str, Any]],
+        progress: Mapping[str, int],
         job: Job,
-    ) -> tuple[int, int, int, int]:
-        parent = self._write_parent(api, plan, job)
-        created = finished = metrics = images = 0
-        todo = [t for t in plan["trials"] if t["trial_id"] in pending or t["trial_id"] in job.labels]
-        for number, trial in enumerate(todo, 1):
-            trial_id = trial["trial_id"]
-            mine, outcome = records.pop(trial_id, []), ended.get(trial_id)
-            if mine or outcome:
-                replay = Replay(api=api, study=self._study, trial=trial, records=mine, outcome=outcome, job=job)
-                if trial_id not in self._runs:
-                    self._runs[trial_id] = replay.create(parent.run_id)
-                    created += 1
-                end, written, pictures = replay.write(self._runs[trial_id])
-                finished, metrics, images = finished + end, metrics + written, images + pictures
-            if job.progress:
-                job.progress(number, len(todo))
-        all_ended = len(ended) == len(plan["trials"])
+        running: bool,
+    ) -> list[list[Mapping[str, Any]]]:
+        """Trials that may have something to write, those of a pack together, so few that memory holds their records."""
+        packs = self._ledger.packs() if running else {}
+        begun = {pack_id: pack["trial_ids"] for pack_id, pack in packs.items() if progress.get(pack_id, -1) >= 0}
+        homes = {trial_id: pack_id for pack_id, trial_ids in begun.items() for trial_id in trial_ids}
+        homes |= {trial_id: outcome["pack_id"] for trial_id, outcome in ended.items()}
+        wanted = {i for i in homes if not self._mirrored(i, ended)} | job.outcomes.keys()
+        todo = [trial for trial in plan["trials"] if trial["trial_id"] in wanted]
+        todo.sort(key=lambda trial: homes.get(trial["trial_id"], ""))
+        size = max(1, CHUNK_RECORDS // (1 + max(progress.values(), default=0)))
+        return [todo[i : i + size] for i in range(0, len(todo), size)]
+
+    def _write_chunk(
+        self, api: Experiment, parent: Run, chunk: Sequence[Mapping[str, Any]], ended: Mapping[str, Any], job: Job
+    ) -> Iterator[Counter[str]]:
+        """Bring the runs of some trials up to date: first all are made, then written, so that files have a run."""
+        pending = [i for i in (trial["trial_id"] for trial in chunk) if not self._mirrored(i, ended)]
+        records: dict[str, list[dict[str, Any]]] = {}
+        for record in self._ledger.records(pending):
+            records.setdefault(record["trial_id"], []).append(record)
+        labels, q = job.judge(records, ended) if job.judge and records else ({}, {})
+        labels = {**labels, **job.outcomes}
+        replays = [
+            Replay(
+                api=api,
+                study=self._study,
+                trial=trial,
+                records=records.get(trial["trial_id"], []),
+                outcome=ended.get(trial["trial_id"]),
+                labels=labels.get(trial["trial_id"], {}),
+                q=q.get(trial["trial_id"], {}),
+                samples=self._samples,
+                final=job.final,
+            )
+            for trial in chunk
+        ]
+        replays = [replay for replay in replays if replay.records or replay.outcome]
+        new = [replay for replay in replays if replay.trial_id not in self._runs]
+        for replay in new:
+            self._runs[replay.trial_id] = replay.create(parent.run_id)
+        api.flush()
+        yield Counter(trials=len(chunk) - len(replays), created=len(new))
+        for replay in replays:
+            yield Counter(trials=1) + replay.write(self._runs[replay.trial_id])
+            api.pause()
+        api.flush()
+
+    def _end_parent(self, api: Experiment, parent: Run, trials: int, ended: Mapping[str, Any], job: Job) -> None:
         last = max((int(outcome["unix_ms"]) for outcome in ended.values()), default=int(time.time() * 1000))
-        api.set_status(parent, "FINISHED" if all_ended else "KILLED" if job.final else "RUNNING", last)
-        return created, finished, metrics, images
+        status = "FINISHED" if len(ended) == trials else "KILLED" if job.final else "RUNNING"
+        api.set_status(parent, status, last)
+        api.flush()
 
     def _write_parent(self, api: Experiment, plan: Mapping[str, Any], job: Job) -> Run:
         meta = self._ledger.read_meta(self._study)
@@ -291,6 +323,7 @@ class Syncer:
             }
             start = int(meta.get("created_ms", time.time() * 1000))
             self._parent = api.create(f"study {self._study}", tags, start)
+            api.flush()
         files = study_files(self._ledger.read_study_text(self._study), plan, meta, job.artifacts)
         print_, _ = api.upload(self._parent, files, self._parent.tags.get("vistudy.files"))
         tags = {"vistudy.files": print_, "vistudy.trials": str(len(plan["trials"]))}

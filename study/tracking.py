@@ -1,4 +1,4 @@
-"""The mirror: ledger -> MLflow, by one writer, in batches. The only module of `study` that knows MLflow.
+"""The mirror: ledger -> MLflow, by one writer, in batches. With `experiment` and `bulk` all that knows MLflow.
 
 What a run holds: `docs/records.md`. Training never waits for this. An MLflow that is down, slow or wiped costs nothing:
 the next `sync` writes what is missing, with the ledger's timestamps, and nothing twice.
@@ -9,27 +9,22 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
-import os
-import tempfile
 import threading
 import time
-import urllib.parse
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from study.artifacts import Files, fingerprint
+from study.bulk import BulkExperiment, writable
 from study.errors import StudyError
+from study.experiment import Experiment, connect, prepare
 from study.ledger import Ledger
-from study.replay import Judge, Labels, Point, Run, Syncer, SyncReport, newer
+from study.replay import Judge, Labels, Syncer, SyncReport, newer
 from study.tracking_uri import (
     SEARCHES,
     UI_ENVIRONMENT,
     TrackingError,
-    artifact_location,
-    check_database,
     check_tracking_uri,
     default_tracking_uri,
     ui_command,
@@ -40,17 +35,6 @@ __all__ = [
     "SEARCHES", "UI_ENVIRONMENT", "Mirror", "MirrorStatus", "SyncReport", "TrackingError", "check_tracking_uri",
     "default_tracking_uri", "sync", "ui_command",
 ]  # fmt: skip
-
-EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it MLflow's pages take a study for an application of language models and open on its traces."""
-
-_DEFAULTS = {
-    **UI_ENVIRONMENT,
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "GIT_PYTHON_REFRESH": "quiet",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # MLflow's own policy blocks one call for 247 s when a server is gone
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
-}
 
 
 def sync(
@@ -85,9 +69,15 @@ def sync(
         StudyBusyError: another process is syncing this study.
     """
     check_tracking_uri(tracking_uri)
-    syncer = Syncer(ledger, study_name, lambda: Experiment(tracking_uri, study_name), samples=samples, modes=modes)
+    syncer = Syncer(ledger, study_name, lambda: open_experiment(tracking_uri, study_name), samples=samples, modes=modes)
     with _translated(tracking_uri):
         return syncer.sync(outcomes=outcomes, judge=judge, artifacts=artifacts, final=final, progress=progress)
+
+
+def open_experiment(uri: str, name: str) -> Experiment:
+    """A study's experiment, made if it is not there: in bulk where that is known to be safe, else call by call."""
+    client = connect(uri)
+    return BulkExperiment(client, uri, name) if writable(client) else Experiment(client, uri, name)
 
 
 def open_database(uri: str) -> None:
@@ -110,119 +100,10 @@ def experiment_url(uri: str, name: str, served_at: str = "http://127.0.0.1:5000"
     return f"{base}/#/experiments/{found.experiment_id}/runs" if found else None
 
 
-class Experiment:
-    """The MLflow calls that we make, on one experiment. Each sends what differs from the `Run` given, and notes it."""
-
-    def __init__(self, uri: str, name: str) -> None:
-        self._client = connect(uri)
-        found = self._client.get_experiment_by_name(name)
-        if found is None:
-            location = artifact_location(uri)
-            location = f"{location}/{urllib.parse.quote(name)}" if location else None
-            self.id = str(self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
-        else:
-            self.id = str(found.experiment_id)
-            if found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(self.id)
-
-    def runs(self) -> Iterator[Run]:
-        """All runs of the experiment."""
-        token = None
-        while True:
-            page = self._client.search_runs([self.id], max_results=200, page_token=token)
-            for found in page:
-                yield Run(
-                    run_id=found.info.run_id,
-                    status=found.info.status,
-                    tags=dict(found.data.tags),
-                    has_params=bool(found.data.params),
-                    metrics=frozenset(found.data.metrics),
-                    found=True,
-                )
-            token = page.token
-            if not token:
-                return
-
-    def create(self, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
-        """Make a run; its tags come with it in one step, so that it is always found again."""
-        made = self._client.create_run(self.id, start_time=start_ms, tags=dict(tags), run_name=name)
-        return Run(run_id=made.info.run_id, status="RUNNING", tags=dict(tags))
-
-    def log(self, run: Run, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        """Write metrics, params (once a run) and those tags that differ, in one call or none."""
-        from mlflow.entities import Metric, Param, RunTag
-
-        tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
-        params = {} if run.has_params else params
-        if points or params or tags:
-            self._client.log_batch(
-                run.run_id,
-                metrics=[Metric(*point) for point in points],
-                params=[Param(*param) for param in params.items()],
-                tags=[RunTag(*tag) for tag in tags.items()],
-                synchronous=True,
-            )
-        run.tags.update(tags)
-        run.has_params = run.has_params or bool(params)
-
-    def set_status(self, run: Run, status: str, end_ms: int | None = None) -> None:
-        """Set RUNNING, or an end status with its time."""
-        if run.status == status:
-            return
-        if status == "RUNNING":
-            self._client.update_run(run.run_id, status=status)
-        else:
-            self._client.set_terminated(run.run_id, status=status, end_time=end_ms)
-        run.status = status
-
-    def upload(self, run: Run, files: Files, known: str | None) -> tuple[str, int]:
-        """Store files, unless their fingerprint is `known`. Returns the fingerprint and the number of files sent."""
-        found = fingerprint(files)
-        if not files or found == known:
-            return found, 0
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                path = Path(folder, name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            self._client.log_artifacts(run.run_id, folder)
-        return found, len(files)
-
-    def last_step(self, run: Run, metric: str) -> int:
-        """Highest step that a metric has; -1 if none."""
-        return max((int(point.step) for point in self._client.get_metric_history(run.run_id, metric)), default=-1)
-
-    def delete(self, run: Run) -> None:
-        """Move a run to MLflow's bin."""
-        self._client.delete_run(run.run_id)
-
-
-def _prepare() -> None:
-    """Import MLflow (a second or two) so that it is quiet, sends no telemetry and fails fast."""
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its dependencies; none is ours to mend
-        import mlflow  # noqa: F401
-    # MLflow 3.17 calls SQLAlchemy 2.1 in ways that it deprecates, at every query.
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow\..*")
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def connect(uri: str) -> Any:
-    """An `MlflowClient` of that URI, not opened yet."""
-    _prepare()
-    from mlflow import MlflowClient
-
-    check_database(uri)
-    return MlflowClient(uri)
-
-
 @contextlib.contextmanager
 def _translated(uri: str) -> Iterator[None]:
     """Every failure of MLflow, its database or the network as one TrackingError."""
-    _prepare()
+    prepare()
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
@@ -271,7 +152,7 @@ class Mirror:
         self._ledger, self._uri, self._every_s, self._running_every_s = ledger, uri, every_s, running_every_s
         self._running_at = time.monotonic()
         self._judge = judge
-        self._syncer = Syncer(ledger, study, lambda: Experiment(uri, study), modes=modes)
+        self._syncer = Syncer(ledger, study, lambda: open_experiment(uri, study), modes=modes)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="vistudy-mirror", daemon=True)
         self._seen: dict[str, int] = {}

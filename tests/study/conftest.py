@@ -39,8 +39,16 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(params=["bulk", "client"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How rows are written: by us, into MLflow's tables, or by MLflow's client."""
+    if request.param == "client":
+        monkeypatch.setattr(tracking, "writable", lambda client: False)
+    return str(request.param)
+
+
 @pytest.fixture
-def new_uri(empty_database: Path, tmp_path: Path) -> Callable[[], str]:
+def new_uri(empty_database: Path, tmp_path: Path, way: str) -> Callable[[], str]:
     """Each call: the URI of another empty database."""
     numbers = itertools.count()
 

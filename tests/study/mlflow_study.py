@@ -57,7 +57,10 @@ def new_ledger(root: Path, ids: str = "abcd") -> tuple[Ledger, Attempt]:
     ledger.write_study(
         STUDY, "study: ring-test\n", {"study": STUDY, "trials": trials}, {"created_ms": 1000, "git": {"sha": "abc"}}
     )
-    ledger.write_pack({"pack_id": "p1", "trials": [t["config"] for t in trials], "reference": {}, "created_ms": 1})
+    ledger.write_pack(
+        {"pack_id": "p1", "trials": [t["config"] for t in trials], "trial_ids": [t["trial_id"] for t in trials],
+         "reference": {}, "created_ms": 1}
+    )  # fmt: skip
     return ledger, ledger.open_attempt("p1")
 
 

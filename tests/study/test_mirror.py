@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import socket
 import time
@@ -11,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sqlalchemy
 
 from study import tracking
 from study.errors import StoreError, StudyBusyError, StudyError
@@ -63,24 +66,39 @@ class Crash(BaseException):
 
 
 class Faulty:
-    """An MlflowClient that dies before a call, or after it was carried out."""
+    """An MlflowClient that dies before a call or a statement that writes, or after it was carried out."""
 
     def __init__(self, client: Any, calls_left: int, *, after: bool = False) -> None:
         self.client, self.calls_left, self.after = client, calls_left, after
         self.writes: list[str] = []
+        engine = client._tracking_client.store.engine
+        if tracking.writable(client):
+            sqlalchemy.event.listen(engine, f"{'after' if after else 'before'}_cursor_execute", self._statement)
+            sqlalchemy.event.listen(engine, "commit", lambda connection: self._burn())
+
+    def _statement(self, connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if statement.startswith(("INSERT", "UPDATE", "DELETE")):
+            self.writes.append(statement)
+            self._burn()
+
+    def _burn(self) -> None:
+        if self.calls_left == 0:
+            raise Crash
+        self.calls_left -= 1
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.client, name)
+        if name.startswith("_"):
+            return method
 
         def call(*args: Any, **kwargs: Any) -> Any:
-            if self.calls_left == 0 and not self.after:
-                raise Crash
+            if not self.after:
+                self._burn()
             result = method(*args, **kwargs)
             if not name.startswith(("get_", "search_", "list_")):
                 self.writes.append(name)
-            if self.calls_left == 0:
-                raise Crash
-            self.calls_left -= 1
+            if self.after:
+                self._burn()
             return result
 
         return call
@@ -101,16 +119,16 @@ def test_crash_at_every_call(
     for calls in itertools.count():
         uri = new_uri()
         faulty = Faulty(connect(uri), calls_left=calls, after=after)
-        syncer = Syncer(ledger, STUDY, lambda uri=uri: tracking.Experiment(uri, STUDY))
+        syncer = Syncer(ledger, STUDY, lambda uri=uri: tracking.open_experiment(uri, STUDY))
         monkeypatch.setattr(tracking, "connect", lambda uri, faulty=faulty: faulty)
-        try:
+        with contextlib.suppress(Crash):
             syncer.sync(outcomes=LABELS)
-        except Crash:
-            monkeypatch.setattr(tracking, "connect", connect)
-            syncer.sync(outcomes=LABELS)
-            assert content(uri) == expected, f"after a crash at call {calls}"
-        else:
             break
+        faulty.calls_left = -1
+        gc.collect()  # the connection of a process that died is closed
+        monkeypatch.setattr(tracking, "connect", connect)
+        syncer.sync(outcomes=LABELS)
+        assert content(uri) == expected, f"after a crash at call {calls}"
     assert calls >= 12
 
 
@@ -133,7 +151,7 @@ def test_metrics_without_their_tag_are_not_doubled(study: tuple[Ledger, Attempt]
 
 def test_redone_records_are_not_doubled(study: tuple[Ledger, Attempt], uri: str) -> None:
     ledger, _ = study
-    syncer = Syncer(ledger, STUDY, lambda: tracking.Experiment(uri, STUDY))
+    syncer = Syncer(ledger, STUDY, lambda: tracking.open_experiment(uri, STUDY))
     syncer.sync(final=False)
     again = ledger.open_attempt("p1")
     for evaluation in (2, 3, 4):

@@ -1,0 +1,146 @@
+"""The MLflow calls that the mirror makes, on one experiment, through MLflow's client."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import urllib.parse
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from study.artifacts import Files, fingerprint
+from study.replay import Point, Run
+from study.tracking_uri import UI_ENVIRONMENT, artifact_location, check_database
+
+EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+"""Without it MLflow's pages take a study for an application of language models and open on its traces."""
+
+_DEFAULTS = {
+    **UI_ENVIRONMENT,
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",  # MLflow's own policy blocks one call for 247 s when a server is gone
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+}
+
+
+def prepare() -> None:
+    """Import MLflow (a second or two) so that it is quiet, sends no telemetry and fails fast."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its dependencies; none is ours to mend
+        import mlflow  # noqa: F401
+    # MLflow 3.17 calls SQLAlchemy 2.1 in ways that it deprecates, at every query.
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"mlflow\..*")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def connect(uri: str) -> Any:
+    """An `MlflowClient` of that URI, not opened yet."""
+    prepare()
+    from mlflow import MlflowClient
+
+    check_database(uri)
+    return MlflowClient(uri)
+
+
+class Experiment:
+    """The MLflow calls that we make, on one experiment. Each sends what differs from the `Run` given, and notes it."""
+
+    def __init__(self, client: Any, uri: str, name: str) -> None:
+        self._client = client
+        found = self._client.get_experiment_by_name(name)
+        if found is None:
+            location = artifact_location(uri)
+            location = f"{location}/{urllib.parse.quote(name)}" if location else None
+            self.id = str(self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
+        else:
+            self.id = str(found.experiment_id)
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(self.id)
+
+    def runs(self) -> Iterator[Run]:
+        """All runs of the experiment."""
+        token = None
+        while True:
+            page = self._client.search_runs([self.id], max_results=200, page_token=token)
+            for found in page:
+                yield Run(
+                    run_id=found.info.run_id,
+                    status=found.info.status,
+                    tags=dict(found.data.tags),
+                    has_params=bool(found.data.params),
+                    metrics=frozenset(found.data.metrics),
+                    found=True,
+                )
+            token = page.token
+            if not token:
+                return
+
+    def create(self, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
+        """Make a run; its tags come with it in one step, so that it is always found again."""
+        made = self._client.create_run(self.id, start_time=start_ms, tags=dict(tags), run_name=name)
+        return Run(run_id=made.info.run_id, status="RUNNING", tags=dict(tags))
+
+    def log(self, run: Run, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
+        """Write metrics, params (once a run) and those tags that differ, in one call or none."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        tags = {name: value for name, value in tags.items() if run.tags.get(name) != value}
+        params = {} if run.has_params else params
+        if points or params or tags:
+            self._client.log_batch(
+                run.run_id,
+                metrics=[Metric(*point) for point in points],
+                params=[Param(*param) for param in params.items()],
+                tags=[RunTag(*tag) for tag in tags.items()],
+                synchronous=True,
+            )
+        run.tags.update(tags)
+        run.has_params = run.has_params or bool(params)
+
+    def set_status(self, run: Run, status: str, end_ms: int | None = None) -> None:
+        """Set RUNNING, or an end status with its time."""
+        if run.status == status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(run.run_id, status=status)
+        else:
+            self._client.set_terminated(run.run_id, status=status, end_time=end_ms)
+        run.status = status
+
+    def upload(self, run: Run, files: Files, known: str | None) -> tuple[str, int]:
+        """Store files, unless their fingerprint is `known`. Returns the fingerprint and the number of files sent."""
+        found = fingerprint(files)
+        if not files or found == known:
+            return found, 0
+        with tempfile.TemporaryDirectory() as folder:
+            for name, content in files.items():
+                path = Path(folder, name)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            self._client.log_artifacts(run.run_id, folder)
+        return found, len(files)
+
+    def last_step(self, run: Run, names: Collection[str]) -> int:
+        """Highest step of a run's metrics among names that are logged together; -1 if none is there."""
+        shared = sorted(run.metrics.intersection(names))
+        if not shared:
+            return -1
+        history = self._client.get_metric_history(run.run_id, "finite" if "finite" in shared else shared[0])
+        return max((int(point.step) for point in history), default=-1)
+
+    def delete(self, run: Run) -> None:
+        """Move a run to MLflow's bin."""
+        self._client.delete_run(run.run_id)
+
+    def pause(self) -> None:
+        """Between two runs: carry out what was put off if it is much. Nothing here, each call is sent at once."""
+
+    def flush(self) -> None:
+        """Carry out what was put off. Nothing here."""
