@@ -1,4 +1,4 @@
-"""One GAN on points as a careful user of PyTorch writes it: ordinary modules, ordinary optimizers, one trial.
+"""One GAN on points or images as a careful user of PyTorch writes it: ordinary modules, ordinary optimizers, one trial.
 
 The training of peer (a). tests/benchmarks/test_peers.py holds its losses against the engine's. Nothing is computed that
 the trial does not need: no regularizer at weight 0, no gradient norms, no gradients of D in G's updates.
@@ -17,15 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
+from benchmarks import plain_dcgan
+from trainables.archs import DcganDiscriminator, DcganGenerator, Sizes, discriminator_arch, generator_arch
+from trainables.data import DATASETS
 from trainables.data.mixtures import GRID25, RING8
 from trainables.models.base import RECALIBRATION_BATCH
 
 MIXTURES = {mixture.name: mixture for mixture in (RING8, GRID25)}
 SUPPORTED = {
     "model": ("gan",),
-    "data": tuple(MIXTURES),
-    "net": ("mlp",),
-    "init": ("he",),
+    "net": ("mlp", "dcgan"),
+    "init": ("he", "dcgan"),
     "optimizer": ("adam",),
     "anchor": ("period_start",),
     "g_loss": ("non_saturating",),
@@ -59,31 +61,55 @@ class Draws:
     z_g: Callable[[], Tensor]
 
 
-def draws(config: dict[str, Any]) -> Draws:
-    """Fresh points of the mixture and fresh z, by torch's generator."""
-    mixture, batch = MIXTURES[config["data"]], config["batch_size"]
-    means, sd = torch.from_numpy(mixture.means), mixture.sd
+def draws(config: dict[str, Any], trials: tuple[int, ...] = (), device: torch.device | str = "cpu") -> Draws:
+    """Fresh points of the mixture, or images from memory, and fresh z, by torch's generator; (*trials, B, ...)."""
+    batch = (*trials, config["batch_size"])
 
     def z() -> Tensor:
-        return torch.randn(batch, config["z_dim"])
+        return torch.randn(*batch, config["z_dim"], device=device)
 
-    return Draws(
-        real=lambda: means[torch.randint(len(means), (batch,))].add_(torch.randn(batch, 2), alpha=sd), z_d=z, z_g=z
+    if config["data"] in MIXTURES:
+        mixture = MIXTURES[config["data"]]
+        means, sd = torch.from_numpy(mixture.means).to(device), mixture.sd
+
+        def real() -> Tensor:
+            noise = torch.randn(*batch, 2, device=device)
+            return means[torch.randint(len(means), batch, device=device)].add_(noise, alpha=sd)
+    else:
+        pool = plain_dcgan.images(DATASETS[config["data"]].shape, torch.device(device))
+
+        def real() -> Tensor:
+            return pool[torch.randint(len(pool), batch, device=device)]
+
+    return Draws(real=real, z_d=z, z_g=z)
+
+
+def nets(config: dict[str, Any]) -> tuple[nn.Sequential, nn.Sequential]:
+    """Generator and discriminator of a configuration."""
+    c, shape = config, DATASETS[config["data"]].shape
+    if c["net"] == "dcgan":
+        sizes = Sizes(width=c["width"], depth=c["depth"], norm=c["norm"], init=c["init"])
+        g, d = generator_arch("dcgan", shape, c["z_dim"], sizes), discriminator_arch("dcgan", shape, sizes)
+        assert isinstance(g, DcganGenerator)
+        assert isinstance(d, DcganDiscriminator)
+        return plain_dcgan.generator(g), plain_dcgan.discriminator(d)
+    hidden, dim = [c["width"]] * c["depth"], shape[0]
+    leaky = nn.LeakyReLU(0.2, inplace=True)
+    return (
+        mlp([c["z_dim"], *hidden, dim], c["norm"], nn.ReLU(inplace=True), norm_first=True, running=True),
+        mlp([dim, *hidden, 1], c["norm"], leaky, norm_first=False, running=False),
     )
 
 
 class Gan:
     """One GAN, its optimizers, and the two kinds of updates."""
 
-    def __init__(self, config: dict[str, Any]) -> None:
+    def __init__(self, config: dict[str, Any], device: torch.device | str = "cpu") -> None:
         for name, values in SUPPORTED.items():
             if config[name] not in values:
                 raise ValueError(f"the plain peer is not written for {name}: {config[name]!r}, but for {values}")
-        c, hidden, dim = config, [config["width"]] * config["depth"], 2
-        self.config = config
-        self.g = mlp([c["z_dim"], *hidden, dim], c["norm"], nn.ReLU(inplace=True), norm_first=True, running=True)
-        leaky = nn.LeakyReLU(0.2, inplace=True)
-        self.d = mlp([dim, *hidden, 1], c["norm"], leaky, norm_first=False, running=False)
+        self.config = c = config
+        self.g, self.d = (net.to(device) for net in nets(config))
         self.g_old = copy.deepcopy(self.g).requires_grad_(False)
         betas = (c["beta1"], c["beta2"])
         self.g_optimizer = torch.optim.Adam(self.g.parameters(), lr=c["g_lr"], betas=betas, fused=True)

@@ -41,6 +41,12 @@ def test_three_syncs_change_nothing(study: tuple[Ledger, Attempt], uri: str, mon
     assert content(uri) == before
 
 
+def test_a_pack_without_records_is_mirrored_as_nothing(tmp_path: Path, uri: str) -> None:
+    ledger, _ = new_ledger(tmp_path / "fresh")
+    assert set(ledger.progress().values()) == {-1}
+    assert sync(ledger, STUDY, uri, final=False).runs_created == 0
+
+
 def test_wiped_mirror_is_rebuilt_the_same(study: tuple[Ledger, Attempt], new_uri: Callable[[], str]) -> None:
     ledger, attempt = study
     first, second = new_uri(), new_uri()
