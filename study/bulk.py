@@ -84,9 +84,9 @@ def _mlflow() -> Any:
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_STATE
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.utils import validation
     from mlflow.utils.file_utils import local_file_uri_to_path
     from mlflow.utils.uri import append_to_uri_path, is_local_uri
-    from mlflow.utils import validation
 
     check: Any = validation._validate_metric
     return SimpleNamespace(

@@ -268,7 +268,7 @@ class Syncer:
         wanted = {i for i in homes if not self._mirrored(i, ended)} | job.outcomes.keys()
         todo = [trial for trial in plan["trials"] if trial["trial_id"] in wanted]
         todo.sort(key=lambda trial: homes.get(trial["trial_id"], ""))
-        size = max(1, CHUNK_RECORDS // (1 + max(progress.values(), default=0)))
+        size = max(1, CHUNK_RECORDS // (1 + max([0, *progress.values()])))
         return [todo[i : i + size] for i in range(0, len(todo), size)]
 
     def _write_chunk(
