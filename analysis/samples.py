@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import io
 import math
-from typing import Literal
 
 import numpy as np
 
@@ -16,7 +15,7 @@ _FRAME, _MODE, _ALARM = (214, 214, 214), (190, 190, 190), (200, 30, 30)
 _INK = (0, 90, 181)
 """A blue that colour-blind readers tell from the grey of the modes."""
 _OVER = 3
-"""Discs are drawn this many times larger and averaged down: smooth edges without a drawing library."""
+"""A disc is placed to this part of a pixel, and its edge averaged over as many: smooth without a drawing library."""
 
 
 def render(samples: np.ndarray, *, modes: np.ndarray | None = None, limit: float | None = None) -> Image:
@@ -57,15 +56,9 @@ def draw_points(
     finite = points[np.isfinite(points).all(1)]
     outside = (np.abs(finite) > limit).any(1)
     edge = np.clip(finite[outside], -0.985 * limit, 0.985 * limit)
-    canvas = _backdrop(b"" if modes is None else np.asarray(modes, np.float64).tobytes(), limit, size).copy()
-    for centres, share, colour, alpha in (
-        (finite[~outside], 1 / 190, _INK, 0.45),
-        (edge, 1 / 130, _ALARM, 0.8),
-    ):
-        if len(centres):
-            cover = _cover(centres / limit, size=size, radius=share * size, alpha=alpha)
-            canvas += cover[..., None] * (np.asarray(colour, np.float32) - canvas)
-    image: Image = canvas.round().astype(np.uint8)
+    image = _backdrop(b"" if modes is None else np.asarray(modes, np.float64).tobytes(), limit, size).copy()
+    _draw(image, finite[~outside] / limit, radius=size / 190, colour=_INK, alpha=0.45)
+    _draw(image, edge / limit, radius=size / 130, colour=_ALARM, alpha=0.8)
     for border in (np.s_[:2], np.s_[-2:], np.s_[:, :2], np.s_[:, -2:]):
         image[border] = _FRAME if len(finite) == len(points) else _ALARM
     return image
@@ -74,31 +67,45 @@ def draw_points(
 @functools.lru_cache(maxsize=8)
 def _backdrop(modes: bytes, limit: float, size: int) -> np.ndarray:
     """White with the real modes (float64 bytes) in grey: the same in every picture of a study."""
-    canvas = np.full((size, size, 3), 255, np.float32)
-    centres = np.frombuffer(modes).reshape(-1, 2)
-    if len(centres):
-        cover = _cover(centres / limit, size=size, radius=size / 26, alpha=0.55)
-        canvas += cover[..., None] * (np.asarray(_MODE, np.float32) - canvas)
-    return canvas
+    image = np.full((size, size, 3), 255, np.uint8)
+    _draw(image, np.frombuffer(modes).reshape(-1, 2) / limit, radius=size / 26, colour=_MODE, alpha=0.55)
+    return image
 
 
-def _cover(centres: np.ndarray, *, size: int, radius: float, alpha: float) -> np.ndarray:
-    """Share of each pixel (size, size) that discs around centres in [-1, 1]^2 hide; overlapping ones hide more."""
-    side, radius = size * _OVER, radius * _OVER
-    reach = math.ceil(radius)
-    offset = np.arange(-reach, reach + 1)
-    inside = offset[:, None] ** 2 + offset**2 <= radius**2
-    columns, rows = np.rint((centres + 1) / 2 * (side - 1)).astype(np.intp).T
-    width = side + 2 * reach  # a margin, so that no disc needs to be cut
-    disc = ((offset[:, None] + reach) * width + offset + reach)[inside]
-    pixels = ((side - 1 - rows) * width + columns)[:, None] + disc
-    discs = np.bincount(pixels.reshape(-1), minlength=width * width)
-    left = ((1 - alpha) ** np.arange(discs.max() + 1, dtype=np.float32))[discs].reshape(width, width)
-    inner = left[reach : reach + side, reach : reach + side]
-    # Strided sums: numpy's mean over axes of 3 takes longer than all the rest.
-    rows_of = functools.reduce(np.add, [inner[i::_OVER] for i in range(_OVER)])
-    hidden: np.ndarray = 1 - functools.reduce(np.add, [rows_of[:, i::_OVER] for i in range(_OVER)]) / _OVER**2
-    return hidden
+def _draw(image: Image, centres: np.ndarray, *, radius: float, colour: tuple[int, int, int], alpha: float) -> None:
+    """Draw discs around centres in [-1, 1]^2; where they overlap, more is hidden. Other pixels stay as they are."""
+    size = len(image)
+    columns, rows = np.rint((centres + 1) / 2 * (size * _OVER - 1)).astype(np.intp).T
+    rows = size * _OVER - 1 - rows
+    stamps = _stamps(radius, alpha)
+    reach = (stamps.shape[1] - 1) // 2
+    width = size + 2 * reach  # a margin, so that no disc needs to be cut
+    offset = np.arange(2 * reach + 1)
+    stamp = (offset[:, None] * width + offset).reshape(-1)
+    corners = rows // _OVER * width + columns // _OVER
+    weights = stamps.reshape(_OVER**2, -1)[rows % _OVER * _OVER + columns % _OVER]
+    left = np.bincount((corners[:, None] + stamp).reshape(-1), weights.reshape(-1), width * width)
+    found = np.flatnonzero(left)
+    row, column = np.divmod(found, width)
+    inside = (row >= reach) & (row < reach + size) & (column >= reach) & (column < reach + size)
+    places = (row[inside] - reach, column[inside] - reach)
+    below = image[places].astype(np.float64)
+    hidden = -np.expm1(left[found[inside]])[:, None]
+    image[places] = (below + hidden * (np.array(colour) - below) + 0.5).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=8)
+def _stamps(radius: float, alpha: float) -> np.ndarray:
+    """(_OVER^2, k, k): log of what a disc leaves visible of pixels, for each place of its centre in the middle one."""
+    reach = math.floor(radius) + 1
+    fine = (np.arange((2 * reach + 1) * _OVER) - reach * _OVER).astype(np.float64)
+    found = []
+    for row in range(_OVER):
+        for column in range(_OVER):
+            inside = (fine[:, None] - row) ** 2 + (fine - column) ** 2 <= (radius * _OVER) ** 2
+            share = inside.reshape(2 * reach + 1, _OVER, 2 * reach + 1, _OVER).mean((1, 3))
+            found.append(np.log1p(-alpha * share))
+    return np.stack(found)
 
 
 def tile_images(images: np.ndarray, *, size: int = 420, most: int = 64) -> Image:
@@ -133,13 +140,10 @@ def tile_images(images: np.ndarray, *, size: int = 420, most: int = 64) -> Image
     return grid
 
 
-def encode(image: Image, kind: Literal["png", "webp"] = "png") -> bytes:
-    """File content of an image."""
+def encode(image: Image) -> bytes:
+    """Content of a PNG file. The least compression: it takes half of the time and a tenth more room."""
     from PIL import Image as Pillow
 
     buffer = io.BytesIO()
-    options: dict[str, int | bool] = (
-        {"compress_level": 4} if kind == "png" else {"lossless": True, "quality": 20, "method": 1}
-    )
-    Pillow.fromarray(image).save(buffer, format=kind.upper(), **options)
+    Pillow.fromarray(image).save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()

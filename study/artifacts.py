@@ -41,8 +41,8 @@ class SampleFiles:
             # Made from the trial, not at random: a sync that was cut off writes the same file again, not a second one.
             name = uuid.uuid5(uuid.NAMESPACE_OID, f"{trial_id}/{evaluation}")
             stem = f"images/samples+step+{record['step']}+timestamp+{record['unix_ms']}+{name}"
-            found[f"{stem}.png"] = encode(image)
-            found[f"{stem}+compressed.webp"] = encode(image, "webp")
+            # The pages show the compressed file and open the other one. One encoding serves both: they take PNG, too.
+            found[f"{stem}.png"] = found[f"{stem}+compressed.png"] = encode(image)
         if weights := self._ledger.weights(trial_id):
             found["weights.npz"] = npz(weights)
         return found

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from study.artifacts import Files, fingerprint
-from study.experiment import Experiment
+from study.experiment import Experiment, shared_metric
 from study.replay import Point, Run
 
 REVISIONS = frozenset({"dc11669786a5"})
@@ -84,9 +84,9 @@ def _mlflow() -> Any:
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_STATE
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from mlflow.utils import validation
     from mlflow.utils.file_utils import local_file_uri_to_path
     from mlflow.utils.uri import append_to_uri_path, is_local_uri
-    from mlflow.utils import validation
 
     check: Any = validation._validate_metric
     return SimpleNamespace(
@@ -152,16 +152,15 @@ class BulkExperiment(Experiment):
             yield Run(run_id=run_id, status=status, tags=found.get(run_id, {}), has_params=bool(some), found=True)
 
     def last_step(self, run: Run, names: Collection[str]) -> int:
-        """Highest step of a run's metrics among names that are logged together; -1 if none is there."""
+        """Highest step that a metric of the run has, one of names that are logged together; -1 if none is there."""
         import sqlalchemy as sa
 
         latest = _tables()["latest_metrics"]
-        wanted = sa.select(sa.func.max(latest.c.step)).where(
-            latest.c.run_uuid == run.run_id, latest.c.key.in_(sorted(names))
-        )
+        mine = sa.select(latest.c.key, latest.c.step).where(latest.c.run_uuid == run.run_id)
         with self._engine.connect() as connection:
-            last = connection.execute(wanted).scalar()
-        return -1 if last is None else int(last)
+            steps = {key: int(step) for key, step in connection.execute(mine)}
+        metric = shared_metric(steps.keys(), names)
+        return steps[metric] if metric else -1
 
     # -- writing -------------------------------------------------------------------------------------------------------
 

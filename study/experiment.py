@@ -49,6 +49,12 @@ def connect(uri: str) -> Any:
     return MlflowClient(uri)
 
 
+def shared_metric(there: Collection[str], names: Collection[str]) -> str | None:
+    """A metric that a run has, of names that are logged together: `finite` rather than one that users log, too."""
+    shared = sorted(set(there).intersection(names))
+    return "finite" if "finite" in shared else next(iter(shared), None)
+
+
 class Experiment:
     """The MLflow calls that we make, on one experiment. Each sends what differs from the `Run` given, and notes it."""
 
@@ -128,11 +134,9 @@ class Experiment:
         return found, len(files)
 
     def last_step(self, run: Run, names: Collection[str]) -> int:
-        """Highest step of a run's metrics among names that are logged together; -1 if none is there."""
-        shared = sorted(run.metrics.intersection(names))
-        if not shared:
-            return -1
-        history = self._client.get_metric_history(run.run_id, "finite" if "finite" in shared else shared[0])
+        """Highest step that a metric of the run has, one of names that are logged together; -1 if none is there."""
+        metric = shared_metric(run.metrics, names)
+        history = self._client.get_metric_history(run.run_id, metric) if metric else []
         return max((int(point.step) for point in history), default=-1)
 
     def delete(self, run: Run) -> None:

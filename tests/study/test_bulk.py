@@ -1,0 +1,218 @@
+"""Rows written in bulk are the rows that MLflow's client writes, in every table; and unknown schemas are left to it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study import bulk, tracking
+from study.ledger import Attempt, Ledger
+from study.tracking import TrackingError, sync
+from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
+
+# MLflow leaves its SQLite connections to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+Scenario = Callable[[Ledger, Attempt, str], None]
+
+
+@pytest.fixture
+def way() -> str:
+    """Each test here says itself how rows are written."""
+    return "both"
+
+
+def rows(uri: str) -> dict[str, list[str]]:
+    """Every row of every table, without MLflow's ids of runs and the times at which it did something."""
+    with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
+        folder = Path(uri.removeprefix("sqlite:///")).parent.as_uri()
+        names = dict(connection.execute("SELECT run_uuid, value FROM tags WHERE key = 'vistudy.trial_id'"))
+        binned = dict(connection.execute("SELECT run_uuid, lifecycle_stage FROM runs"))
+        names = {run: f"<{names.get(run, 'parent')} {stage}>" for run, stage in binned.items()}
+        found = {}
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            cursor = connection.execute(f"SELECT * FROM {table}")
+            columns = [column[0] for column in cursor.description]
+            lines = []
+            for row in cursor:
+                fields = dict(zip(columns, row, strict=True))
+                for name in ("creation_time", "last_update_time", "deleted_time"):
+                    fields.pop(name, None)
+                line = repr(sorted(fields.items())).replace(folder, "<folder>")
+                for run, name in names.items():
+                    line = line.replace(run, name)
+                lines.append(line)
+            found[table] = sorted(lines)
+    connection.close()
+    return found
+
+
+def plain(ledger: Ledger, attempt: Attempt, uri: str) -> None:
+    sync(ledger, STUDY, uri, outcomes=LABELS, judge=lambda records, ended: ({}, {"t1-a": {0: 0.9, 2: math.nan}}))
+
+
+def killed_then_finished(ledger: Ledger, attempt: Attempt, uri: str) -> None:
+    sync(ledger, STUDY, uri, final=False)
+    sync(ledger, STUDY, uri)
+    attempt.append(records(4, "cd"), unix_ms=3000)
+    sync(ledger, STUDY, uri, final=False)
+    finish(ledger, "c")
+    finish(ledger, "d", "failed")
+    sync(ledger, STUDY, uri, outcomes=LABELS)
+
+
+def relabelled(ledger: Ledger, attempt: Attempt, uri: str) -> None:
+    sync(ledger, STUDY, uri, outcomes=LABELS)
+    sync(ledger, STUDY, uri, outcomes={"t1-a": {"outcome": "slow", "outcome_version": 2}, "t1-c": {"outcome": "no"}})
+
+
+def redone_by_another_attempt(ledger: Ledger, attempt: Attempt, uri: str) -> None:
+    sync(ledger, STUDY, uri, final=False)
+    again = ledger.open_attempt("p1")
+    for evaluation in (2, 3, 4):
+        again.append(records(evaluation, "c"), unix_ms=7000 + evaluation)
+    finish(ledger, "c", attempt=2)
+    sync(ledger, STUDY, uri)
+
+
+def run_in_the_bin(ledger: Ledger, attempt: Attempt, uri: str) -> None:
+    sync(ledger, STUDY, uri)
+    client = tracking.connect(uri)
+    experiment = client.get_experiment_by_name(STUDY).experiment_id
+    (run,) = client.search_runs([experiment], "tags.vistudy.trial_id = 't1-a'")
+    client.delete_run(run.info.run_id)
+    sync(ledger, STUDY, uri)
+
+
+def tag_behind_metrics(ledger: Ledger, attempt: Attempt, uri: str) -> None:
+    sync(ledger, STUDY, uri, final=False)
+    client = tracking.connect(uri)
+    experiment = client.get_experiment_by_name(STUDY).experiment_id
+    (run,) = client.search_runs([experiment], "tags.vistudy.trial_id = 't1-c'")
+    client.set_tag(run.info.run_id, "vistudy.synced", "1")
+    client.set_tag(run.info.run_id, "mine", "a user's tag")
+    client.log_metric(run.info.run_id, "dist", 7.0, timestamp=1, step=999)
+    attempt.append(records(4, "c"), unix_ms=3000)
+    sync(ledger, STUDY, uri)
+
+
+def many_points(ledger: Ledger, attempt: Attempt, uri: str) -> None:
+    wide = {f"m{i:02d}": float(i) for i in range(60)}
+    for evaluation in range(4, 40):
+        attempt.append([{**records(evaluation, "c")[0], "values": wide}], unix_ms=4000 + evaluation)
+    long = {"t1-a": {"outcome": "x" * 9000}}
+    sync(ledger, STUDY, uri, outcomes=long)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [plain, killed_then_finished, relabelled, redone_by_another_attempt, run_in_the_bin, tag_behind_metrics,
+     many_points],
+)  # fmt: skip
+def test_every_row_of_every_table(
+    scenario: Scenario, tmp_path: Path, new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for number, writable in enumerate((bulk.writable, lambda client: False)):
+        monkeypatch.setattr(tracking, "writable", writable)
+        ledger, attempt = new_ledger(tmp_path / f"store-{number}")
+        for evaluation in range(4):
+            attempt.append(records(evaluation, "abc" if evaluation < 3 else "ac"), unix_ms=2000 + evaluation)
+        finish(ledger, "a")
+        finish(ledger, "b", "failed")
+        uri = new_uri()
+        scenario(ledger, attempt, uri)
+        found.append(rows(uri))
+    assert found[0]["metrics"]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("bulk_first", [True, False])
+def test_one_way_goes_on_where_the_other_stopped(
+    study: tuple[Ledger, Attempt], new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch, bulk_first: bool
+) -> None:
+    ledger, attempt = study
+    mixed, whole = new_uri(), new_uri()
+    monkeypatch.setattr(tracking, "writable", bulk.writable if bulk_first else lambda client: False)
+    sync(ledger, STUDY, mixed, outcomes=LABELS, final=False)
+    attempt.append(records(4, "c"), unix_ms=3000)
+    finish(ledger, "c")
+    monkeypatch.setattr(tracking, "writable", (lambda client: False) if bulk_first else bulk.writable)
+    for uri in (mixed, whole):
+        sync(ledger, STUDY, uri, outcomes=LABELS)
+    assert rows(mixed) == rows(whole)
+
+
+def test_a_run_put_into_the_bin_under_a_living_mirror(study: tuple[Ledger, Attempt], uri: str) -> None:
+    """As with MLflow's client: this pass is refused, nothing of it is written, and the next one makes a new run."""
+    ledger, attempt = study
+    experiment = tracking.open_experiment(uri, STUDY)
+    assert isinstance(experiment, bulk.BulkExperiment)
+    syncer = tracking.Syncer(ledger, STUDY, lambda: tracking.open_experiment(uri, STUDY))
+    syncer.sync(final=False)
+    client = tracking.connect(uri)
+    (run,) = client.search_runs([experiment.id], "tags.vistudy.trial_id = 't1-c'")
+    client.delete_run(run.info.run_id)
+    before = rows(uri)
+    attempt.append(records(4, "c"), unix_ms=3000)
+    with pytest.raises(Exception, match="must be in the 'active' state"):
+        syncer.sync(final=False)
+    assert rows(uri) == before
+    syncer.sync(final=False)
+    assert len(content(uri)["t1-c"]["metrics"]["dist"]) == 5
+
+
+@pytest.mark.parametrize("name", ["a\tb", "../up", "x" * 251])
+def test_names_that_mlflow_refuses(tmp_path: Path, uri: str, name: str) -> None:
+    ledger, attempt = new_ledger(tmp_path / "store", ids="a")
+    attempt.append([{**records(0, "a")[0], "values": {name: 1.0}}], unix_ms=1)
+    with pytest.raises(TrackingError, match="refuses"):
+        sync(ledger, STUDY, uri)
+    assert rows(uri)["metrics"] == []
+
+
+def test_unknown_schemas_are_left_to_the_client(
+    study: tuple[Ledger, Attempt], new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    known, newer, changed = new_uri(), new_uri(), new_uri()
+    assert bulk.writable(tracking.connect(known))
+    with monkeypatch.context() as patch, caplog.at_level(logging.DEBUG, "vistudy.tracking"):
+        patch.setattr(bulk, "REVISIONS", frozenset({"another"}))
+        assert not bulk.writable(tracking.connect(newer))
+        assert type(tracking.open_experiment(newer, STUDY)) is tracking.Experiment
+        sync(study[0], STUDY, newer)
+    assert "known are ['another']" in caplog.text
+    with monkeypatch.context() as patch:
+        patch.setitem(bulk.COLUMNS, "runs", bulk.COLUMNS["runs"] | {"new_column"})
+        assert not bulk.writable(tracking.connect(changed))
+    assert not bulk.writable(tracking.connect("http://127.0.0.1:9"))
+    sync(study[0], STUDY, known)
+    assert rows(newer) == rows(known)
+
+
+def test_memory_holds_few_trials(
+    study: tuple[Ledger, Attempt], new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of one trial, flushed after each: the same rows, and no call reads the records of two trials."""
+    uri, whole = new_uri(), new_uri()
+    sync(study[0], STUDY, whole, outcomes=LABELS)
+    asked: list[int] = []
+
+    def judge(found: Any, ended: Any) -> Any:
+        asked.append(len(found))
+        return {}, {}
+
+    monkeypatch.setattr("study.replay.CHUNK_RECORDS", 1)
+    monkeypatch.setattr(bulk, "_MOST_POINTS", 1)
+    told: list[tuple[int, int]] = []
+    report = sync(study[0], STUDY, uri, outcomes=LABELS, judge=judge, progress=lambda *done: told.append(done))
+    assert (report.runs_created, report.metrics_written) == (3, 22)
+    assert asked == [1, 1, 1]
+    assert told[-1] == (4, 4)  # of t1-d there is nothing yet
+    assert rows(uri) == rows(whole)
