@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -306,35 +308,30 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
     Raises:
         StudyError: unknown study.
     """
-    from analysis.frame import load_frame
+    from analysis.judged import judge_study
 
-    ledger = Ledger(store)
-    plan_ = ledger.read_plan(study)
-    ids = [trial["trial_id"] for trial in plan_["trials"]]
-    frame = load_frame(ledger, study)
-    evaluations = {trial["trial_id"]: int(trial["config"]["evaluations"]) for trial in plan_["trials"]}
-    done = sum(evaluations[trial_id] for trial_id in frame.loc[frame["state"].isin(["complete", "failed"]), "trial_id"])
-    running = frame.loc[frame["state"] == "running", "trial_id"].tolist()
+    known = judge_study(Ledger(store), study)
+    states = {trial_id: known.state(trial_id) for trial_id in known.entries}
+    evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
     now, pace = now_ms(), 0.0
-    for trial_id, group in itertools.groupby(ledger.records(running), key=lambda record: str(record["trial_id"])):
-        records = list(group)
-        done += int(records[-1]["evaluation"])
-        took_ms = records[-1]["unix_ms"] - records[0]["unix_ms"]
-        if took_ms > 0 and now - records[-1]["unix_ms"] < STALE_MS:
-            pace += (records[-1]["evaluation"] - records[0]["evaluation"]) / took_ms * 1000
-        assert trial_id in evaluations
+    done = sum(evaluations[trial_id] for trial_id in known.ended)
+    for begun in known.begun.values():
+        (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
+        done += last
+        if last_ms > first_ms and now - last_ms < STALE_MS:
+            pace += (last - first) / (last_ms - first_ms) * 1000
     total = sum(evaluations.values())
-    failed = frame[frame["state"] == "failed"]
     return Status(
         study=study,
-        trials=len(ids),
-        states=_counts(frame["state"]),
-        outcomes=_counts(frame["outcome"].dropna()),
+        trials=len(known.entries),
+        states=_counts(states.values()),
+        outcomes=_counts(outcome.label for outcome in known.outcomes.values()),
         progress=done / total if total else 1.0,
         eta_s=(total - done) / pace if pace else None,
-        errors=dict(zip(failed["trial_id"], failed["error"], strict=True)),
+        errors={trial_id: known.ended[trial_id]["error"] for trial_id, state in states.items() if state == "failed"},
     )
 
 
-def _counts(column: pd.Series) -> dict[str, int]:
-    return {str(name): int(n) for name, n in column.value_counts().items()}
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    """Most frequent first."""
+    return dict(Counter(values).most_common())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import threading
@@ -165,10 +166,10 @@ def judged(
 
 def judged_all(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
     """Outcomes of all complete trials of a study among `ids`, by the present rules."""
-    records: dict[str, list[dict[str, Any]]] = {}
-    for record in ledger.records(ids):
-        records.setdefault(record["trial_id"], []).append(record)
-    return judged(ledger, name, records, ledger.read_outcomes(ids))[0]
+    from analysis.judged import judge_study
+
+    found, wanted = judge_study(ledger, name).outcomes, set(ids)
+    return {trial_id: _tags(dataclasses.asdict(found[trial_id])) for trial_id in found.keys() & wanted}
 
 
 def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
