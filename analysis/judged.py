@@ -1,8 +1,8 @@
 """Outcomes of all trials of a study, judged once: what was judged before is noted in the store, and looked up.
 
-The note (`studies/<name>/judged.json`) is derived from records and outcomes, and only trusted for a trial whose end, and
-whose pack's records, are those that were judged, by these rules. It may be deleted, and two writers may overwrite each
-other: what is missing is judged again.
+The note (`studies/<name>/judged.json`) is derived from records and outcomes. It is trusted for a trial only if its end
+and its pack's records are still those that were judged, by these rules. It may be deleted, and of two writers one may
+overwrite the other: what is missing is judged again.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _outcome(
 
 
 def _key(outcome: Mapping[str, Any], segments: Mapping[str, Mapping[int, int]]) -> str:
-    """What a trial's outcome was judged from: the pack and attempt that ended it, and how much the pack has recorded."""
+    """What an outcome was judged from: pack and attempt that ended the trial, and how much the pack has recorded."""
     recorded = sorted(segments.get(outcome["pack_id"], {}).items())
     return f"{outcome['pack_id']} {outcome['attempt']} {outcome['unix_ms']} {recorded}"
 
@@ -141,7 +141,8 @@ def _write(ledger: Ledger, study: str, judged: Mapping[str, tuple[str, Outcome]]
     keys = {key: i for i, key in enumerate(dict.fromkeys(key for key, _ in judged.values()))}
     names = [field.name for field in dataclasses.fields(Outcome)]
     trials = {
-        trial_id: [keys[key], *(getattr(outcome, name) for name in names)] for trial_id, (key, outcome) in judged.items()
+        trial_id: [keys[key], *(getattr(outcome, name) for name in names)]
+        for trial_id, (key, outcome) in judged.items()
     }
     note = {"format": FORMAT, "rules": RULES, "keys": list(keys), "trials": trials}
     try:

@@ -1,9 +1,10 @@
 """How costs grow with the number of trials: `python -m benchmarks.scale [--trials 10 100 1000 10000]`.
 
-For each number, in a fresh store, a made-up study (learning rate x reg_weight x seeds of the ring GAN) whose records come
-from an engine that trains nothing (`synthetic_engine.py`), written through the ledger as the trainable writes them: 50
-evaluations of 21 values. Each step (`scale_steps.py`) and each command is a process of its own; wall and processor
-seconds and peak memory are the whole process's, `work` is what is left without starting Python and importing.
+For each number, in a fresh store, a made-up study (learning rate x reg_weight x seeds of the ring GAN). Its records
+come from an engine that trains nothing (`synthetic_engine.py`) and are written through the ledger as the trainable
+writes them: 50 evaluations of 21 values. Each step (`scale_steps.py`) and each command is a process of its own; wall
+and processor seconds and peak memory are the whole process's, `work` is what is left without starting Python and
+importing.
 
   plan, `vistudy plan --no-pilot`          write: what a run does besides training, without Ray and MLflow
   ray: the same packs through Ray Tune     status, `vistudy status` (first: nobody has judged the trials before)
@@ -160,7 +161,11 @@ def table(results: dict[int, dict[str, dict[str, Any]]], fitted: dict[str, dict[
 def verdicts(row: dict[str, dict[str, Any]]) -> list[str]:
     """What was asked, and what was found, at the largest number of trials."""
     fixed = row["write"]["prepare_ms_per_trial"] + row["write"]["write_ms_per_trial"]
-    found = {"plan_s": row["vistudy plan"]["wall_s"], "status_s": row["vistudy status"]["wall_s"], "ms_per_trial": fixed}
+    found = {
+        "plan_s": row["vistudy plan"]["wall_s"],
+        "status_s": row["vistudy status"]["wall_s"],
+        "ms_per_trial": fixed,
+    }
     return [
         f"  {name}: at most {target:g}: {'met' if found[name] <= target else 'MISSED'}, {found[name]:.2f}"
         for name, target in TARGETS.items()

@@ -1,4 +1,4 @@
-"""The steps that `scale.py` measures, each in a process of its own: `python -m benchmarks.scale_steps STEP STUDY STORE`.
+"""The steps that `scale.py` measures, a process each: `python -m benchmarks.scale_steps STEP STUDY STORE`.
 
 A step prints, as JSON, what it took after its imports. It writes to the store what the following steps need.
 """

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from analysis.report import Report
     from study.design import Plan
-    from study.launch import Work
     from study.pilot import Estimate
     from study.replay import SyncReport
     from study.spec import Study
+    from study.todo import Work
 
 DEFAULT_STORE = "vistudy-data"
 CHECKPOINT_EVERY_S = 20.0
@@ -89,17 +89,38 @@ def plan(
     Raises:
         StudyError: a mistake in the file, the store or the address.
     """
-    from study import launch
     from study.rounds import foreseen
 
     ledger = Ledger(store)
     planned = foreseen(as_study(study), ledger, yes=yes)
     check_data(planned)
     ledger.exists()
+    if cluster == "local":
+        return _plan_here(planned, ledger, pilot=pilot)
+    from study import launch
+
     with launch.cluster(cluster) as on:
-        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
+        costs = launch.costs([trial.config for trial in planned.trials], on) if pilot else None
+        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         cost = launch.pilot(todo.packs, on) if pilot and todo.packs else None
         return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
+
+
+def _plan_here(planned: Plan, ledger: Ledger, *, pilot: bool) -> Preview:
+    """As on the cluster `local`: it is this machine, so nothing of Ray's has to be started, or imported."""
+    from study import probe
+    from study.pilot import PILOT_STRUCTURES, estimate, measure, representatives
+    from study.todo import this_machine, work
+
+    on = this_machine()
+    configs = [trial.config for trial in planned.trials]
+    costs = probe.costs(configs, PILOT_STRUCTURES) if pilot else None
+    todo = work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+    cost = None
+    if pilot and todo.packs:
+        timings = {pack.pack_id: measure(pack.configs) for pack in representatives(todo.packs, PILOT_STRUCTURES)}
+        cost = estimate(todo.packs, timings, on.slots)
+    return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
 
 
 def check_data(planned: Plan) -> None:

@@ -258,7 +258,7 @@ class Ledger(StudyFiles):
     # -- records and samples ---------------------------------------------------------------------------------------
 
     def records(self, trial_ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Records of all trials or some, one for each (trial_id, evaluation), in that order, chosen as `histories` says.
+        """Records of all trials or some, one for each (trial_id, evaluation), in that order; see `histories`.
 
         To be in order, all of them are held at once: whoever reads a large study takes `histories`.
         """

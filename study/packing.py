@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ MAX_TRIALS_CPU = 24
 MAX_TRIALS_GPU = 256
 OVERHEAD_TRIALS = 5
 """What a pack costs besides its trials (dispatch of operations), in trials: a pack of K costs 5 + K."""
+MOST_LIMITS = 64
+"""Longest packs that are tried, at most."""
 STEP_S = 6e-5
 """Seconds of one update of one trial of the ring's nets in a full pack on one core: the scale of `default_cost`."""
 
@@ -130,33 +132,49 @@ class _Option:
         return sum(seconds * count for seconds, count in self.seconds)
 
 
-def _options(group: Sequence[TrainConfig], cost: PackCost, multiple: int) -> list[_Option]:
+Group = tuple[Sequence[TrainConfig], PackCost]
+
+
+def _split(group: Group, packs: int) -> _Option:
+    (configs, cost), periods = group, _periods(group[0][0])
+    small, larger = divmod(len(configs), packs)
+    parts = [(size, count) for size, count in ((small + 1, larger), (small, packs - larger)) if count]
+    return _Option(packs=packs, seconds=tuple((periods * cost.seconds(size), count) for size, count in parts))
+
+
+def _options(group: Group, multiple: int) -> list[_Option]:
     """The splits of a group, fewest packs first: of every size up to the best, in a multiple of so many packs."""
-    trials, periods = len(group), _periods(group[0])
-    options = []
-    for n in sorted({min(trials, -(-trials // size // multiple) * multiple) for size in range(1, cost.best + 1)}):
-        small, larger = divmod(trials, n)
-        parts = [(size, count) for size, count in ((small + 1, larger), (small, n - larger)) if count]
-        seconds = tuple((periods * cost.seconds(size), count) for size, count in parts)
-        options.append(_Option(packs=n, seconds=seconds))
-    return options
+    trials, best = len(group[0]), group[1].best
+    return [
+        _split(group, packs)
+        for packs in sorted({min(trials, -(-trials // size // multiple) * multiple) for size in range(1, best + 1)})
+    ]
 
 
-def _counts(groups: Sequence[tuple[Sequence[TrainConfig], PackCost]], slots: int) -> list[int]:
-    """Packs of each group. Tried: no pack longer than T, for every T that makes a difference, longest first.
+def _plans(groups: Sequence[Group], slots: int) -> Iterator[list[_Option]]:
+    """Splits of all groups that are worth a look.
 
-    And all that again with a multiple of `slots` packs in every group, so that each slot takes as many.
+    No pack longer than T, for (some of) the T that make a difference, longest first; that again with a multiple of
+    `slots` packs in every group, so that each slot takes as many; and one size for all.
     """
-    best, chosen = float("inf"), list[_Option]()
     for multiple in (1, slots):
-        options = [_options(group, cost, multiple) for group, cost in groups]
-        for limit in sorted({option.longest for of_group in options for option in of_group}, reverse=True):
-            tried = [next((o for o in of_group if o.longest <= limit), of_group[-1]) for of_group in options]
-            if sum(option.total for option in tried) / slots >= best:
-                continue  # it cannot be sooner
-            ends = makespan((s for option in tried for s, count in option.seconds for _ in range(count)), slots)
-            if ends < best:
-                best, chosen = ends, tried
+        options = [_options(group, multiple) for group in groups]
+        limits = sorted({option.longest for of_group in options for option in of_group}, reverse=True)
+        for limit in limits[:: -(-len(limits) // MOST_LIMITS)]:
+            yield [next((o for o in of_group if o.longest <= limit), of_group[-1]) for of_group in options]
+    for size in range(max((cost.best for _, cost in groups), default=0), 0, -1):
+        yield [_split(group, -(-len(group[0]) // min(size, group[1].best))) for group in groups]
+
+
+def _counts(groups: Sequence[Group], slots: int) -> list[int]:
+    """Packs of each group, so that all slots have ended soonest."""
+    best, chosen = float("inf"), list[_Option]()
+    for plan in _plans(groups, slots):
+        if sum(option.total for option in plan) / slots >= best:
+            continue  # it cannot be sooner
+        ends = makespan((s for option in plan for s, count in option.seconds for _ in range(count)), slots)
+        if ends < best:
+            best, chosen = ends, plan
     return [option.packs for option in chosen]
 
 

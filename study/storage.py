@@ -170,7 +170,7 @@ class Storage:
             raise StoreError(f"cannot list {self.name(folder)} on {socket.gethostname()}: {error}") from error
         return sorted(name for name in names if not name.startswith("."))
 
-    def tree(self, folder: str) -> list[str]:
+    def tree(self, folder: str) -> Sequence[str]:
         """Sorted paths, below `folder`, of all files in it and its folders: one pass, where `list` would take many."""
         try:
             if self._fs is None:

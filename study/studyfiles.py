@@ -65,7 +65,7 @@ class StudyFiles(ABC):
             ) from None
 
     def read_judged(self, name: str) -> bytes | None:
-        """What was noted of a study's outcomes when they were last judged; None if nothing was. See `analysis.judged`."""
+        """What was noted of a study's outcomes (`analysis.judged`); None if nothing was."""
         try:
             return self._need().read(f"studies/{safe(name, 'study')}/judged.json")
         except FileNotFoundError:

@@ -82,7 +82,8 @@ class Trainer:
         on = self._connect()
         known, metrics = meanwhile.result()
         write(provenance(name, ledger, metrics))  # a cluster that refuses leaves no trace in the store
-        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
+        costs = launch.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
+        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
         self._say(
             f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "

@@ -10,9 +10,9 @@ import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 SCHEMA = 1
 """Version of the resolved configuration. Raise it when the same fields come to mean a different training run."""
@@ -128,12 +128,16 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 """JSON that is the same for equal values. One encoder: a plan of 10,000 trials hashes as many."""
 
 
-@functools.cache
+def _once(function: Callable[[type[TrainConfig]], tuple[str, ...]]) -> Callable[[type[TrainConfig]], tuple[str, ...]]:
+    return cast("Callable[[type[TrainConfig]], tuple[str, ...]]", functools.cache(function))
+
+
+@_once
 def _names(config: type[TrainConfig]) -> tuple[str, ...]:
     return tuple(f.name for f in dataclasses.fields(config))
 
 
-@functools.cache
+@_once
 def _structural(config: type[TrainConfig]) -> tuple[str, ...]:
     return tuple(name for name, meta in hyperparameters(config).items() if meta.structural)
 

@@ -117,9 +117,7 @@ def test_a_note_of_other_rules_or_a_damaged_one_is_not_used(store: Ledger, read:
     assert judge_study(store, "demo").outcomes["good"].label == "oscillating"  # what was tried above would have shown
 
 
-def test_a_store_that_cannot_be_written_is_judged_all_the_same(
-    store: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_store_that_cannot_be_written_is_judged_all_the_same(store: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise StoreError("read-only")
 
@@ -136,7 +134,6 @@ def test_a_pack_that_is_missing_is_named(tmp_path: Path) -> None:
     })  # fmt: skip
     with pytest.raises(StudyError, match="trial a: its pack p9 is not in the store"):
         judge_study(ledger, "demo")
-
 
 
 def test_counting_needs_no_pandas(store: Ledger) -> None:
