@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,7 +12,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.columns import COLUMNS, RECORD_COLUMNS, cell_tag, columns_markdown
-from analysis.outcome import VALUES_READ, Outcome, Reference, Thresholds, deficiency, label
+from analysis.judged import judge_study
+from analysis.outcome import Outcome, Reference, Thresholds, deficiency
+from analysis.trials import by_trial, judge_trial, planned, refuse_strangers, series_of
 from study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ __all__ = [
 ]  # fmt: skip
 
 _FIELDS = ("model", "data", "g_lr", "d_lr", "reg_weight", "norm", "d_steps", "g_steps", "anchor", "z_use", "seed")
-_SERIES_KEYS = ("evaluation", "step")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +52,7 @@ class Trials:
         """The outcome of a complete trial; None of any other."""
         if self.outcomes.get(trial_id, {}).get("state") != "complete":
             return None
-        return _judge(trial_id, self.series[trial_id], self.entries, self.outcomes, self.packs, thresholds)
+        return judge_trial(trial_id, self.series[trial_id], self.entries, self.outcomes, self.packs, thresholds)
 
 
 Store: TypeAlias = "Ledger | Trials | str | os.PathLike[str]"
@@ -68,21 +67,21 @@ def read_trials(store: Ledger | str | os.PathLike[str], study: str) -> Trials:
     """
     ledger = as_ledger(store)
     document = ledger.read_plan(study)
-    plan = _planned(document, study)
+    plan = planned(document, study)
     outcomes = ledger.read_outcomes(list(plan))
-    _refuse_strangers(outcomes, plan, study)
+    refuse_strangers(outcomes, plan, study)
     series, first = {}, []
-    for trial_id, records in _by_trial(ledger.records(list(plan)), plan, study):
-        series[trial_id] = _series(records)
+    for trial_id, records in by_trial(ledger.histories(list(plan)), plan, study):
+        series[trial_id] = series_of(records)
         first.append(min(record.get("unix_ms", 0) for record in records))
-    empty = {trial_id: _series([]) for trial_id, ended in outcomes.items() if ended["state"] == "complete"}
+    empty = {trial_id: series_of([]) for trial_id, ended in outcomes.items() if ended["state"] == "complete"}
     return Trials(
         study=study,
         plan=document,
         entries=plan,
         outcomes=outcomes,
         packs=ledger.packs() if outcomes else {},
-        series=empty | series,
+        series=dict(sorted((empty | series).items())),
         first_ms=min(first, default=None),
         registrations=tuple(ledger.registrations(study)),
     )
@@ -100,17 +99,19 @@ def load_frame(
     Raises:
         StudyError: as `read_trials`; a complete trial whose pack or reference is missing.
     """
+    if not isinstance(store, Trials) and thresholds == Thresholds():
+        known = judge_study(as_ledger(store), study)  # notes what it has judged: the next one has little to read
+        rows = [
+            _row(study, entry, known.ended.get(trial_id, {}), known.outcomes.get(trial_id), known.state(trial_id))
+            for trial_id, entry in known.entries.items()
+        ]
+        return _typed(rows)
     trials = store if isinstance(store, Trials) else read_trials(store, study)
-    rows = [
-        _row(
-            trials.study,
-            entry,
-            trials.outcomes.get(trial_id, {}),
-            trials.outcome(trial_id, thresholds),
-            trial_id in trials.series,
-        )
-        for trial_id, entry in trials.entries.items()
-    ]
+    rows = []
+    for trial_id, entry in trials.entries.items():
+        ended = trials.outcomes.get(trial_id, {})
+        state = ended.get("state", "running" if trial_id in trials.series else "planned")
+        rows.append(_row(trials.study, entry, ended, trials.outcome(trial_id, thresholds), state))
     return _typed(rows)
 
 
@@ -127,15 +128,15 @@ def judge(
     Raises:
         StudyError: as `load_frame`.
     """
-    plan, packs = _planned(ledger.read_plan(study), study), ledger.packs()
+    plan, packs = planned(ledger.read_plan(study), study), ledger.packs()
     home = {trial_id: pack_id for pack_id, pack in packs.items() for trial_id in pack["trial_ids"]}
     labels: dict[str, dict[str, Any]] = {}
     q: dict[str, dict[int, float]] = {}
     for trial_id, found in records.items():
         if outcomes.get(trial_id, {}).get("state") == "complete":
-            outcome = _judge(trial_id, _series(found), plan, outcomes, packs, Thresholds())
+            outcome = judge_trial(trial_id, series_of(found), plan, outcomes, packs, Thresholds())
             labels[trial_id] = dataclasses.asdict(outcome)
-        series = _series(found)
+        series = series_of(found)
         composite = deficiency(series, Reference.from_dict(packs[home[trial_id]]["reference"]))
         q[trial_id] = dict(zip(series["evaluation"].astype(int).tolist(), composite.tolist(), strict=True))
     return labels, q
@@ -148,11 +149,11 @@ def load_records(store: Ledger | str | os.PathLike[str], study: str) -> pd.DataF
         StudyError: as `load_frame`.
     """
     ledger = as_ledger(store)
-    plan = _planned(ledger.read_plan(study), study)
+    plan = planned(ledger.read_plan(study), study)
     head: dict[str, list[Any]] = {name: [] for name in RECORD_COLUMNS}
     values: dict[str, list[float]] = {}
     count = 0
-    for _, records in _by_trial(ledger.records(list(plan)), plan, study):
+    for _, records in by_trial(ledger.histories(list(plan)), plan, study):
         for record in records:
             for name in head:
                 head[name].append(record[name])
@@ -162,7 +163,8 @@ def load_records(store: Ledger | str | os.PathLike[str], study: str) -> pd.DataF
                 column.append(value)
             count += 1
     full = {name: np.array(column + [np.nan] * (count - len(column))) for name, column in values.items()}
-    return pd.DataFrame({**head, **full})
+    table = pd.DataFrame({**head, **full})
+    return table.sort_values(["trial_id", "evaluation"], kind="stable", ignore_index=True)
 
 
 def export(store: Ledger | str | os.PathLike[str], study: str, out: Path, *, records: bool = False) -> int:
@@ -199,75 +201,11 @@ def as_ledger(store: Ledger | str | os.PathLike[str]) -> Ledger:
     return Ledger(store) if isinstance(store, str | os.PathLike) else store
 
 
-def _planned(document: Mapping[str, Any], study: str) -> dict[str, dict[str, Any]]:
-    """trial_id -> entry of the plan."""
-    trials = document["trials"]
-    twice = [trial_id for trial_id, n in Counter(entry["trial_id"] for entry in trials).items() if n > 1]
-    if twice:
-        raise StudyError(
-            f"plan of study {study!r}: {len(twice)} trial ids appear more than once ({', '.join(twice[:3])} ...); "
-            "every trial must be planned once. Run `vistudy run` with the study file to write the plan anew."
-        )
-    return {entry["trial_id"]: entry for entry in trials}
-
-
-def _refuse_strangers(trial_ids: Iterable[str], plan: Mapping[str, Any], study: str) -> None:
-    strangers = sorted({trial_id for trial_id in trial_ids if trial_id not in plan})
-    if strangers:
-        raise StudyError(
-            f"study {study!r}: the store answered with {len(strangers)} trials that its plan does not have "
-            f"({', '.join(strangers[:3])}): plan.json and the store do not belong together."
-        )
-
-
-def _by_trial(
-    records: Iterable[Mapping[str, Any]], plan: Mapping[str, Any], study: str
-) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
-    """Group the ledger's stream, one trial in memory at a time."""
-    done: set[str] = set()
-    for trial_id, group in itertools.groupby(records, key=lambda record: str(record["trial_id"])):
-        _refuse_strangers([trial_id], plan, study)
-        found = list(group)
-        numbers = [record["evaluation"] for record in found]
-        if trial_id in done or any(b <= a for a, b in itertools.pairwise(numbers)):
-            raise StudyError(f"study {study!r}: records of trial {trial_id} are out of order or appear twice.")
-        done.add(trial_id)
-        yield trial_id, found
-
-
-def _judge(
-    trial_id: str,
-    series: Mapping[str, np.ndarray],
-    plan: Mapping[str, dict[str, Any]],
-    outcomes: Mapping[str, dict[str, Any]],
-    packs: Mapping[str, dict[str, Any]],
-    thresholds: Thresholds,
-) -> Outcome:
-    pack_id = outcomes[trial_id]["pack_id"]
-    if pack_id not in packs:
-        raise StudyError(f"trial {trial_id}: its pack {pack_id} is not in the store, so its reference is not known.")
-    try:
-        reference = Reference.from_dict(packs[pack_id].get("reference") or {})
-        evaluations = int(plan[trial_id]["config"]["evaluations"])
-        return label(series, reference, thresholds, evaluations=evaluations)
-    except ValueError as error:
-        raise StudyError(f"trial {trial_id} of pack {pack_id} cannot be judged: {error}") from error
-
-
-def _series(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Arrays (T,) of evaluation, step and every value that any record has and the outcome rules read."""
-    names = [name for name in VALUES_READ if any(name in record["values"] for record in records)]
-    nan = float("nan")
-    series = {key: np.array([record[key] for record in records], dtype=np.float64) for key in _SERIES_KEYS}
-    rows = [[record["values"].get(name, nan) for name in names] for record in records]
-    return series | dict(zip(names, np.array(rows, np.float64).reshape(len(rows), len(names)).T.copy(), strict=True))
-
-
 def _row(
-    study: str, entry: Mapping[str, Any], ended: Mapping[str, Any], outcome: Outcome | None, recorded: bool
+    study: str, entry: Mapping[str, Any], ended: Mapping[str, Any], outcome: Outcome | None, state: str
 ) -> dict[str, Any]:
     config = entry["config"]
-    seen = {} if outcome is None else dataclasses.asdict(outcome)
+    seen = {} if outcome is None else {name: getattr(outcome, name) for name in Outcome.__slots__}
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {name: config.get(name) for name in _FIELDS}
     row |= {name: seen.get(name) for name in ("q_final", "q_best", "t_thr", "t_coll", "t_div")}
@@ -277,7 +215,7 @@ def _row(
         "study": study,
         "cell": cell_tag(entry["cell"]),
         "batch_norm": None if config.get("norm") is None else config["norm"] == "bn",
-        "state": ended.get("state", "running" if recorded else "planned"),
+        "state": state,
         "outcome": seen.get("label"),
         "flags": ";".join(seen["flags"]) if seen else None,
         "outcome_version": seen.get("version"),

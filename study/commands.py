@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +20,10 @@ if TYPE_CHECKING:
 
     from analysis.report import Report
     from study.design import Plan
-    from study.launch import Work
     from study.pilot import Estimate
     from study.replay import SyncReport
     from study.spec import Study
+    from study.todo import Work
 
 DEFAULT_STORE = "vistudy-data"
 CHECKPOINT_EVERY_S = 20.0
@@ -87,17 +89,38 @@ def plan(
     Raises:
         StudyError: a mistake in the file, the store or the address.
     """
-    from study import launch
     from study.rounds import foreseen
 
     ledger = Ledger(store)
     planned = foreseen(as_study(study), ledger, yes=yes)
     check_data(planned)
     ledger.exists()
+    if cluster == "local":
+        return _plan_here(planned, ledger, pilot=pilot)
+    from study import launch
+
     with launch.cluster(cluster) as on:
-        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
+        costs = launch.costs([trial.config for trial in planned.trials], on) if pilot else None
+        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         cost = launch.pilot(todo.packs, on) if pilot and todo.packs else None
         return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
+
+
+def _plan_here(planned: Plan, ledger: Ledger, *, pilot: bool) -> Preview:
+    """As on the cluster `local`: it is this machine, so nothing of Ray's has to be started, or imported."""
+    from study import probe
+    from study.pilot import PILOT_STRUCTURES, estimate, measure, representatives
+    from study.todo import this_machine, work
+
+    on = this_machine()
+    configs = [trial.config for trial in planned.trials]
+    costs = probe.costs(configs, PILOT_STRUCTURES) if pilot else None
+    todo = work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+    cost = None
+    if pilot and todo.packs:
+        timings = {pack.pack_id: measure(pack.configs) for pack in representatives(todo.packs, PILOT_STRUCTURES)}
+        cost = estimate(todo.packs, timings, on.slots)
+    return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
 
 
 def check_data(planned: Plan) -> None:
@@ -305,35 +328,30 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
     Raises:
         StudyError: unknown study.
     """
-    from analysis.frame import load_frame
+    from analysis.judged import judge_study
 
-    ledger = Ledger(store)
-    plan_ = ledger.read_plan(study)
-    ids = [trial["trial_id"] for trial in plan_["trials"]]
-    frame = load_frame(ledger, study)
-    evaluations = {trial["trial_id"]: int(trial["config"]["evaluations"]) for trial in plan_["trials"]}
-    done = sum(evaluations[trial_id] for trial_id in frame.loc[frame["state"].isin(["complete", "failed"]), "trial_id"])
-    running = frame.loc[frame["state"] == "running", "trial_id"].tolist()
+    known = judge_study(Ledger(store), study)
+    states = {trial_id: known.state(trial_id) for trial_id in known.entries}
+    evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
     now, pace = now_ms(), 0.0
-    for trial_id, group in itertools.groupby(ledger.records(running), key=lambda record: str(record["trial_id"])):
-        records = list(group)
-        done += int(records[-1]["evaluation"])
-        took_ms = records[-1]["unix_ms"] - records[0]["unix_ms"]
-        if took_ms > 0 and now - records[-1]["unix_ms"] < STALE_MS:
-            pace += (records[-1]["evaluation"] - records[0]["evaluation"]) / took_ms * 1000
-        assert trial_id in evaluations
+    done = sum(evaluations[trial_id] for trial_id in known.ended)
+    for begun in known.begun.values():
+        (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
+        done += last
+        if last_ms > first_ms and now - last_ms < STALE_MS:
+            pace += (last - first) / (last_ms - first_ms) * 1000
     total = sum(evaluations.values())
-    failed = frame[frame["state"] == "failed"]
     return Status(
         study=study,
-        trials=len(ids),
-        states=_counts(frame["state"]),
-        outcomes=_counts(frame["outcome"].dropna()),
+        trials=len(known.entries),
+        states=_counts(states.values()),
+        outcomes=_counts(outcome.label for outcome in known.outcomes.values()),
         progress=done / total if total else 1.0,
         eta_s=(total - done) / pace if pace else None,
-        errors=dict(zip(failed["trial_id"], failed["error"], strict=True)),
+        errors={trial_id: known.ended[trial_id]["error"] for trial_id, state in states.items() if state == "failed"},
     )
 
 
-def _counts(column: pd.Series) -> dict[str, int]:
-    return {str(name): int(n) for name, n in column.value_counts().items()}
+def _counts(values: Iterable[str]) -> dict[str, int]:
+    """Most frequent first."""
+    return dict(Counter(values).most_common())

@@ -22,8 +22,10 @@ from clusters import Cluster, ClusterError, connect
 from study.design import Plan
 from study.errors import StudyError
 from study.ledger import Ledger
-from study.packing import MAX_TRIALS_CPU, MAX_TRIALS_GPU, Pack, make_packs, resumable
-from study.pilot import Estimate, Timing, estimate, measure, representatives
+from study.packing import Pack, PackCost, Structure
+from study.pilot import PILOT_STRUCTURES, Estimate, Timing, estimate, measure, representatives
+from study.probe import cost_of, periods, worth
+from study.todo import Work, work
 from trainables.config import TrainConfig
 from trainables.data import DATASETS
 from trainables.engine import reference, reference_key
@@ -33,20 +35,9 @@ from trainables.tune import train_pack
 
 MACHINE_FAILURES = 5
 """How often a pack is tried again after its process or node died, before its trials are `failed`."""
-PILOT_STRUCTURES = 8
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """What a run has to do."""
-
-    pending: dict[str, TrainConfig]
-    """Trials that the ledger has no outcome of."""
-    packs: tuple[Pack, ...]
-    done: int
-    """Trials of the plan that are in the store already."""
-    failed: int
-    """Those of them that failed."""
+__all__ = ["Executed", "Work", "cluster", "costs", "execute", "mark_lost", "pilot", "preload", "prepare", "references",
+           "work"]  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,25 +59,6 @@ def cluster(name: str) -> Iterator[Cluster]:
             yield connected
     except ClusterError as error:
         raise StudyError(str(error)) from error
-
-
-def work(plan: Plan, ledger: Ledger, *, slots: int, gpu: bool) -> Work:
-    """Compare a plan with the ledger and pack what is missing. Packs that were begun go on as they were composed."""
-    exists = ledger.exists()
-    done = ledger.done() if exists else set()
-    pending = {trial.trial_id: trial.config for trial in plan.trials if trial.trial_id not in done}
-    begun = resumable(ledger.packs(), pending, done) if exists and pending else []
-    in_begun = {config.trial_id() for pack in begun for config in pack.configs}
-    fresh = [config for trial_id, config in pending.items() if trial_id not in in_begun]
-    new = make_packs(fresh, slots=slots, max_trials=MAX_TRIALS_GPU if gpu else MAX_TRIALS_CPU)
-    mine = {trial.trial_id for trial in plan.trials} & done
-    outcomes = ledger.read_outcomes(mine) if mine else {}
-    return Work(
-        pending=pending,
-        packs=tuple(sorted([*begun, *new], key=lambda pack: -pack.cost)),
-        done=len(mine),
-        failed=sum(outcome["state"] == "failed" for outcome in outcomes.values()),
-    )
 
 
 def preload() -> None:
@@ -193,6 +165,14 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+
+
+def costs(configs: Sequence[TrainConfig], on: Cluster) -> dict[Structure, PackCost]:
+    """Measured costs of packs of the structures that train long, on the cluster's own hardware. See `study.probe`."""
+    groups = list(worth(configs).items())[:PILOT_STRUCTURES]
+    remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(cost_of)
+    found: list[PackCost | None] = ray.get([remote.remote(group[0], periods(group)) for _, group in groups])
+    return {key: cost for (key, _), cost in zip(groups, found, strict=True) if cost is not None}
 
 
 def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:

@@ -124,12 +124,16 @@ class Ledger(StudyFiles):
         """Every pack: pack_id -> content of its `pack.json`."""
         disk = self._need()
         new = [name for name in disk.list("packs") if name not in self._packs]
-        new = [name for name in new if disk.exists(f"packs/{name}/pack.json") or self.attempts(name)]
         paths = [f"packs/{name}/pack.json" for name in new]
         try:
             found = disk.read_many(paths)
-        except FileNotFoundError as error:
-            raise StoreError(f"a pack in {self.uri} has attempts but no pack.json: {error}") from error
+        except FileNotFoundError as error:  # a folder without pack.json: of a pack that is being made, or damaged
+            begun = [name for name in new if not disk.exists(f"packs/{name}/pack.json") and self.attempts(name)]
+            if begun:
+                raise StoreError(f"a pack in {self.uri} has attempts but no pack.json: {error}") from error
+            new = [name for name in new if disk.exists(f"packs/{name}/pack.json")]
+            paths = [f"packs/{name}/pack.json" for name in new]
+            found = disk.read_many(paths)
         for name, path, data in zip(new, paths, found, strict=True):
             self._packs[name] = self._disk.parse(path, data)  # never changes once written
         return dict(self._packs)
@@ -165,6 +169,21 @@ class Ledger(StudyFiles):
         Damaged ones are logged by name and passed over; None if no good one is left.
         """
         return journal.newest_checkpoint(self._need(), pack_id, self.attempts(pack_id))
+
+    def segments(self) -> dict[str, dict[int, int]]:
+        """pack_id -> attempt -> number of evaluations that it has recorded, of packs with an attempt. Listings only.
+
+        Recorded evaluations never change: equal numbers are equal records.
+        """
+        found: dict[str, dict[int, int]] = {}
+        for path in self._need().tree("packs"):
+            pack_id, _, rest = path.partition("/")
+            folder, _, name = rest.partition("/")
+            if match := _ATTEMPT.fullmatch(folder):
+                attempts = found.setdefault(pack_id, {})
+                number = int(match.group(1))
+                attempts[number] = attempts.get(number, 0) + name.startswith("records-")
+        return found
 
     def progress(self) -> dict[str, int]:
         """pack_id -> highest evaluation recorded by any attempt (-1 if none). Reads listings only."""
@@ -239,7 +258,15 @@ class Ledger(StudyFiles):
     # -- records and samples ---------------------------------------------------------------------------------------
 
     def records(self, trial_ids: Collection[str] | None = None) -> Iterator[dict[str, Any]]:
-        """Records of all trials or some, one for each (trial_id, evaluation), in that order.
+        """Records of all trials or some, one for each (trial_id, evaluation), in that order; see `histories`.
+
+        To be in order, all of them are held at once: whoever reads a large study takes `histories`.
+        """
+        for _, records in sorted(self.histories(trial_ids), key=lambda history: history[0]):
+            yield from records
+
+    def histories(self, trial_ids: Collection[str] | None = None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+        """(trial_id, its records by evaluation) of all trials or some that have any; pack by pack, one held at a time.
 
         The highest attempt wins. A trial that several packs hold is taken from one of them only: the pack of its
         outcome, else the newest. What an older attempt wrote beyond the last evaluation of the attempt that finished
@@ -247,25 +274,24 @@ class Ledger(StudyFiles):
         """
         wanted = None if trial_ids is None else set(trial_ids)
         outcomes = self.read_outcomes(wanted)
-        found: journal.Merged = {}
-        for pack_id in self._homes(wanted, outcomes):
-            merged = journal.merge(self._disk, pack_id, self.attempts(pack_id), wanted, outcomes)
-            for trial_id, records in merged.items():
-                if trial_id not in outcomes or outcomes[trial_id]["pack_id"] == pack_id:
-                    found[trial_id] = records  # packs come oldest first: a newer one replaces an older one, whole
-        for trial_id in sorted(found):
-            for evaluation in sorted(found[trial_id]):
-                yield found[trial_id][evaluation]
+        for pack_id, members in self._homes(wanted, outcomes).items():
+            merged = journal.merge(self._disk, pack_id, self.attempts(pack_id), members, outcomes)
+            for trial_id in sorted(merged):
+                yield trial_id, [merged[trial_id][evaluation] for evaluation in sorted(merged[trial_id])]
 
-    def _homes(self, wanted: set[str] | None, outcomes: dict[str, dict[str, Any]]) -> list[str]:
-        """Packs to read for these trials, oldest first."""
-        packs = self.packs()
-        order = sorted(packs, key=lambda pack_id: (packs[pack_id].get("created_ms", 0), pack_id))
-        if wanted is None:
-            return order
-        finished = {outcome["pack_id"] for outcome in outcomes.values()}
-        open_trials = wanted - outcomes.keys()
-        return [p for p in order if p in finished or (open_trials and not open_trials.isdisjoint(self._members(p)))]
+    def _homes(self, wanted: set[str] | None, outcomes: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
+        """Pack -> the trials to be read from it: each trial stands in one."""
+        home = {trial_id: outcome["pack_id"] for trial_id, outcome in outcomes.items()}
+        if wanted is None or wanted - outcomes.keys():
+            packs = self.packs()
+            for pack_id in sorted(packs, key=lambda pack_id: (packs[pack_id].get("created_ms", 0), pack_id)):
+                for trial_id in self._members(pack_id) - outcomes.keys():
+                    if wanted is None or trial_id in wanted:
+                        home[trial_id] = pack_id  # oldest first: a newer one replaces an older one
+        found: dict[str, set[str]] = {}
+        for trial_id, pack_id in home.items():
+            found.setdefault(pack_id, set()).add(trial_id)
+        return dict(sorted(found.items()))
 
     def _members(self, pack_id: str) -> set[str]:
         found: set[str] = set()

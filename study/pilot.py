@@ -12,6 +12,8 @@ from study.packing import Pack, makespan
 from trainables.config import TrainConfig
 from trainables.engine import Engine
 
+PILOT_STRUCTURES = 8
+"""Structures that are measured, at most: the costliest."""
 PERIODS_S = 0.4
 """Seconds for which the periods of one pack are timed."""
 

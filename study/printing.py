@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ def preview_json(preview: Preview) -> dict[str, Any]:
         "failed": todo.failed,
         "pending": sorted(todo.pending),
         "packs": {pack.pack_id: [config.trial_id() for config in pack.configs] for pack in todo.packs},
+        "pack_sizes": list(todo.sizes),
         "inert_cells": preview.plan.inert_cells,
         "cluster": {"name": preview.cluster, "slots": preview.slots, "gpus": preview.gpus},
         "estimate": asdict(preview.estimate) if preview.estimate else None,
@@ -56,9 +58,12 @@ def print_preview(preview: Preview) -> None:
         )
     for note in planned.notes:
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
-    sizes = ", ".join(str(len(pack.configs)) for pack in todo.packs)
+    counts = Counter(len(pack.configs) for pack in todo.packs)
+    sizes = ", ".join(f"{n} x {size}" if n > 1 else str(size) for size, n in counts.items())
     resumed = sum(pack.resumed for pack in todo.packs)
     out.print(f"{len(todo.packs)} packs of {sizes or 'no'} trials" + (f"; {resumed} go on" if resumed else ""))
+    for reason in todo.sizes:
+        out.print(f"  {escape(reason)}", soft_wrap=True)
     kind = "GPU" if preview.gpus else "CPU"
     out.print(f"cluster {preview.cluster}: {preview.slots} {kind} slots, a pack fits")
     if preview.estimate:

@@ -170,6 +170,20 @@ class Storage:
             raise StoreError(f"cannot list {self.name(folder)} on {socket.gethostname()}: {error}") from error
         return sorted(name for name in names if not name.startswith("."))
 
+    def tree(self, folder: str) -> Sequence[str]:
+        """Sorted paths, below `folder`, of all files in it and its folders: one pass, where `list` would take many."""
+        try:
+            if self._fs is None:
+                return sorted(_walk(f"{self._root}/{folder}", ""))
+            self._fs.invalidate_cache()
+            start = str(self._fs._strip_protocol(f"{self._root}/{folder}")).rstrip("/") + "/"
+            paths = [str(path).removeprefix(start) for path in self._fs.find(f"{self._root}/{folder}")]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"cannot list {self.name(folder)} on {socket.gethostname()}: {error}") from error
+        return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
+
     def exists(self, path: str) -> bool:
         """Whether a file or folder is there."""
         if self._fs is None:
@@ -237,6 +251,20 @@ class Storage:
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+
+def _walk(folder: str, prefix: str) -> Iterator[str]:
+    """Files below a local folder; one that has just been deleted is empty."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return
+    for entry in found:
+        if entry.is_dir():
+            yield from _walk(entry.path, f"{prefix}{entry.name}/")
+        else:
+            yield f"{prefix}{entry.name}"
 
 
 def sync_path(path: str) -> None:

@@ -64,6 +64,17 @@ class StudyFiles(ABC):
                 + f" Studies there: {', '.join(known) or 'none'}."
             ) from None
 
+    def read_judged(self, name: str) -> bytes | None:
+        """What was noted of a study's outcomes (`analysis.judged`); None if nothing was."""
+        try:
+            return self._need().read(f"studies/{safe(name, 'study')}/judged.json")
+        except FileNotFoundError:
+            return None
+
+    def write_judged(self, name: str, data: bytes) -> None:
+        """Replace it. Derived from records and outcomes: it may be deleted at any time."""
+        self._need().write(f"studies/{safe(name, 'study')}/judged.json", data)
+
     def registrations(self, name: str) -> list[dict[str, Any]]:
         """What `vistudy register` has frozen of a study, oldest first: the first one, then its amendments."""
         disk, folder = self._need(), f"studies/{safe(name, 'study')}"
@@ -98,6 +109,17 @@ def safe(name: str, what: str) -> str:
     return name
 
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
 def dump(content: dict[str, Any]) -> bytes:
-    """JSON of a file of the store."""
-    return json.dumps(content, indent=1, allow_nan=False).encode() + b"\n"
+    """JSON of a file of the store: a line for each key, and one for each item of a list of objects.
+
+    (`indent` of the json module is written in Python, and takes seconds for the plan of 10,000 trials.)
+    """
+    lines = []
+    for key, value in content.items():
+        items = isinstance(value, list) and value and isinstance(value[0], dict)
+        text = "[\n  " + ",\n  ".join(map(_encode, value)) + "\n ]" if items else _encode(value)
+        lines.append(f" {_encode(key)}: {text}")
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import threading
@@ -85,7 +86,8 @@ class Trainer:
         on = self._connect()
         known, metrics = meanwhile.result()
         write(provenance(name, ledger, metrics))  # a cluster that refuses leaves no trace in the store
-        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0)
+        costs = launch.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
+        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
         self._say(
             f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
@@ -179,10 +181,10 @@ def judged(
 
 def judged_all(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
     """Outcomes of all complete trials of a study among `ids`, by the present rules."""
-    records: dict[str, list[dict[str, Any]]] = {}
-    for record in ledger.records(ids):
-        records.setdefault(record["trial_id"], []).append(record)
-    return judged(ledger, name, records, ledger.read_outcomes(ids))[0]
+    from analysis.judged import judge_study
+
+    found, wanted = judge_study(ledger, name).outcomes, set(ids)
+    return {trial_id: _tags(dataclasses.asdict(found[trial_id])) for trial_id in found.keys() & wanted}
 
 
 def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -129,10 +130,12 @@ class Stranger:
 
     def __init__(self, ledger: Ledger, records: list[dict[str, Any]]) -> None:
         self.read_plan, self.read_outcomes, self.packs = ledger.read_plan, ledger.read_outcomes, ledger.packs
+        self.segments, self.read_judged = ledger.segments, ledger.read_judged
         self.registrations, self.found = ledger.registrations, records
 
-    def records(self, trial_ids: object) -> list[dict[str, Any]]:
-        return self.found
+    def histories(self, trial_ids: object) -> list[tuple[str, list[dict[str, Any]]]]:
+        groups = itertools.groupby(self.found, key=lambda record: record["trial_id"])
+        return [(trial_id, list(records)) for trial_id, records in groups]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,10 @@ def test_strangers_and_duplicates_are_refused(
     tmp_path: Path, ids: list[str], evaluations: list[int], message: str
 ) -> None:
     ledger = make_store(tmp_path, [entry("a"), entry("b")])
-    found = [{"trial_id": i, "evaluation": e, "step": e, "values": {}} for i, e in zip(ids, evaluations, strict=True)]
+    found = [
+        {"trial_id": i, "evaluation": e, "step": e, "unix_ms": 0, "values": {}}
+        for i, e in zip(ids, evaluations, strict=True)
+    ]
     with pytest.raises(StudyError, match=message):
         load_frame(Stranger(ledger, found), "demo")  # type: ignore[arg-type]
 

@@ -1,0 +1,176 @@
+"""Probes on a made-up device: what they conclude, when they stop, and when they are not made at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from study import probe
+from study.packing import PackCost, training
+from tests.trainables.configs import gan
+from trainables.config import TrainConfig
+from trainables.models import Model
+
+FOR_EVER = 10**9
+CPU = torch.device("cpu")
+
+
+class Device:
+    """A clock that moves as far as a period of K trials takes, and a memory that holds `bytes_each` for each trial."""
+
+    def __init__(
+        self, period_s: Any, total_bytes: int | None = None, bytes_each: int = 0, fixed_bytes: int = 0
+    ) -> None:
+        self.total_bytes, self.period_s, self.bytes_each, self.fixed_bytes = (
+            total_bytes, period_s, bytes_each, fixed_bytes,
+        )  # fmt: skip
+        self.clock, self.peak, self.built = 0.0, 0, list[int]()
+
+    def now(self) -> float:
+        return self.clock
+
+    def reset(self) -> None:
+        self.peak = 0
+
+    def peak_bytes(self) -> int:
+        return self.peak
+
+
+class FakePack:
+    def __init__(self, device: Device, trials: int) -> None:
+        self.device, self.trials = device, trials
+        device.built.append(trials)
+        device.peak = max(device.peak, device.fixed_bytes + device.bytes_each * trials)
+
+    def period(self, *, diagnose: bool) -> dict[str, Any]:
+        self.device.clock += self.device.period_s(self.trials)
+        return {}
+
+    def evaluation_samples(self, n: int, evaluation: int) -> None:
+        assert self.device.total_bytes, "only where memory is measured"
+
+
+@pytest.fixture
+def measure(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """measure(device, periods of all trials)"""
+
+    def run(device: Device, of_all: int = FOR_EVER) -> PackCost | None:
+        config = gan()
+        model = Model(config=type(config), pack=lambda configs, _: FakePack(device, len(configs)))  # type: ignore[arg-type, return-value]
+        monkeypatch.setitem(probe.MODELS, config.model, model)
+        return probe.measure(config, of_all, device, CPU)
+
+    return run
+
+
+def test_the_size_with_the_cheapest_trials_is_found(measure: Any) -> None:
+    device = Device(lambda k: 1e-4 * (5 + k + max(0, k - 24) * 2))  # the cache is full at 24
+    cost = measure(device)
+    assert cost.best == 24
+    assert cost.seconds(1) == pytest.approx(6e-4)
+    assert cost.seconds(20) == pytest.approx(25e-4)  # between two sizes
+    assert max(device.built) == 48  # dearer by more than a tenth there and at 32: no larger one is tried
+
+
+def test_trials_that_get_ever_cheaper_fill_the_largest_pack(measure: Any) -> None:
+    assert measure(Device(lambda k: 1e-3)).best == probe.MOST_CPU
+
+
+def test_slow_nets_cost_the_budget_and_no_more(measure: Any) -> None:
+    device = Device(lambda k: 0.3 * k)
+    cost = measure(device)
+    assert device.clock < probe.BUDGET_S + 4 * 0.3 * 2  # the last size may end after it
+    assert cost.most <= 2
+    alone = measure(Device(lambda k: 5.0 * k))
+    assert (alone.most, alone.best) == (1, 1)
+
+
+def test_short_training_is_not_measured(measure: Any) -> None:
+    device = Device(lambda k: 1e-4 * (5 + k))
+    assert measure(device, of_all=1000) is None
+    assert device.built == [1]
+    assert device.clock < 0.1
+
+
+@pytest.mark.parametrize(("total_bytes", "most"), [(1000, 60), (180, 5), (10**9, 256)])
+def test_packs_fit_into_the_memory_of_the_device(measure: Any, total_bytes: int, most: int) -> None:
+    """300 bytes in use by K = 0 would be 0.9 x 1000 = 900: (900 - 300) / 10 = 60 trials."""
+    fixed = 300 if total_bytes == 1000 else 112 if total_bytes == 180 else 0
+    device = Device(lambda k: 1e-5, total_bytes=total_bytes, bytes_each=10, fixed_bytes=fixed)
+    cost = measure(device)
+    assert cost.most == max(size for size in probe.SIZES if size <= most) or cost.most == most
+    assert device.fixed_bytes + device.bytes_each * max(device.built) <= 0.9 * total_bytes + 1
+
+
+def test_only_long_structures_are_probed() -> None:
+    short, long = (
+        [gan(seed=s, d_updates=100) for s in range(3)],
+        [gan(seed=s, norm="bn", d_updates=2000) for s in range(40)],
+    )
+    found = probe.worth([*short, *long])
+    assert list(found) == [training(long[0])]
+    assert probe.periods(found[training(long[0])]) == 40 * 2000
+
+
+def test_trials_that_differ_in_length_share_a_probe() -> None:
+    assert training(gan(d_updates=100)) == training(gan(d_updates=200, evaluations=10, seed=3))
+    assert training(gan(norm="bn")) != training(gan())
+
+
+# -- the cache -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[TrainConfig]:
+    monkeypatch.setenv("VISTUDY_CACHE", str(tmp_path / "cache"))
+    made: list[TrainConfig] = []
+
+    def fake(config: TrainConfig, *_: object) -> PackCost:
+        made.append(config)
+        return PackCost(sizes=(1, 4), period_s=(1.0, 0.1 + 0.2), most=4)
+
+    monkeypatch.setattr(probe, "measure", fake)
+    return made
+
+
+def test_a_probe_is_kept(measured: list[TrainConfig]) -> None:
+    first = probe.cost_of(gan(), FOR_EVER)
+    assert probe.cost_of(gan(seed=1, d_updates=77), FOR_EVER) == first
+    assert len(measured) == 1
+    probe.cost_of(gan(norm="bn"), FOR_EVER)
+    assert len(measured) == 2
+
+
+def test_a_damaged_probe_is_made_anew(measured: list[TrainConfig], tmp_path: Path) -> None:
+    first = probe.cost_of(gan(), FOR_EVER)
+    (path,) = (tmp_path / "cache" / "probes").iterdir()
+    path.write_bytes(path.read_bytes()[:-3])
+    assert probe.cost_of(gan(), FOR_EVER) == first
+    assert len(measured) == 2
+    assert probe.cost_of(gan(), FOR_EVER) == first
+    assert len(measured) == 2
+
+
+def test_without_a_cache_it_is_measured_each_time(
+    measured: list[TrainConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("VISTUDY_CACHE", str(tmp_path / "file" / "below"))
+    assert probe.cost_of(gan(), FOR_EVER) == probe.cost_of(gan(), FOR_EVER)
+    assert len(measured) == 2
+
+
+def test_a_real_probe_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VISTUDY_CACHE", str(tmp_path))
+    monkeypatch.setattr(probe, "SIZES", (1, 4))
+    before = torch.get_num_threads()
+    try:
+        cost = probe.cost_of(gan(), FOR_EVER)
+    finally:
+        torch.set_num_threads(before)
+    assert cost is not None
+    assert cost.sizes == (1, 4)
+    assert all(seconds > 0 for seconds in cost.period_s)
