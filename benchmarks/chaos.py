@@ -122,9 +122,8 @@ class Harness:
         scene = self._scene("undisturbed", random.Random(0))
         undisturbed(scene)
         if scene.codes != [0]:
-            raise SystemExit(
-                f"the undisturbed run ended with {scene.codes}:\n{scene.store.with_suffix('.log').read_text()}"
-            )
+            log = scene.store.with_suffix(".log").read_text()
+            raise SystemExit(f"the undisturbed run ended with {scene.codes}:\n{log}")
         self.whole, _ = bits(Ledger(scene.store))
         self.took_s = time.monotonic() - scene.broken_at
         return self

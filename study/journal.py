@@ -110,6 +110,12 @@ def attempt_path(pack_id: str, number: int) -> str:
     return f"packs/{pack_id}/attempt-{number:03d}"
 
 
+def file_of_attempt(name: str) -> int | None:
+    """The evaluation of a file in an attempt's folder, 0 where it has none; None if no attempt writes such a file."""
+    match = _FILE.fullmatch(name)
+    return None if match is None else int(match.group(2) or 0)
+
+
 def files(disk: Storage, pack_id: str, number: int, kind: Kind) -> list[tuple[int, str]]:
     """(evaluation, path) of an attempt's files of one kind, ascending.
 
@@ -206,13 +212,19 @@ def newest_checkpoint(disk: Storage, pack_id: str, attempts: Sequence[int]) -> t
     for number in sorted(attempts, reverse=True):
         for evaluation, path in reversed(files(disk, pack_id, number, "checkpoint")):
             try:
-                head, _, payload = disk.read(path).partition(b"\n")
+                data = disk.read(path)
             except FileNotFoundError:  # its writer has just put a newer one in its place
                 continue
-            if head == _CHECKPOINT + hashlib.sha256(payload).hexdigest().encode():
-                return evaluation, payload
+            if good_checkpoint(data):
+                return evaluation, data.partition(b"\n")[2]
             _log.warning("damaged checkpoint, taking the one before: %s", disk.name(path))
     return None
+
+
+def good_checkpoint(data: bytes) -> bool:
+    """Whether a checkpoint file has the checksum of its content."""
+    head, _, payload = data.partition(b"\n")
+    return head == _CHECKPOINT + hashlib.sha256(payload).hexdigest().encode()
 
 
 def read_samples(disk: Storage, pack_id: str, attempts: Sequence[int], trial_id: str) -> dict[int, np.ndarray]:

@@ -52,6 +52,11 @@ class Ledger(StudyFiles, Signs):
         self._synced: set[str] = set()
         self._first: dict[tuple[str, int], set[str]] = {}
 
+    @property
+    def disk(self) -> Storage:
+        """The files themselves, for whoever looks for damage."""
+        return self._need()
+
     # -- the store itself ------------------------------------------------------------------------------------------
 
     def create(self) -> None:

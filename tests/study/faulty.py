@@ -1,4 +1,4 @@
-"""Faults inside the worker processes of a real run: a `sitecustomize` that changes how a GAN trains one of its seeds."""
+"""Faults inside the workers of a real run: a `sitecustomize` that changes how a GAN trains one of its seeds."""
 
 from __future__ import annotations
 
