@@ -6,6 +6,7 @@ import base64
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ class Tracker:
 @pytest.fixture
 def tracker(new_uri: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
     tracking._prepare()
-    import mlflow.server.handlers as handlers
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of MLflow's own server
+        import mlflow.server.fastapi_app  # noqa: F401 (else its first request would)
+        import mlflow.server.handlers as handlers
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
