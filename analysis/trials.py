@@ -51,6 +51,12 @@ def by_trial(
         numbers = [record["evaluation"] for record in records]
         if trial_id in done or any(b <= a for a, b in itertools.pairwise(numbers)):
             raise StudyError(f"study {study!r}: records of trial {trial_id} are out of order or appear twice.")
+        if numbers[-1] + 1 != len(numbers):
+            gap = min(set(range(numbers[-1])) - set(numbers))
+            raise StudyError(
+                f"study {study!r}: trial {trial_id} has a record of evaluation {numbers[-1]} but none of {gap}: "
+                "the store is damaged. `vistudy doctor` names the file; with --repair, the next run trains it again."
+            )
         done.add(trial_id)
         yield trial_id, list(records)
 

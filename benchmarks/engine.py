@@ -182,9 +182,8 @@ def row(workload: str, args: argparse.Namespace, top: dict[str, float]) -> dict[
 
 def table(result: dict[str, Any]) -> str:
     """The figures in a few lines."""
-    lines = [
-        f"{result['device']}: {result['ceiling']['matmul_gflop_s']:.0f} GFLOP/s, {result['ceiling']['copy_gb_s']:.0f} GB/s"
-    ]
+    top = result["ceiling"]
+    lines = [f"{result['device']}: {top['matmul_gflop_s']:.0f} GFLOP/s, {top['copy_gb_s']:.0f} GB/s"]
     for name, r in result["rows"].items():
         by_k = ", ".join(f"K={o['trials']} {o['trial_updates_per_s']:.0f}" for o in r["ours"])
         peers = ", ".join(f"K={o['trials']} {o['trial_updates_per_s']:.0f}" for o in r["d"])

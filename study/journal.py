@@ -1,4 +1,4 @@
-"""What one attempt of a pack writes: record segments, samples and checkpoints; and how attempts are merged again."""
+"""What an attempt of a pack writes: records, samples, checkpoints, signs of life; and how attempts are merged again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -24,7 +25,12 @@ Merged = dict[str, dict[int, dict[str, Any]]]
 """trial_id -> evaluation -> record."""
 
 _log = logging.getLogger("vistudy.ledger")
-_FILE = re.compile(r"(records|samples|weights|checkpoint)-(\d{5,})\.(jsonl|npz|pt)|claim-[0-9a-f]+")
+CRASH = "crash.txt"
+"""File of an attempt into which Python's fault handler writes where its process crashed."""
+
+_FILE = re.compile(
+    r"(records|samples|weights|checkpoint)-(\d{5,})\.(jsonl|npz|pt)|claim-[0-9a-f]+|heartbeat\.json|crash\.txt"
+)
 _SUFFIX: dict[Kind, str] = {"records": "jsonl", "samples": "npz", "weights": "npz", "checkpoint": "pt"}
 _CHECKPOINT = b"vistudy-checkpoint-1 sha256:"
 _KEPT_CHECKPOINTS = 2
@@ -70,6 +76,17 @@ class Attempt:
         while len(self._checkpoints) > _KEPT_CHECKPOINTS:
             self._disk.remove(self._checkpoints.pop(0))
 
+    def beat(self, said: Mapping[str, Any]) -> None:
+        """Replace this attempt's sign of life."""
+        data = json.dumps(dict(said)).encode()
+        self._disk.write(f"{attempt_path(self.pack_id, self.number)}/heartbeat.json", data)
+
+    @property
+    def crash_file(self) -> Path | None:
+        """Where the fault handler may write while this process trains; None if the store is on no local disk."""
+        root = self._disk.local
+        return None if root is None else root / attempt_path(self.pack_id, self.number) / CRASH
+
     def samples(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store samples (n, *shape) of some trials at an evaluation, by trial_id."""
         self._disk.write(self._path("samples", evaluation), npz(arrays), durable=False)
@@ -91,6 +108,12 @@ def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
 def attempt_path(pack_id: str, number: int) -> str:
     """Folder of an attempt, below the store."""
     return f"packs/{pack_id}/attempt-{number:03d}"
+
+
+def file_of_attempt(name: str) -> int | None:
+    """The evaluation of a file in an attempt's folder, 0 where it has none; None if no attempt writes such a file."""
+    match = _FILE.fullmatch(name)
+    return None if match is None else int(match.group(2) or 0)
 
 
 def files(disk: Storage, pack_id: str, number: int, kind: Kind) -> list[tuple[int, str]]:
@@ -189,13 +212,19 @@ def newest_checkpoint(disk: Storage, pack_id: str, attempts: Sequence[int]) -> t
     for number in sorted(attempts, reverse=True):
         for evaluation, path in reversed(files(disk, pack_id, number, "checkpoint")):
             try:
-                head, _, payload = disk.read(path).partition(b"\n")
+                data = disk.read(path)
             except FileNotFoundError:  # its writer has just put a newer one in its place
                 continue
-            if head == _CHECKPOINT + hashlib.sha256(payload).hexdigest().encode():
-                return evaluation, payload
+            if good_checkpoint(data):
+                return evaluation, data.partition(b"\n")[2]
             _log.warning("damaged checkpoint, taking the one before: %s", disk.name(path))
     return None
+
+
+def good_checkpoint(data: bytes) -> bool:
+    """Whether a checkpoint file has the checksum of its content."""
+    head, _, payload = data.partition(b"\n")
+    return head == _CHECKPOINT + hashlib.sha256(payload).hexdigest().encode()
 
 
 def read_samples(disk: Storage, pack_id: str, attempts: Sequence[int], trial_id: str) -> dict[int, np.ndarray]:

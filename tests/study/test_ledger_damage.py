@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
 
-from study.errors import StoreError
+from analysis.frame import load_frame
+from study.errors import StoreError, StudyError
 from study.ledger import Ledger
-from tests.study.stored import pack, record
+from tests.study.stored import outcome, pack, record
 
 
 def test_segment_cut_or_changed_anywhere_is_named(disk: Ledger) -> None:
@@ -101,3 +104,98 @@ def test_read_only_filesystem_is_refused() -> None:
 def test_same_uri_from_any_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert Ledger("here").uri == Ledger(f"file://{tmp_path}/here").uri == str(tmp_path / "here")
+
+
+# -- nothing that was torn or changed is taken for good, or for nothing --------------------------------------------
+
+
+def test_checkpoint_cut_or_flipped_anywhere_gives_the_one_before(
+    disk: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk.write_pack(pack())
+    attempt, rng = disk.open_attempt("p1"), random.Random(0)
+    attempt.checkpoint(1, b"the one before")
+    attempt.checkpoint(2, rng.randbytes(400))
+    path = Path(disk.uri) / "packs/p1/attempt-001/checkpoint-00002.pt"
+    good = path.read_bytes()
+    assert disk.latest_checkpoint("p1") == (2, good.partition(b"\n")[2])
+    for place in range(len(good)):
+        flipped = bytearray(good)
+        flipped[place] ^= 1 << rng.randrange(8)
+        for bad in (good[:place], bytes(flipped)):
+            path.write_bytes(bad)
+            caplog.clear()
+            assert disk.latest_checkpoint("p1") == (1, b"the one before")
+            assert "checkpoint-00002.pt" in caplog.text
+
+
+def test_no_good_checkpoint_is_left(disk: Ledger) -> None:
+    disk.write_pack(pack())
+    disk.open_attempt("p1").checkpoint(1, b"payload")
+    (Path(disk.uri) / "packs/p1/attempt-001/checkpoint-00001.pt").write_bytes(b"")
+    assert disk.latest_checkpoint("p1") is None
+
+
+def test_segment_with_a_changed_byte_is_named_or_changes_a_value_only(disk: Ledger) -> None:
+    """JSON has no checksum: a digit may become another. What it must not do is vanish, or become another trial's."""
+    disk.write_pack(pack())
+    disk.open_attempt("p1").append([record(0, "a", d=1.5), record(0, "b", d=math.nan)], 9)
+    path, rng = Path(disk.uri) / "packs/p1/attempt-001/records-00000.jsonl", random.Random(1)
+    good = path.read_bytes()
+    for place in range(len(good)):
+        changed = bytearray(good)
+        changed[place] = rng.randrange(256)
+        path.write_bytes(bytes(changed))
+        with contextlib.suppress(_Named):
+            assert len(list(_records(disk))) == 2
+
+
+class _Named(Exception):
+    """A StoreError that names the segment."""
+
+
+def _records(disk: Ledger) -> list[dict[str, object]]:
+    try:
+        return list(Ledger(disk.uri).records())
+    except StoreError as error:
+        if "records-00000.jsonl" not in str(error):
+            raise
+        raise _Named from error
+
+
+def test_a_segment_cut_between_two_lines_is_a_gap_that_is_named(disk: Ledger) -> None:
+    disk.write_pack(pack())
+    attempt = disk.open_attempt("p1")
+    for evaluation in range(3):
+        attempt.append([record(evaluation, "a"), record(evaluation, "b")], 9)
+    trials = [{"trial_id": i, "block": 0, "cell": {}, "config": {"evaluations": 2}} for i in "ab"]
+    disk.write_study("s", "study: s\n", {"study": "s", "trials": trials}, {"created_ms": 1})
+    path = Path(disk.uri) / "packs/p1/attempt-001/records-00001.jsonl"
+    path.write_bytes(path.read_bytes().partition(b"\n")[0] + b"\n")
+    with pytest.raises(StudyError, match=r"trial b has a record of evaluation 2 but none of 1.*vistudy doctor"):
+        load_frame(disk, "s")
+
+
+@pytest.mark.parametrize(
+    "path", ["trials/a.json", "packs/p1/pack.json", "studies/s/plan.json", "studies/s/meta.json", "ledger.json"]
+)
+def test_state_file_cut_anywhere_is_named(disk: Ledger, path: str) -> None:
+    disk.write_pack(pack())
+    disk.open_attempt("p1").append([record(0, "a")], 1)
+    disk.finish_trial(outcome("a"))
+    disk.write_study("s", "study: s\n", {"study": "s", "trials": [{"trial_id": "a"}]}, {"created_ms": 1})
+    file = Path(disk.uri) / path
+    good = file.read_bytes()
+    for place in range(len(good) - 1):  # without the last line break it is whole
+        file.write_bytes(good[:place])
+        if good[:place].rstrip().endswith(b"}") and place >= len(good.rstrip()):
+            continue
+        fresh = Ledger(disk.uri)
+        with pytest.raises(StoreError, match=path.replace(".", r"\.")):  # noqa: PT012 (whichever reader meets it first)
+            fresh.exists()
+            fresh.read_plan("s")
+            fresh.read_meta("s")
+            fresh.packs()
+            fresh.read_outcomes()
+        if path == "trials/a.json":
+            assert fresh.done() == {"a"}  # it ended, and how cannot be read: that is not "planned"
