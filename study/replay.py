@@ -193,6 +193,7 @@ class Syncer:
         self._api: Experiment | None = None
         self._runs: dict[str, Run] = {}
         self._parent: Run | None = None
+        self._ended: dict[str, dict[str, Any]] = {}
 
     def sync(
         self,
@@ -210,7 +211,7 @@ class Syncer:
                 before = self._ledger.progress()
                 plan = self._ledger.read_plan(self._study)
                 api = self._api or self._open()
-                ended = self._ledger.read_outcomes([trial["trial_id"] for trial in plan["trials"]])
+                ended = self._read_outcomes(plan, final)
                 job = Job(judge=judge, outcomes=outcomes or {}, artifacts=artifacts, final=final)
                 parent = self._write_parent(api, plan, job)
                 done = Counter[str]()
@@ -231,9 +232,20 @@ class Syncer:
             behind=newer(self._ledger.progress(), before),
         )
 
+    def _read_outcomes(self, plan: Mapping[str, Any], final: bool) -> dict[str, dict[str, Any]]:
+        """Outcomes of the trials that have ended. Until the last pass those of completed, mirrored ones are not reread."""
+        done = self._ledger.done().intersection(trial["trial_id"] for trial in plan["trials"])
+        kept = {
+            i: outcome
+            for i, outcome in self._ended.items()
+            if not final and i in done and outcome["state"] == "complete" and self._mirrored(i, self._ended)
+        }
+        self._ended = kept | self._ledger.read_outcomes(done - kept.keys())
+        return self._ended
+
     def _open(self) -> Experiment:
         api = self._connect()
-        self._runs, self._parent = {}, None
+        self._runs, self._parent, self._ended = {}, None, {}
         for run in api.runs():
             if run.tags.get("vistudy.kind") == "study":
                 self._parent = self._parent or run
