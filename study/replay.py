@@ -61,6 +61,7 @@ class Job:
 
     judge: Judge | None
     outcomes: Labels
+    relabel: bool
     artifacts: Sequence[Path]
     final: bool
 
@@ -193,12 +194,14 @@ class Syncer:
         self._api: Experiment | None = None
         self._runs: dict[str, Run] = {}
         self._parent: Run | None = None
+        self._ended: dict[str, dict[str, Any]] = {}
 
     def sync(
         self,
         *,
         outcomes: Labels | None = None,
         judge: Judge | None = None,
+        relabel: bool = False,
         artifacts: Sequence[Path] = (),
         final: bool = True,
         running: bool = True,
@@ -210,8 +213,8 @@ class Syncer:
                 before = self._ledger.progress()
                 plan = self._ledger.read_plan(self._study)
                 api = self._api or self._open()
-                ended = self._ledger.read_outcomes([trial["trial_id"] for trial in plan["trials"]])
-                job = Job(judge=judge, outcomes=outcomes or {}, artifacts=artifacts, final=final)
+                ended = self._read_outcomes(plan, final)
+                job = Job(judge=judge, outcomes=outcomes or {}, relabel=relabel, artifacts=artifacts, final=final)
                 parent = self._write_parent(api, plan, job)
                 done = Counter[str]()
                 chunks = self._chunks(plan, ended, before, job, running)
@@ -231,9 +234,20 @@ class Syncer:
             behind=newer(self._ledger.progress(), before),
         )
 
+    def _read_outcomes(self, plan: Mapping[str, Any], final: bool) -> dict[str, dict[str, Any]]:
+        """Outcomes of trials that ended. Until the last pass those of completed, mirrored ones are not read again."""
+        done = self._ledger.done().intersection(trial["trial_id"] for trial in plan["trials"])
+        kept = {
+            i: outcome
+            for i, outcome in self._ended.items()
+            if not final and i in done and outcome["state"] == "complete" and self._mirrored(i, self._ended)
+        }
+        self._ended = kept | self._ledger.read_outcomes(done - kept.keys())
+        return self._ended
+
     def _open(self) -> Experiment:
         api = self._connect()
-        self._runs, self._parent = {}, None
+        self._runs, self._parent, self._ended = {}, None, {}
         for run in api.runs():
             if run.tags.get("vistudy.kind") == "study":
                 self._parent = self._parent or run
@@ -265,7 +279,7 @@ class Syncer:
         begun = {pack_id: pack["trial_ids"] for pack_id, pack in packs.items() if progress.get(pack_id, -1) >= 0}
         homes = {trial_id: pack_id for pack_id, trial_ids in begun.items() for trial_id in trial_ids}
         homes |= {trial_id: outcome["pack_id"] for trial_id, outcome in ended.items()}
-        wanted = {i for i in homes if not self._mirrored(i, ended)} | job.outcomes.keys()
+        wanted = {i for i in homes if job.relabel or not self._mirrored(i, ended)} | job.outcomes.keys()
         todo = [trial for trial in plan["trials"] if trial["trial_id"] in wanted]
         todo.sort(key=lambda trial: homes.get(trial["trial_id"], ""))
         size = max(1, CHUNK_RECORDS // (1 + max([0, *progress.values()])))
@@ -275,9 +289,10 @@ class Syncer:
         self, api: Experiment, parent: Run, chunk: Sequence[Mapping[str, Any]], ended: Mapping[str, Any], job: Job
     ) -> Iterator[Counter[str]]:
         """Bring the runs of some trials up to date: first all are made, then written, so that files have a run."""
-        pending = [i for i in (trial["trial_id"] for trial in chunk) if not self._mirrored(i, ended)]
+        ids = [trial["trial_id"] for trial in chunk]
+        mirrored = {i for i in ids if self._mirrored(i, ended)}
         records: dict[str, list[dict[str, Any]]] = {}
-        for record in self._ledger.records(pending):
+        for record in self._ledger.records(ids if job.relabel else [i for i in ids if i not in mirrored]):
             records.setdefault(record["trial_id"], []).append(record)
         labels, q = job.judge(records, ended) if job.judge and records else ({}, {})
         labels = {**labels, **job.outcomes}
@@ -286,7 +301,7 @@ class Syncer:
                 api=api,
                 study=self._study,
                 trial=trial,
-                records=records.get(trial["trial_id"], []),
+                records=[] if trial["trial_id"] in mirrored else records.get(trial["trial_id"], []),
                 outcome=ended.get(trial["trial_id"]),
                 labels=labels.get(trial["trial_id"], {}),
                 q=q.get(trial["trial_id"], {}),

@@ -44,6 +44,7 @@ def sync(
     *,
     outcomes: Labels | None = None,
     judge: Judge | None = None,
+    relabel: bool = False,
     artifacts: Sequence[Path] = (),
     samples: bool = True,
     modes: Mapping[str, Any] | None = None,
@@ -58,6 +59,7 @@ def sync(
         tracking_uri: where MLflow is: sqlite:///file, http(s)://host:port, or a database.
         outcomes: tags of trials (see Labels), compared with every run, as after a relabel.
         judge: gives the tags and the metric `q` of the trials whose runs have not ended, from their records.
+        relabel: ask the judge about trials whose runs have ended, too, and bring their tags up to its rules.
         artifacts: files for the parent run, such as heatmaps.
         samples: also write pictures of the samples of trials that have ended.
         modes: data set -> (m, 2) centres of its real modes, drawn behind sampled points.
@@ -71,7 +73,9 @@ def sync(
     check_tracking_uri(tracking_uri)
     syncer = Syncer(ledger, study_name, lambda: open_experiment(tracking_uri, study_name), samples=samples, modes=modes)
     with _translated(tracking_uri):
-        return syncer.sync(outcomes=outcomes, judge=judge, artifacts=artifacts, final=final, progress=progress)
+        return syncer.sync(
+            outcomes=outcomes, judge=judge, relabel=relabel, artifacts=artifacts, final=final, progress=progress
+        )
 
 
 def open_experiment(uri: str, name: str) -> Experiment:

@@ -166,6 +166,28 @@ def test_redone_records_are_not_doubled(study: tuple[Ledger, Attempt], uri: str)
     assert [m[2] for m in content(uri)["t1-c"]["metrics"]["dist"]] == [2000, 2001, 2002, 2003, 7004]
 
 
+def test_outcomes_that_change_are_mirrored(
+    study: tuple[Ledger, Attempt], uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed trial that runs again at the next pass, a complete one that another attempt finished at the last."""
+    ledger, _ = study
+    syncer = Syncer(ledger, STUDY, lambda: tracking.open_experiment(uri, STUDY))
+    syncer.sync(final=False)
+    ledger.forget(["t1-b"])
+    finish(ledger, "b", attempt=2)
+    finish(ledger, "a", attempt=2)
+    read: list[set[str]] = []
+    read_outcomes = ledger.read_outcomes
+    monkeypatch.setattr(ledger, "read_outcomes", lambda ids=None: read.append(set(ids or ())) or read_outcomes(ids))
+    syncer.sync(final=False)
+    assert read[0] == {"t1-b"}
+    attempts = {name: run["tags"].get("vistudy.attempt") for name, run in content(uri).items()}
+    assert (attempts["t1-a"], attempts["t1-b"]) == ("1", "2")
+    assert content(uri)["t1-b"]["info"][1] == "FINISHED"
+    syncer.sync()
+    assert content(uri)["t1-a"]["tags"]["vistudy.attempt"] == "2"
+
+
 def test_run_that_a_slow_server_made_twice_is_kept_once(study: tuple[Ledger, Attempt], uri: str) -> None:
     sync(study[0], STUDY, uri)
     expected = content(uri)

@@ -124,6 +124,23 @@ def test_relabel_changes_tags_of_ended_runs_only(study: tuple[Ledger, Attempt], 
     assert after == before
 
 
+def test_judge_relabels_what_has_ended(study: tuple[Ledger, Attempt], uri: str) -> None:
+    """Tags of ended runs follow the judge; nothing else of them is written again, no picture made."""
+    sync(study[0], STUDY, uri, judge=lambda records, ended: (LABELS, {}))
+    before = content(uri)
+    asked: list[list[str]] = []
+
+    def judge(found: Any, ended: Any) -> Any:
+        asked.append(sorted(found))
+        return {"t1-a": {"outcome": "slow", "t_thr": 80.0}}, {"t1-a": {0: 0.5}}
+
+    report = sync(study[0], STUDY, uri, judge=judge, relabel=True)
+    assert report == SyncReport(runs_created=0, runs_finished=0, metrics_written=0, images_written=0, behind=0)
+    assert asked == [["t1-a", "t1-b", "t1-c"]]
+    before["t1-a"]["tags"] |= {"vistudy.outcome": "slow", "vistudy.t_thr": "80"}
+    assert content(uri) == before
+
+
 def test_judge_gets_the_records_of_trials_whose_runs_go_on(study: tuple[Ledger, Attempt], uri: str) -> None:
     asked: list[list[str]] = []
 
