@@ -1,0 +1,124 @@
+"""The parts of the executor that need no Ray: who is taken to hang, and what SIGTERM does."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from study import executor
+from study.executor import _sigterm, _Watch
+from study.ledger import Ledger
+from study.supervisor import Supervisor
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    now = {"s": 1000.0}
+    monkeypatch.setattr(executor.time, "monotonic", lambda: now["s"])
+    return now
+
+
+@pytest.fixture
+def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    found: list[tuple[str, int]] = []
+    monkeypatch.setattr(executor, "_kill", lambda node, pid: found.append((node, pid)))
+    return found
+
+
+def sign(at: float) -> dict[str, Any]:
+    return {"pid": 7, "place": "node", "host": "h", "d_updates": at}
+
+
+def test_silence_is_killed_and_told(disk: Ledger, clock: dict[str, float], killed: list[Any]) -> None:
+    watch = _Watch(disk, hang_after_s=300.0)
+    watch.started("p-1")
+    for at in range(20):
+        clock["s"] += 5.0
+        watch._look("p-1", sign(at))
+    clock["s"] += 299.0
+    watch._look("p-1", sign(at))
+    assert killed == []
+    clock["s"] += 1.0
+    watch._look("p-1", sign(at))
+    assert killed == [("node", 7)]
+    assert "no sign of life for 300 s" in str(watch.ended("p-1"))
+    assert watch.ended("p-1") is None
+
+
+def test_a_slow_pack_is_given_ten_times_its_longest_silence(
+    disk: Ledger, clock: dict[str, float], killed: list[Any]
+) -> None:
+    watch = _Watch(disk, hang_after_s=300.0)
+    watch.started("p-1")
+    for at in range(3):
+        clock["s"] += 200.0
+        watch._look("p-1", sign(at))
+    clock["s"] += 1999.0
+    watch._look("p-1", sign(at))
+    assert killed == []
+    clock["s"] += 1.0
+    watch._look("p-1", sign(at))
+    assert len(killed) == 1
+
+
+def test_patience_doubles_each_time_and_a_pack_that_has_not_begun_is_waited_for(
+    disk: Ledger, clock: dict[str, float], killed: list[Any]
+) -> None:
+    watch = _Watch(disk, hang_after_s=100.0)
+    for times in range(3):
+        watch.started("p-1")
+        clock["s"] += 10_000.0  # its node is loading torch from a slow disk
+        watch._look("p-1", None)
+        watch._look("p-1", sign(0))
+        clock["s"] += 100.0 * 2**times - 1.0
+        watch._look("p-1", sign(0))
+        assert len(killed) == times
+        clock["s"] += 1.0
+        watch._look("p-1", sign(0))
+        assert len(killed) == times + 1
+        watch.ended("p-1")
+
+
+@pytest.fixture
+def handler() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGINT, before[0])
+    signal.signal(signal.SIGTERM, before[1])
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.usefixtures("handler")
+def test_sigterm_asks_the_workers_to_stop_and_starts_no_more(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    supervisor = Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1)
+    with _sigterm(supervisor, disk, "run-1") as asked:
+        signal.raise_signal(signal.SIGTERM)
+        wait_until(lambda: disk.stop_asked("run-1"))
+        assert asked.is_set()
+        assert supervisor.stopping
+        assert interrupts == []
+        signal.raise_signal(signal.SIGTERM)  # whoever sends it twice wants it at once
+        assert interrupts == [signal.SIGINT]
+    assert interrupts == [signal.SIGINT]
+
+
+@pytest.mark.usefixtures("handler")
+def test_workers_that_do_not_stop_in_time_are_left(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "GRACE_S", 0.05)
+    interrupts: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    with _sigterm(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1"):
+        signal.raise_signal(signal.SIGTERM)
+        wait_until(lambda: bool(interrupts))
