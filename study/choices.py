@@ -79,11 +79,16 @@ def choose(entries: Mapping[KeyPath, list[dict[str, Any]]], source: Source) -> t
                 raise source.error((*place, KEY, i, "data"), f"{entry['data']}: {error}") from None
             if reason is None:
                 picks[place] = i
-                notes += [f"data {entry['data']} is used: {' '.join(text.split())}" for text in passed]
+                notes += [f"data {entry['data']} is used: {text}" for text in passed]
                 break
-            passed.append(reason)
+            passed.append(_in_one_line(reason))
         else:
-            reasons = "; ".join(" ".join(text.split()) for text in passed)
             mend = "list one last that needs no files, such as digits"
-            raise source.error((*place, KEY), refusal(f"no data set is there: {reasons}", mend=mend))
+            raise source.error((*place, KEY), refusal(f"no data set is there: {'; '.join(passed)}", mend=mend))
     return picks, tuple(dict.fromkeys(notes))
+
+
+def _in_one_line(reason: str) -> str:
+    """What was looked for, the places (a line each), and how to mend it."""
+    first, *places = (line.strip() for line in reason.splitlines())
+    return f"{first} {', '.join(places[:-1])}; {places[-1]}" if places else first

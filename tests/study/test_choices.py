@@ -11,6 +11,7 @@ from study.errors import StudyError
 from study.spec import Study, parse_study
 from tests.trainables.data.files import write_faces, write_idx
 
+RECIPES = Path(__file__).parents[2] / "study" / "recipes"
 HEAD = "study: first\nmodel: gan\nseeds: [0]\nbudget: {d_updates: 100, evaluations: 10}\n"
 LIST = """\
 first_there:
@@ -120,3 +121,17 @@ def test_mistakes_are_found_in_every_entry_and_at_its_line(right: str, wrong: st
     assert right in LIST
     found = refused(HEAD + LIST.replace(right, wrong))
     assert found.startswith(message), found
+
+
+def test_the_recipes_of_the_papers_figures_take_the_papers_data_where_they_are(root: Path) -> None:
+    texts = {name: (RECIPES / f"{name}.yaml").read_text() for name in ("paper_fig1", "paper_fig2")}
+    assert {block.data for text in texts.values() for block in parse_study(text).blocks} == {"digits"}
+    write_idx(root / "MNIST" / "raw", "train", 20)
+    assert {block.data for text in texts.values() for block in parse_study(text).blocks} == {"mnist"}
+    write_faces(root, [0, 0, 1])
+    for text in texts.values():
+        configs = [trial.config for trial in plan(parse_study(text)).trials]
+        assert {config.data for config in configs} == {"celeba"}
+        as_published = {"g_lr": 2e-4, "d_lr": 2e-4, "beta1": 0.5, "batch_size": 64, "width": 64, "init": "dcgan"}
+        as_published |= {"z_dim": 100, "net": "dcgan", "anchor": "period_start"}
+        assert all(as_published.items() <= config.to_dict().items() for config in configs)
