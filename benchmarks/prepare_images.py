@@ -1,5 +1,6 @@
 """Seconds and peak memory of preparing 10,000 images: `python -m benchmarks.prepare_images` prints JSON.
 
+--write keeps it as benchmarks/results/prepare-images-<date>.json.
 Cases: faces (JPEGs of 178 x 218 pixels, generated in a temporary folder and read as CelebA is),
 polygons (drawn), and mnist, where VISTUDY_DATA_ROOT or --data-root has its idx files (10,000 test digits are enough).
 
@@ -14,6 +15,7 @@ Each case runs in a process of its own, which imports all it needs before the cl
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import platform
@@ -28,6 +30,9 @@ from typing import Any
 
 import numpy as np
 
+from study.provenance import git_state, versions
+
+RESULTS = Path(__file__).parent / "results"
 IMAGES = 10_000
 REFERENCE_SHARE = 5
 """One face in so many is of the test partition."""
@@ -121,25 +126,31 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--data-root", type=Path, default=os.environ.get("VISTUDY_DATA_ROOT"), metavar="DIR")
+    parser.add_argument("--write", action="store_true", help="Keep the result in benchmarks/results.")
     parser.add_argument("--measure", choices=DATA, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.measure:
         print(json.dumps(measure(args.measure, args.images)))
         return
-    load = os.getloadavg()[0]
+    load, started = os.getloadavg()[0], datetime.datetime.now(datetime.UTC)
     root = Path(args.data_root).resolve() if args.data_root else None
     cases = [case for case in DATA if case != "mnist" or has_mnist(root)]
     result = {
+        "date": started.isoformat(timespec="seconds"),
         "command": "python -m benchmarks.prepare_images",
         "machine": {
             "cpus": len(os.sched_getaffinity(0)),
             "load_at_start": round(load, 2),
             "system": platform.platform(),
         },
-        "python": platform.python_version(),
+        "versions": versions(),
+        "git": git_state(),
         "cases": [run_case(case, args.images, root) for case in cases],
     }
-    print(json.dumps(result, indent=1))
+    text = json.dumps(result, indent=1) + "\n"
+    if args.write:
+        (RESULTS / f"prepare-images-{started.date()}.json").write_text(text, "utf-8")
+    print(text, end="")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,19 @@ class ArmValueSpec(_FileModel):
     choices: list[Any] | None = Field(default=None, description="Levels to draw from, instead of a range.")
 
 
+class ChoiceSpec(_FileModel):
+    """A data set, and what goes with it. A key that is given here replaces the key of that name beside `first_there` as
+    a whole. Mistakes are refused in all entries, taken or not.
+    """
+
+    data: str = Field(description="What is learnt if its files are there (or it needs none).")
+    seeds: list[Any] | None = Field(default=None, description="As in a block.")
+    budget: BudgetSpec | None = Field(default=None, description="As in a block.")
+    factors: dict[str, list[Any]] | None = Field(default=None, description="As in a block.")
+    fixed: dict[str, Any] | None = Field(default=None, description="As in a block.")
+    samples: SamplesSpec | None = Field(default=None, description="As in a block.")
+
+
 class BlockSpec(_FileModel):
     """One model on one data set. A key that is not given here is taken from the top level; a key that is given replaces
     the top level's key of that name as a whole (`fixed`, say, is not merged entry by entry; null empties it).
@@ -91,7 +104,15 @@ class BlockSpec(_FileModel):
 
     name: str | None = Field(default=None, pattern=NAME, description="The block's name; default `model-data`.")
     model: str | None = Field(default=None, description="What is trained. Required, here or at the top level.")
-    data: str | None = Field(default=None, description="What it learns. Required, here or at the top level.")
+    data: str | None = Field(
+        default=None, description="What it learns. Required, here or at the top level, or `first_there`."
+    )
+    first_there: list[ChoiceSpec] | None = Field(
+        default=None,
+        description="Instead of `data`: the first data set of the list whose files are below the data root is taken. "
+        "`plan` and `run` say which, and why not those above it; the study's hash is that of the file with the entry "
+        "written out.",
+    )
     seeds: list[Any] | None = Field(
         default=None,
         description="Every cell is trained once with each. Whole numbers from 0. Required, here or at the top level.",

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from study import choices
 from study.arms import Arm, parse_arms
 from study.claim import Claim, parse_claim
 from study.dimensions import Dimension, check_when, dimension
@@ -107,6 +108,8 @@ class Study:
     blocks: tuple[Block, ...]
     claim: Claim | None
     """What the study is to decide, if it says so."""
+    notes: tuple[str, ...] = ()
+    """What was decided when the file was read, in sentences."""
 
     def error(self, path: KeyPath, message: str) -> StudyError:
         """An error at a key of the top level: ("claim", "baseline")."""
@@ -132,10 +135,24 @@ def parse_study(text: str, name: str = "study.yaml") -> Study:
     if not isinstance(content, dict):
         got = "an empty file" if content is None else "a list" if isinstance(content, list) else "a single value"
         raise source.error((), f"not a study; got {got}; allowed: keys with values, such as 'study: my-study'")
+    entries = choices.lists(content, _shape(content, source), source)
+    for picks in choices.alternatives(entries):
+        _checked(*choices.written_out(content, source, picks), text)
+    picks, notes = choices.choose(entries, source)
+    study = _checked(*choices.written_out(content, source, picks), text)
+    return dataclasses.replace(study, notes=notes)
+
+
+def _shape(content: Mapping[str, Any], source: Source) -> StudySpec:
     try:
-        spec = StudySpec.model_validate(content)
+        return StudySpec.model_validate(content)
     except ValidationError as error:
         raise shape_error(error, source, StudySpec) from None
+
+
+def _checked(content: Mapping[str, Any], source: Source, text: str) -> Study:
+    """The study of a file in which every data set has been chosen."""
+    spec = _shape(content, source)
     parts: list[tuple[BlockSpec, KeyPath]] = [(spec, ())]
     if spec.blocks is not None:
         parts = [(block, ("blocks", i)) for i, block in enumerate(spec.blocks)]

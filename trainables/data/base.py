@@ -57,6 +57,14 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content. Part of the key under which real-data references are cached."""
 
+    def absent(self) -> str | None:
+        """Why it cannot be had here, where its files are missing; None for data that are there, or need no files.
+
+        Raises:
+            DataError: files are there, but not all of them, or not in their form.
+        """
+        return None
+
     @abstractmethod
     def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
         """Minibatches of steps block * BLOCK ... (block + 1) * BLOCK - 1, float32 (BLOCK, batch_size, *shape).

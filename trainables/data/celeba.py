@@ -32,8 +32,15 @@ class CelebA(ImageData):
         """The pictures that the partition lists, all of which must be there."""
         base = data_root() / "celeba"
         folder, partition = base / "img_align_celeba", base / PARTITION
-        if not (folder.is_dir() and partition.is_file()):
+        there = {folder: folder.is_dir(), partition: partition.is_file()}
+        if not any(there.values()):
             raise missing(self.name, [folder / "*.jpg", partition], download=self.name)
+        if not all(there.values()):
+            lacking, beside = sorted(there, key=lambda path: there[path])
+            raise DataError(
+                f"{lacking}: is not there, but {beside.name} is: data {self.name!r} needs both; add it, or download: "
+                f"python -m trainables.data.download {self.name} --data-root DIR"
+            )
         parts = read_partition(partition)
         present = {path.name for path in folder.iterdir() if path.suffix == ".jpg"}
         if present != parts.keys():

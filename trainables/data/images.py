@@ -16,7 +16,7 @@ import torch
 from trainables.data.base import Batches, Dataset, Kind, Split, check_net
 from trainables.data.prepared import Prepared, Source, cache_root, prepare
 from trainables.data.resident import EpochOrder, ImageBatches, to_float
-from trainables.data.root import DATA_ROOT_VARIABLE
+from trainables.data.root import DATA_ROOT_VARIABLE, MissingData
 from trainables.streams import Draw, generator
 
 KEYED_TRAIN_SHARE = 0.8
@@ -43,6 +43,14 @@ class ImageData(Dataset):
         Raises:
             DataError: they are not there.
         """
+
+    def absent(self) -> str | None:
+        """By their places and names; what is in them is read when they are prepared."""
+        try:
+            self.source()
+        except MissingData as error:
+            return str(error)
+        return None
 
     @property
     def prepared(self) -> Prepared:

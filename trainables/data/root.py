@@ -13,15 +13,20 @@ class DataError(ValueError):
     """Data that cannot be used: which file, what is wrong with it, and how to mend it."""
 
 
+class MissingData(DataError):
+    """Data that are not there at all: another data set may be used instead, where the user has named one."""
+
+
 def data_root() -> Path:
     """The folder that holds the data sets' folders: environment variable VISTUDY_DATA_ROOT, or `--data-root`.
 
     Raises:
-        DataError: it is not set, or is no folder.
+        MissingData: it is not set.
+        DataError: it is no folder.
     """
     given = os.environ.get(DATA_ROOT_VARIABLE)
     if not given:
-        raise DataError(
+        raise MissingData(
             f"this data set is read from files, and no one said where they are: give --data-root DIR or set "
             f"{DATA_ROOT_VARIABLE} to the folder that holds the data sets' folders"
         )
@@ -32,10 +37,10 @@ def data_root() -> Path:
     return root
 
 
-def missing(name: str, looked_for: Sequence[Path], *, download: str | None) -> DataError:
+def missing(name: str, looked_for: Sequence[Path], *, download: str | None) -> MissingData:
     """The error for a data set whose files are in none of the places where they could be."""
     places = "\n".join(f"  {path}" for path in looked_for)
     mend = "put the files there, or set another --data-root"
     if download:
         mend += f", or download: python -m trainables.data.download {download} --data-root DIR"
-    return DataError(f"data {name!r} is not there. Looked for:\n{places}\n{mend}")
+    return MissingData(f"data {name!r} is not there. Looked for:\n{places}\n{mend}")

@@ -58,11 +58,17 @@ class Stacked(ImageData):
         train, size = self.prepared.train, (BLOCK, batch_size, self.shape[0])
         return lambda seed, block: generator(seed, "data", block).integers(train, size=size)
 
+    def drawn(self, n: int, split: Split) -> np.ndarray:
+        """Which single images the channels of `real` are, int64 (n, channels): places in `prepared.images`."""
+        pool = self._pool(split)
+        places: np.ndarray = pool[
+            generator(0, f"real/{self.name}/{split}").integers(len(pool), size=(n, self.shape[0]))
+        ]
+        return places
+
     def real(self, n: int, split: Split) -> np.ndarray:
         """Keyed draws from the single images of a split, so `n` is free. Disjoint splits share no single image."""
-        pool = self._pool(split)
-        drawn = generator(0, f"real/{self.name}/{split}").integers(len(pool), size=(n, self.shape[0]))
-        return self._samples(self.prepared.images[pool[drawn]], (n,))
+        return self._samples(self.prepared.images[self.drawn(n, split)], (n,))
 
 
 STACKED_MNIST = Stacked(name="stacked_mnist", shape=(3, 28, 28), digits=MNIST)
