@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 INK, GREY, LINE, PAPER = "#101418", "#5f6873", "#9aa3ad", "#ffffff"
+THEORY = "#c2410c"
+"""Lines of what theory says; no colour of the cells comes near it."""
 
 _ANCHORS = ("#f1e9d8", "#c3d6cd", "#86b9c1", "#3f8aa8", "#15517c")
 """At 0, 1/4, 1/2, 3/4 and 1; their lightness falls in equal steps."""

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.box import lay_out
+from analysis.dirac_overlay import NAME, boundary_lines
 from analysis.estimates import wilson
 from analysis.grid import Block
 from analysis.panels import Tile, TileFigure, TileMap
@@ -190,11 +191,15 @@ def grid_figure(block: Block) -> TileFigure:
         maps.append(TileMap(
             title=facet.title, x_label=block.x.label, y_label=block.y.label, x_texts=block.x.texts,
             y_texts=block.y.texts, tiles=tuple(tuple(row) for row in tiles),
+            lines=tuple(boundary_lines(block, facet)),
         ))  # fmt: skip
     pooled = f" Pooled over {', '.join(block.pooled)}." if block.pooled else ""
+    drawn = any(m.lines for m in maps)
     return TileFigure(
         title=f"Stable trials: {block.model} on {block.data}", maps=tuple(maps), diverging=False,
-        caption=f"k/n: k stable of n trials with an outcome. Dashed: none has one.{pooled}",
+        caption=f"k/n: k stable of n trials with an outcome. Dashed: none has one.{pooled}"
+        + (f" Orange line: {NAME}." if drawn else ""),
+        line_name=NAME if drawn else "",
     )  # fmt: skip
 
 

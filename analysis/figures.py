@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from analysis.colours import GREY, INK, LINE, PAPER, share_colour, text_colour
+from analysis.colours import GREY, INK, LINE, PAPER, THEORY, share_colour, text_colour
 from analysis.dirac_overlay import NAME, boundary_lines
 from analysis.grid import Block, Cell, Facet, blocks
 from analysis.layout import GAP, HEIGHT, MARGIN, TICKS, Layout
@@ -27,8 +27,6 @@ from analysis.taxonomy import LABEL_TEXT
 
 SIZE, SMALL = 8.5, 6.8
 """Points: of labels; of the legend and of small print in cells."""
-THEORY = "#c2410c"
-"""Lines of what theory says; no colour of the cells comes near it."""
 
 Overlay = Callable[[Block, Facet], list[np.ndarray]]
 """Lines (n, 2) to draw over a facet, in cells from its lower left."""

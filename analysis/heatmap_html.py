@@ -9,10 +9,13 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import jinja2
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from numpy.typing import NDArray
 
-from analysis.colours import share_colour, text_colour
+from analysis.colours import PAPER, THEORY, share_colour, text_colour
+from analysis.dirac_overlay import NAME, boundary_lines
 from analysis.grid import Block, Cell, blocks
 from analysis.taxonomy import FLAG_TEXT, LABEL_TEXT, OUTCOME_VERSION
 from study.errors import StudyError
@@ -61,6 +64,9 @@ def heatmap_html(
         marks=[
             (mark, word) for name, mark, word in _NOTES if any(cell.rates["n"] and cell.rates[name] for cell in cells)
         ],
+        theory={"name": NAME, "strokes": ((PAPER, 5), (THEORY, 2.5))}
+        if any(facet["lines"] for block in drawn for facet in block["facets"])
+        else None,
         ramp=[share_colour(i / 20) for i in range(21)],
         provenance={"outcome rules": f"version {OUTCOME_VERSION}", **(provenance or {})},
     )
@@ -105,11 +111,18 @@ def _block(
             place = _place(block, facet.title, cell)
             details[key] = _details(block, cell, place, several, mlflow_url)
             rows[len(rows) - 1 - cell.y][cell.x] = _cell(cell, key, place)
-        facets.append({"title": facet.title, "rows": list(zip(reversed(block.y.texts), rows, strict=True))})
+        lines = [_path(line, len(block.y.levels)) for line in boundary_lines(block, facet)]
+        shown = list(zip(reversed(block.y.texts), rows, strict=True))
+        facets.append({"title": facet.title, "rows": shown, "lines": lines})
     return {
         "heading": f"{block.model} on {block.data}", "trials": block.trials, "pooled": ", ".join(block.pooled),
         "x": block.x, "y": block.y, "facets": facets,
     }  # fmt: skip
+
+
+def _path(line: NDArray[np.float64], rows: int) -> str:
+    """A line in cells from the lower left as an SVG path in cells from the upper left."""
+    return "M" + "L".join(f"{x:.3f} {rows - y:.3f}" for x, y in line)
 
 
 def _tag(cell: Cell) -> str:

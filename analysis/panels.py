@@ -90,6 +90,8 @@ class TileMap:
     x_texts: tuple[str, ...]
     y_texts: tuple[str, ...]
     tiles: tuple[tuple[Tile | None, ...], ...]
+    lines: tuple[Floats, ...] = ()
+    """Theory over the cells: lines (n, 2), in cells from the lower left."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +104,8 @@ class TileFigure:
     diverging: bool
     small: str = ""
     """What the small print in the cells says; the browser shows it on hovering."""
+    line_name: str = ""
+    """What the maps' lines say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from analysis.colours import GREY, INK, LINE, PAPER, text_colour
+from analysis.colours import GREY, INK, LINE, PAPER, THEORY, text_colour
 from analysis.panels import (
     ARM_STYLES,
     BANDS,
@@ -106,6 +106,9 @@ def _tiles(figure: TileFigure) -> Figure:
                 for x, tile in enumerate(tiles):
                     if tile is not None:
                         _tile(ax, tile, x0 + x * cell, y0 + y * _CELL_H, cell, figure.diverging)
+            for line in m.lines:
+                for colour, thick in ((PAPER, 4.0), (THEORY, 2.0)):
+                    ax.plot(x0 + line[:, 0] * cell, y0 + line[:, 1] * _CELL_H, color=colour, linewidth=thick)
             for x, text in enumerate(m.x_texts):
                 _write(ax, x0 + (x + 0.5) * cell, y0 - 0.06, text, size=7.0, ha="center", va="top")
             _write(ax, x0 + len(m.x_texts) * cell / 2, y0 - 0.29, m.x_label, size=_SMALL, ha="center", color=GREY)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.box import WORDS, settings
-from analysis.colours import GREY, INK, LINE
+from analysis.colours import GREY, INK, LINE, PAPER, THEORY
 from analysis.grid import level_text
 from analysis.panels import (
     ARM_STYLES,
@@ -194,9 +194,9 @@ def _tiles(figure: TileFigure) -> dict[str, Any]:
         },
     }  # fmt: skip
     layout["margin"] = {"l": 12, "r": 10, "t": 34, "b": 30}
-    data = []
+    data: list[dict[str, Any]] = []
     for i, (m, domain) in enumerate(zip(figure.maps, domains, strict=True)):
-        data.append(_tile_trace(m, _axis(i)))
+        data += [_tile_trace(m, _axis(i)), *_line_traces(m, _axis(i), figure.line_name)]
         left, (bottom, top) = domain
         bottom = top - (top - bottom) * len(m.y_texts) * CELL_HEIGHT / heights[i // columns]
         layout[f"xaxis{_axis(i)}"] = {
@@ -231,6 +231,21 @@ def _tile_trace(m: TileMap, axis: str) -> dict[str, Any]:
         "customdata": each(lambda t: text(t.note), "no configuration here"),
         "hovertemplate": f"<b>{text(m.title)}</b><br>%{{customdata}}<extra></extra>",
     }  # fmt: skip
+
+
+def _line_traces(m: TileMap, axis: str, name: str) -> list[dict[str, Any]]:
+    """What theory says, as lines with a pale edge; cell i of an axis is at i."""
+    found = []
+    for line in m.lines:
+        place = {
+            "x": _numbers(line[:, 0] - 0.5),
+            "y": _numbers(line[:, 1] - 0.5),
+            "xaxis": f"x{axis}",
+            "yaxis": f"y{axis}",
+        }
+        common = {"type": "scatter", "mode": "lines", "name": text(name), "hoverinfo": "skip", **place}
+        found += [common | {"line": {"color": colour, "width": width}} for colour, width in ((PAPER, 5), (THEORY, 2.5))]
+    return found
 
 
 def _marks(m: TileMap, axis: str) -> list[dict[str, Any]]:

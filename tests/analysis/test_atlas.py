@@ -7,8 +7,6 @@ import dataclasses
 import io
 import json
 import re
-import shutil
-import subprocess
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from analysis.atlas_data import sheets, step_of, thumbnail
 from analysis.atlas_figure import atlas_figure
 from study.errors import StudyError
 from study.ledger import Ledger
+from tests.analysis.browser import chromium
 from tests.analysis.series import REFERENCE, series
 from tests.analysis.store import entry, make_store
 
@@ -302,20 +301,9 @@ document.body.append(Object.assign(document.createElement("pre"), { id: "loads",
 
 @pytest.mark.browser
 def test_page_in_a_browser(store: Path, tmp_path: Path) -> None:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
     page = atlas(store, "demo", tmp_path / "atlas.html", modes=MODES)
     page.write_text(page.read_text("utf-8").replace("</body>", f"{SCRIPT}</body>"), "utf-8")
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync")
-    flags += (
-        "--disable-component-update",
-        f"--user-data-dir={tmp_path / 'profile'}",
-        "--enable-logging=stderr",
-        "--v=0",
-    )
-    command = [program, *flags, "--virtual-time-budget=2000", "--dump-dom", page.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = chromium(tmp_path, "--dump-dom", page.as_uri())
     assert ":CONSOLE" not in done.stderr, done.stderr
 
     def shown(key: str) -> str:

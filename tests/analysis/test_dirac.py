@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.colours import PAPER, THEORY
+from analysis.difference import grid_figure
 from analysis.dirac import Game, agreement, boundary, game_of, period_map, radius
 from analysis.dirac_overlay import NAME, boundary_lines
-from analysis.figures import THEORY, heatmap
+from analysis.figures import heatmap
 from analysis.grid import blocks
+from analysis.heatmap_html import heatmap_html
+from analysis.prints import draw
+from analysis.report_plotly import browser
+from tests.analysis.browser import chromium
 from tests.analysis.frames import make_frame
 from tests.trainables.models.exact import outcomes
 from trainables.models.base import ANCHORS
@@ -180,6 +189,68 @@ def test_the_heatmap_has_the_line() -> None:
     assert drawn(frame, overlay=None) == (0, False)
     assert drawn(frame.assign(model="gan")) == (0, False)
     assert drawn(frame_of(grid([0.1, 0.2], [0.0, 0.1]))) == (0, False)  # stable everywhere
+
+
+def test_pages_have_the_line() -> None:
+    """The page of heatmaps and the picture of the report draw the lines that the print has, each once."""
+    frame = frame_of(grid([0.8, 1.3, 1.7, 2.2], [0.0, 0.2, 1.0]))
+    (block,) = blocks(frame)
+    lines = boundary_lines(block, block.facets[0])
+    html = heatmap_html(frame, study="s")
+    paths = re.findall(r'<path d="M([^"]*)" stroke="([^"]*)"', html[html.index('class="theory"') :])
+    assert [colour for _, colour in paths] == [PAPER] * len(lines) + [THEORY] * len(lines)
+    drawn = [np.array([point.split(" ") for point in path.split("L")], np.float64) for path, _ in paths[: len(lines)]]
+    for found, line in zip(drawn, lines, strict=True):
+        assert found == pytest.approx(np.column_stack([line[:, 0], 3 - line[:, 1]]), abs=0.001)
+    assert NAME in html
+    figure = browser(grid_figure(block))
+    traces = [trace for trace in figure["data"] if trace["type"] == "scatter" and trace["line"]["color"] == THEORY]
+    for trace, line in zip(traces, lines, strict=True):
+        assert np.column_stack([trace["x"], trace["y"]]) == pytest.approx(line - 0.5, abs=1e-4)
+    assert NAME in grid_figure(block).caption
+    printed = draw(grid_figure(block)).axes[0].lines
+    assert sum(line.get_color() == THEORY for line in printed) == len(lines)
+
+
+def test_pages_without_a_line() -> None:
+    frame = frame_of(grid([0.8, 1.3, 1.7, 2.2], [0.0, 0.2, 1.0])).assign(model="gan")
+    (block,) = blocks(frame)
+    html = heatmap_html(frame, study="s")
+    assert "<svg" not in html
+    assert NAME not in html + grid_figure(block).caption
+    assert {trace["type"] for trace in browser(grid_figure(block))["data"]} == {"heatmap"}
+
+
+@pytest.mark.browser
+def test_the_line_lies_where_the_cells_are(tmp_path: Path) -> None:
+    """The middle of every cell on the screen is its middle in the line's coordinates; cells can still be clicked."""
+    rates, weights = [0.8, 1.3, 1.7, 2.2], [0.0, 0.2, 1.0]
+    html = heatmap_html(frame_of(grid(rates, weights)), study="s")
+    probe = """<script>
+    const svg = document.querySelector("svg.theory"), back = svg.getScreenCTM().inverse(), found = [];
+    for (const cell of document.querySelectorAll("button.cell")) {
+      const box = cell.getBoundingClientRect(), x = box.left + box.width / 2, y = box.top + box.height / 2;
+      const at = new DOMPoint(x, y).matrixTransform(back);
+      found.push([cell.dataset.cell, at.x, at.y, document.elementFromPoint(x, y).closest("button") === cell]);
+    }
+    const line = svg.querySelector("path"), at = line.getPointAtLength(line.getTotalLength() / 2).matrixTransform(svg.getScreenCTM());
+    const under = document.elementFromPoint(at.x, at.y);
+    document.body.dataset.hit = under.closest("td") !== null && under.closest("svg") === null;
+    document.body.append(Object.assign(document.createElement("pre"), { id: "found", textContent: JSON.stringify(found) }));
+    </script></body>"""  # noqa: E501
+    file = tmp_path / "page.html"
+    file.write_text(html.replace("</body>", probe), encoding="utf-8")
+    done = chromium(tmp_path, "--dump-dom", "--window-size=1300,800", file.as_uri())
+    assert ":CONSOLE" not in done.stderr, done.stderr
+    (text,) = re.findall(r'<pre id="found">(.*?)</pre>', done.stdout)
+    places = {cell: (x, y, clickable) for cell, x, y, clickable in json.loads(text)}
+    assert len(places) == 12
+    for i, rate in enumerate(rates):
+        for j, weight in enumerate(weights):
+            x, y, clickable = places[f"lr={rate:g},reg_weight={weight:g}"]
+            assert (x, y) == pytest.approx((i + 0.5, 2.5 - j), abs=0.02)
+            assert clickable
+    assert 'data-hit="true"' in done.stdout
 
 
 def test_no_line_over_bins() -> None:

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import quote, unquote
@@ -14,6 +12,7 @@ import pytest
 
 from analysis.heatmap_html import heatmap_html, mlflow_filter
 from study.errors import StudyError
+from tests.analysis.browser import chromium
 from tests.analysis.frames import LR5, REG4, make_frame
 
 DESIGN = {"lr": LR5, "reg_weight": REG4, "batch_norm": [False, True], "ratio": ["1:1", "1:10"]}
@@ -117,16 +116,6 @@ def test_size_of_500_trials() -> None:
 
 
 # -- in a browser ------------------------------------------------------------------------------------------------------
-
-
-def chromium(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-    flags += ("--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}")
-    flags += ("--enable-logging=stderr", "--v=0", "--virtual-time-budget=2000")
-    return subprocess.run([program, *flags, *arguments], capture_output=True, text=True, timeout=120, check=True)
 
 
 @pytest.mark.browser

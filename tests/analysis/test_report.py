@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from analysis.report import Report, report
 from benchmarks.report_cost import CLAIM, make_study
 from study.errors import StudyError
 from study.ledger import Ledger
+from tests.analysis.browser import chromium
 from tests.analysis.series import series as made_series
 from tests.analysis.store import entry, make_store, train
 
@@ -225,18 +224,10 @@ PROBE = """<script>
 
 @pytest.mark.browser
 def test_page_in_a_browser(made: tuple[Path, Report], tmp_path: Path) -> None:
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("no chromium on this machine (Debian: apt-get install chromium)")
     page = Page(made[1].html)
     file = tmp_path / "page.html"
     file.write_text(page.html.replace("</body>", PROBE), encoding="utf-8")
-    flags = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking")
-    flags += ("--disable-component-update", "--disable-sync", f"--user-data-dir={tmp_path / 'profile'}")
-    flags += ("--enable-logging=stderr", "--v=0", "--virtual-time-budget=20000")
-    done = subprocess.run(
-        [program, *flags, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=200, check=True
-    )
+    done = chromium(tmp_path, "--dump-dom", file.as_uri(), time_ms=20_000)
     assert ":CONSOLE" not in done.stderr, done.stderr
     body = re.search(r"<body ([^>]*)>", done.stdout)
     assert body is not None
