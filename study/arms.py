@@ -32,7 +32,7 @@ from study.factors import (
     settable,
     show,
 )
-from study.schema import NAME, ArmValueSpec
+from study.schema import ADAPTIVE, NAME, ArmValueSpec
 from study.shape import shape_error
 from trainables.config import TrainConfig
 
@@ -176,8 +176,8 @@ def _refuse_sampling(arm: Arm, method: str | None, source: Source, path: KeyPath
     if arm.space and method is None:
         mend = "add a 'sample', or make an arm of each value"
         raise source.error((*path, arm.space[0].name), refusal("an arm draws with the block's sample", mend=mend))
-    if arm.match and method == "optuna":
-        problem = "a matched arm needs the configurations of the other arm, and Optuna gives each arm its own"
+    if arm.match and method in ADAPTIVE:
+        problem = f"a matched arm needs the configurations of the other arm, and {method} gives each arm its own"
         mend = "scale it by a number, such as {times: 0.3}"
         raise source.error((*path, arm.match[0]), refusal(problem, allowed="sobol, random or a grid", mend=mend))
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from study.arms import Arm, Match, overrides
+from study.boundary import DESIGNS
 from study.factors import Cell, KeyPath, assign, refusal
-from study.sampling import OptunaDesign, draw, draw_beside, drawn
+from study.sampling import draw, draw_beside, drawn
 from study.spec import Block
 from trainables.config import TrainConfig
 
@@ -55,11 +56,12 @@ def variants(block: Block, matched: Matched) -> dict[str | None, Variant]:
 
 def cells(block: Block, known: Mapping[str | None, Variant]) -> Iterator[Cell]:
     """Every cell of a block: grid, sample, arm; then those of the pilots."""
-    if block.sample is not None and block.sample.method == "optuna":
+    if block.sample is not None and block.sample.looks_at_results:
+        design = DESIGNS[block.sample.method]
         for levels in itertools.product(*block.factors.values()):
             cell: Cell = dict(zip(block.factors, levels, strict=True))
             for name in known:
-                yield from OptunaDesign(block, arm=cell if name is None else {"arm": name, **cell}).ask(block.sample.n)
+                yield from design(block, arm=cell if name is None else {"arm": name, **cell}).ask(block.sample.n)
         return
     configs = list(configurations(block))
     own = {name: draw_beside(block.sample, v.arm.space) for name, v in known.items() if v.arm and block.sample}

@@ -135,8 +135,8 @@ def plan(
     Args:
         study: the study.
         yes: allow very many trials.
-        asked: block -> all cells asked from Optuna so far (`OptunaDesign.cells`), for blocks that are run in rounds.
-            A block with `method: optuna` that is not in it is planned as its n cells before any value is told.
+        asked: block -> all cells asked so far (`Design.cells`), for blocks that are run in rounds. Such a block that
+            is not in it is planned as its n cells before any value is told.
         matched: scales of arms with `match_drift`; an arm that is not in it is left out, its pilots are planned.
 
     Raises:
@@ -221,8 +221,9 @@ def _notes(planned: Plan, of_arm: Mapping[tuple[str, str], list[str]]) -> Iterat
     for block in planned.study.blocks if claim else ():
         if claim and not {claim.baseline, claim.treatment} <= block.arms.keys():
             yield f"{block.name}: without both arms {claim.baseline} and {claim.treatment} it is no part of the claim"
-        if block.sample and block.sample.method == "optuna":
-            yield f"{block.name}: Optuna places its trials, so this claim cannot be registered"
+        if block.sample and block.sample.looks_at_results:
+            method = block.sample.method
+            yield f"{block.name}: {method} places its trials by results, so this claim cannot be registered"
 
 
 def count_trials(study: Study) -> int:

@@ -66,15 +66,16 @@ def frozen(study: Study) -> dict[str, Any]:
     """What is frozen: the claim with all of its defaults, the version of the outcome rules, and every block.
 
     Raises:
-        StudyError: there is no claim, or a block whose trials Optuna places.
+        StudyError: there is no claim, or a block whose trials are placed by results.
     """
     if study.claim is None:
         mend = "add 'claim: {id: .., baseline: .., treatment: ..}'; docs/claims.md explains it"
         raise study.error((), refusal("nothing to register: the study has no 'claim'", mend=mend))
     for block in study.blocks:
-        if block.sample and block.sample.method == "optuna":
-            problem = "a claim cannot be registered on trials that Optuna places: they are no fair sample of the box"
-            raise block.error(("sample", "method"), refusal(problem, got="optuna", allowed="sobol, random, or a grid"))
+        if block.sample and block.sample.looks_at_results:
+            problem = "a claim cannot be registered on trials that are placed by results: they are no sample of the box"
+            got = block.sample.method
+            raise block.error(("sample", "method"), refusal(problem, got=got, allowed="sobol, random, or a grid"))
     return {
         "claim": study.claim.to_json(),
         "outcome_version": OUTCOME_VERSION,

@@ -1,6 +1,7 @@
 """Studies that are planned in rounds: what comes next depends on what the trials before have shown.
 
-Optuna asks a round of cells, and asks again when their values are told. An arm with `match_drift` waits for its pilots.
+Optuna, and what refines a boundary, ask a round of cells and ask again when their values are told. An arm with
+`match_drift` waits for its pilots.
 Nothing is remembered between runs: what is asked depends on the ledger alone, so a new run goes through the same rounds
 again and finds their trials in the ledger.
 """
@@ -9,22 +10,20 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
+from study.boundary import DESIGNS
 from study.cells import Matched
 from study.design import Plan, plan
 from study.drift import Recorded, deciding, match_drift
 from study.factors import Cell
 from study.ledger import Ledger
-from study.sampling import OptunaDesign
+from study.sampling import Design
 from study.spec import Block, Study
 
 ROUND_CELLS = 8
-"""Cells of one arm that are asked at once. TPE learns from whole rounds; smaller ones learn sooner and run slower."""
+"""Cells of an arm that Optuna is asked at once. TPE learns from whole rounds; smaller ones learn sooner, run slower."""
 
 Judged = Callable[[Collection[str]], Mapping[str, Mapping[str, Any]]]
 """trial ids -> fields of their outcomes, for those that have one."""
@@ -37,7 +36,7 @@ def rounds(study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *,
 
     Args:
         study: the study.
-        judged: outcomes, which Optuna is told.
+        judged: outcomes, of which the designs are told.
         recorded: records, by which the drift of arms is matched.
         yes: allow very many trials.
     """
@@ -50,7 +49,7 @@ def rounds(study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *,
         planned = plan(study, yes=yes, asked=asked, matched=matched)
         yield planned
         if every:
-            _tell(designs, _values(planned, judged))
+            _tell(designs, _outcomes(planned, judged))
         news = bool(planned.waiting)
         if news:
             matched = match_drift(planned, recorded)
@@ -65,36 +64,37 @@ def foreseen(study: Study, ledger: Ledger, *, yes: bool = False) -> Plan:
 
 
 def _tuned(block: Block) -> bool:
-    return block.sample is not None and block.sample.method == "optuna"
+    return block.sample is not None and block.sample.looks_at_results
 
 
-def _designs(block: Block) -> Iterator[OptunaDesign]:
+def _designs(block: Block) -> Iterator[Design]:
     """One for each arm in each cell of the grid."""
+    assert block.sample is not None
+    design = DESIGNS[block.sample.method]
     for levels in itertools.product(*block.factors.values()):
         cell: Cell = dict(zip(block.factors, levels, strict=True))
-        yield from (OptunaDesign(block, arm={"arm": arm, **cell}) for arm in block.arms)
+        yield from (design(block, arm={"arm": arm, **cell}) for arm in block.arms)
         if not block.arms:
-            yield OptunaDesign(block, arm=cell)
+            yield design(block, arm=cell)
 
 
-def _tell(designs: Mapping[str, list[OptunaDesign]], values: Mapping[tuple[str, str], float]) -> None:
+def _tell(designs: Mapping[str, list[Design]], outcomes: Mapping[tuple[str, str], list[Mapping[str, Any]]]) -> None:
     for name, of_block in designs.items():
         for design in of_block:
             for cell, told in list(design.history):
                 if told is None:
-                    design.tell(cell, values[name, _key(cell)])
+                    design.tell(cell, design.value(outcomes[name, _key(cell)]))
 
 
 def _key(cell: Cell) -> str:
     return json.dumps(cell, sort_keys=True)
 
 
-def _values(planned: Plan, judged: Judged) -> dict[tuple[str, str], float]:
-    """(block, cell) -> mean over seeds of the final Q; infinite where a seed diverged or has no outcome."""
+def _outcomes(planned: Plan, judged: Judged) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """(block, cell) -> what its seeds have shown; an empty mapping where a trial has no outcome."""
     outcomes = judged([trial.trial_id for trial in planned.trials])
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for trial in planned.trials:
-        q = outcomes.get(trial.trial_id, {}).get("q_final")
         for block, cell in ((trial.block, trial.cell), *trial.also):
-            found.setdefault((block, _key(cell)), []).append(math.inf if q is None else float(q))
-    return {key: float(np.mean(values)) for key, values in found.items()}
+            found.setdefault((block, _key(cell)), []).append(outcomes.get(trial.trial_id, {}))
+    return found

@@ -1,12 +1,13 @@
-"""Points of a sample's space: Sobol, random, and Optuna by ask and tell."""
+"""Points of a sample's space: Sobol, random, and Optuna by ask and tell (`study.boundary` has another such design)."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import zlib
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ STARTUP_TRIALS = 10
 """Values that must be told before Optuna's TPE takes over from points drawn at random."""
 
 History = Sequence[tuple[Cell, float | None]]
-"""Cells asked from Optuna in order, each with the value told (to be minimised; non-finite: diverged) or None so far."""
+"""Cells asked in order, each with the value told (of a design's own kind, perhaps non-finite) or None so far."""
 
 
 def drawn(dims: Iterable[Dimension], values: Iterable[Level], context: Cell) -> Cell:
@@ -87,13 +88,11 @@ def _rounded(dim: Dimension, value: float) -> float:
     return float(min(max(float(f"{value:.6g}"), dim.low), dim.high))
 
 
-class OptunaDesign:
-    """One arm, or one cell of the grid, tuned by Optuna's TPE through ask and tell.
+class Design(ABC):
+    """One arm, or one cell of the grid, whose configurations are asked in rounds and told their values.
 
-    An arm's own dimensions are tuned with the configuration.
-
-    The Optuna study lives in memory and is rebuilt from the history at every ask, with a seed that depends on the place
-    in the history only: the same history gives the same cells, whether asked at once, one by one or after a resume.
+    An arm's own dimensions are asked with the configuration. What is asked depends on the history alone: the same
+    history gives the same cells, whether asked at once, one by one or after a resume.
     """
 
     def __init__(self, block: Block, arm: Cell | None = None, history: History = ()) -> None:
@@ -113,6 +112,35 @@ class OptunaDesign:
         """The next round: `batch` cells, or what is left of the sample's n; empty when all are asked."""
         return self.ask(max(0, min(batch, self._sample.n - len(self.history))))
 
+    @abstractmethod
+    def ask(self, n: int) -> list[Cell]:
+        """The next n cells; they count as pending until told."""
+
+    @staticmethod
+    @abstractmethod
+    def value(outcomes: Sequence[Mapping[str, Any]]) -> float:
+        """What a cell is told, by the outcomes of its seeds (as in MLflow's tags; empty: a trial without one)."""
+
+    def tell(self, cell: Cell, value: float) -> None:
+        """Set the value of a cell that was asked; nan and inf are allowed.
+
+        Raises:
+            StudyError: the cell was not asked, or has its value.
+        """
+        for i, (asked, told) in enumerate(self.history):
+            if asked == cell and told is None:
+                self.history[i] = (asked, value)
+                return
+        raise self._block.error(("sample",), f"cell {cell} was not asked, or was told before")
+
+
+class OptunaDesign(Design):
+    """Tuned by Optuna's TPE: values are final deficiencies, to be minimised; a diverged trial's may be nan or inf.
+
+    The Optuna study lives in memory and is rebuilt from the history at every ask, with a seed that depends on the place
+    in the history only.
+    """
+
     def ask(self, n: int) -> list[Cell]:
         """The next n cells; they count as pending until told."""
         if sum(value is not None for _, value in self.history) < STARTUP_TRIALS:
@@ -125,17 +153,11 @@ class OptunaDesign:
         study = self._rebuilt()
         return [self._ask_tpe(study) for _ in range(n)]
 
-    def tell(self, cell: Cell, value: float) -> None:
-        """Set the value (to be minimised) of a cell that was asked; a diverged trial's may be nan or inf.
-
-        Raises:
-            StudyError: the cell was not asked, or has its value.
-        """
-        for i, (asked, told) in enumerate(self.history):
-            if asked == cell and told is None:
-                self.history[i] = (asked, value)
-                return
-        raise self._block.error(("sample",), f"cell {cell} was not asked, or was told before")
+    @staticmethod
+    def value(outcomes: Sequence[Mapping[str, Any]]) -> float:
+        """Mean over seeds of the final Q; infinite where one diverged or has no outcome."""
+        found = [outcome.get("q_final") for outcome in outcomes]
+        return float(np.mean([math.inf if q is None else float(q) for q in found]))
 
     def _ask_tpe(self, study: optuna.Study) -> Cell:
         import optuna

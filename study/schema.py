@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from analysis.taxonomy import STABLE
 from trainables.config import TrainConfig
 
+ADAPTIVE = ("optuna", "boundary")
+"""Methods of sampling whose points depend on outcomes."""
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}$"
 
 
@@ -47,11 +49,16 @@ class DimensionSpec(_FileModel):
 class SampleSpec(_FileModel):
     """Sampled configurations instead of a grid, or in every cell of the grid."""
 
-    method: Literal["sobol", "random", "optuna"] = Field(
+    method: Literal["sobol", "random", "optuna", "boundary"] = Field(
         description="sobol: scrambled Sobol points, the most even cover; random: independent points; optuna: TPE, "
-        "which learns from the trials that are done (for tuned arms; its points are no fair sample of the space)."
+        "which learns from the trials that are done (for tuned arms); boundary: points where it is uncertain whether "
+        "training is stable. The points of the last two are no fair sample of the space: a claim on them is refused."
     )
     n: int = Field(ge=1, description="Configurations. Raising it keeps the first ones.")
+    start: int | None = Field(
+        default=None, ge=1, description="Sobol points of the first round of `boundary`; default: a third of `n`."
+    )
+    batch: int | None = Field(default=None, ge=1, description="Points of each later round of `boundary`; default 10.")
     seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of the sample, not of the trials.")
     space: dict[str, DimensionSpec] = Field(description="Name -> range or choices.")
 

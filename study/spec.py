@@ -31,12 +31,15 @@ from study.factors import (
     overlap,
     refusal,
 )
-from study.schema import BlockSpec, BudgetSpec, SampleSpec, SamplesSpec, StudySpec
+from study.schema import ADAPTIVE, BlockSpec, BudgetSpec, SampleSpec, SamplesSpec, StudySpec
 from study.shape import shape_error
 from study.yamlfile import parse_yaml, read_text
 from trainables.config import TrainConfig
 from trainables.data import DATASETS
 from trainables.models import MODELS
+
+MOST_REFINED = 1000
+"""Points of a `boundary` sample."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,11 +50,21 @@ class Sample:
     n: int
     seed: int
     space: tuple[Dimension, ...]
+    start: int = 0
+    """Points of the first round of `boundary`; 0 with other methods."""
+    batch: int = 0
+    """Points of its later rounds."""
+
+    @property
+    def looks_at_results(self) -> bool:
+        """Whether its points depend on outcomes: then they are no sample of the space."""
+        return self.method in ADAPTIVE
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         space = {dim.name: dim.to_json() for dim in self.space}
-        return {"method": self.method, "n": self.n, "seed": self.seed, "space": space}
+        rounds = {"start": self.start, "batch": self.batch} if self.method == "boundary" else {}
+        return {"method": self.method, "n": self.n, **rounds, "seed": self.seed, "space": space}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -281,7 +294,24 @@ def _sample(
         when = source.check((*at, "when"), check_when, config, dim.when or {}, known)
         known |= {name: made.choices} if made.choices else {}
         space.append(dataclasses.replace(made, when=when))
-    return Sample(method=spec.method, n=spec.n, seed=spec.seed, space=tuple(space))
+    start, batch = _rounds(spec, source, path)
+    return Sample(method=spec.method, n=spec.n, seed=spec.seed, space=tuple(space), start=start, batch=batch)
+
+
+def _rounds(spec: SampleSpec, source: Source, path: KeyPath) -> tuple[int, int]:
+    """`start` and `batch` of a sample."""
+    given = {key: getattr(spec, key) for key in ("start", "batch") if getattr(spec, key) is not None}
+    if spec.method != "boundary":
+        for key, value in given.items():
+            raise source.error((*path, key), refusal(f"'{key}' is for method boundary", got=value, mend="take it out"))
+        return 0, 0
+    if spec.n > MOST_REFINED:
+        problem = "its model is refitted to all points in every round"
+        raise source.error((*path, "n"), refusal(problem, got=spec.n, allowed=f"up to {MOST_REFINED}"))
+    start = given.get("start", max(1, spec.n // 3))
+    if start > spec.n:
+        raise source.error((*path, "start"), refusal("more than n", got=start, allowed=f"1 to {spec.n}"))
+    return start, given.get("batch", 10)
 
 
 def _refuse_overlap(
