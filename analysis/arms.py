@@ -60,6 +60,10 @@ def load_arms(
             pilots[block, arm] += 1
             continue
         rows.append(_key(block, declared, arm, cell, entry))
+    order = {
+        (name, arm): i for i, (name, arm) in enumerate((b, a) for b, d in blocks.items() for a in d.get("arms", ()))
+    }
+    rows.sort(key=lambda row: order[row["block"], row["arm"]])  # a trial that two share would come too early
     table = _table(trials, rows, thresholds)
     counts: dict[str, dict[str, int]] = {block: {} for block, _ in pilots}
     for (block, arm), count in pilots.items():

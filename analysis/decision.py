@@ -149,6 +149,8 @@ class PredictionCheck:
     found: str
     holds: bool | None
     """None: it could not be checked."""
+    figures: str
+    """The numbers that say so."""
     sentence: str
 
 

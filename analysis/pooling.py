@@ -60,7 +60,7 @@ def _together(
     estimates = [block.difference.estimate for block in members if block.difference]
     if not signs_agree(estimates):
         strings = {block.verdict for block in members}
-        why = "Not pooled, because the effect is positive in some blocks and negative in others"
+        why = "The blocks are not pooled: the effect is positive in some and negative in others"
         return (strings.pop() if len(strings) == 1 else NOT_POOLED), None, [why]
     treatment, baseline = members[0].treatment, members[0].baseline
     parts = {block.block: table[table["block"] == block.block] for block in members}

@@ -60,7 +60,7 @@ def _result(prediction: Mapping[str, Any], scope: str, found: str, holds: bool |
     sentence = f"{prediction['id']} ({scope}: {prediction['expect']}): {said}. Found: {figures}."
     return PredictionCheck(
         id=str(prediction["id"]), scope=scope, expected=str(prediction["expect"]), found=found, holds=holds,
-        sentence=sentence,
+        figures=figures, sentence=sentence,
     )  # fmt: skip
 
 

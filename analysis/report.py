@@ -132,13 +132,15 @@ def report(
 def _gather(ledger: Ledger, trials: frames.Trials, painter: Painter, draws: int) -> _Content:
     claim = claim_of(trials) if trials.plan.get("claim") else None
     thresholds = thresholds_of(claim) if claim else Thresholds()
-    table = _table(trials, thresholds)
+    of_plan = _table(trials, thresholds)
+    table = of_plan.copy(deep=False)
+    table.attrs = {}  # pandas copies them, deeply, at every step
     notes: list[str] = []
     boxes = _boxes(trials.plan)
     main, compare, stability, events = pictures(table, claim, trials, notes, thresholds)
     for picture in (*main, *compare, *stability, *events):
         painter.add(picture)
-    verdict = view(table, claim, trials.registrations)
+    verdict = view(of_plan, claim, trials.registrations)
     found = estimates(table, {**claim, "boxes": boxes}, notes, draws=draws) if claim else None
     numbers = () if found is None else estimate_tables(found)
     study_text = ledger.read_study_text(trials.study)

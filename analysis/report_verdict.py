@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -51,18 +52,18 @@ def _decided(decision: Decision) -> View:
         headline += ": " + ", ".join(f"{group.name} {group.verdict}" for group in decision.classes)
     return View(
         headline=f"{headline}.",
-        lines=(decision.sentence, decision.registered.sentence),
-        items=(*(group.sentence for group in decision.classes), *decision.warnings),
+        lines=(minus(decision.sentence), decision.registered.sentence, *_borne_out(decision)),
+        items=(*(minus(group.sentence) for group in decision.classes), *decision.warnings),
         decided=True,
         tables=tables,
         blocks=tuple(
             (
                 block.block,
-                block.sentence,
+                minus(block.sentence),
                 (
                     *block.notes,
-                    *(s.sentence for s in block.slower),
-                    *(part.sentence for part in (block.positive, block.strong) if part is not None),
+                    *(minus(s.sentence) for s in block.slower),
+                    *(minus(part.sentence) for part in (block.positive, block.strong) if part is not None),
                 ),
             )
             for block in decision.blocks
@@ -90,8 +91,8 @@ def _block_table(decision: Decision) -> Table:
         if d is None or p is None:
             rows.append((*cells, "–", "–", "–", "–", "–"))
         else:
-            interval = f"{points(d.low)} to {points(d.high)}"
-            rows.append((*cells, points(d.estimate), interval, p_text(p), f"{d.n_configs:,}", f"{d.n_pairs:,}"))
+            interval = minus(f"{points(d.low)} to {points(d.high)}")
+            rows.append((*cells, minus(points(d.estimate)), interval, p_text(p), f"{d.n_configs:,}", f"{d.n_pairs:,}"))
         numbers.append({
             "block": block.block, "family": block.family, "class": block.klass, "role": block.role,
             "treatment": block.treatment, "baseline": block.baseline, "verdict": block.verdict,
@@ -109,14 +110,26 @@ def _block_table(decision: Decision) -> Table:
 
 
 def _prediction_table(decision: Decision) -> Table:
-    head = ("prediction", "where", "expected", "found", "holds")
+    head = ("prediction", "where", "expected", "found", "borne out", "")
     holds = {True: "yes", False: "no", None: "not checked"}
-    rows = tuple((c.id, c.scope, c.expected, c.found, holds[c.holds]) for c in decision.predictions)
-    frame = pd.DataFrame([
-        {name: getattr(c, name) for name in ("id", "scope", "expected", "found", "holds", "sentence")}
-        for c in decision.predictions
-    ])  # fmt: skip
+    checks = decision.predictions
+    rows = tuple((c.id, c.scope, c.expected, c.found, holds[c.holds], minus(c.figures)) for c in checks)
+    names = ("id", "scope", "expected", "found", "holds", "figures", "sentence")
     return Table(
-        name="predictions", title="Predictions", head=head, rows=rows, frame=frame, numeric=(False,) * 5,
-        note=" ".join(c.sentence for c in decision.predictions),
+        name="predictions", title="Predictions", head=head, rows=rows, numeric=(False,) * 6,
+        frame=pd.DataFrame([{name: getattr(c, name) for name in names} for c in checks]),
+        note="Stated with the claim. Not checked: what it is about has no verdict.",
     )  # fmt: skip
+
+
+def _borne_out(decision: Decision) -> list[str]:
+    """How the predictions fared, in a line."""
+    said = {True: "borne out", False: "not borne out", None: "not checked"}
+    found = [(words, [c.id for c in decision.predictions if c.holds is holds]) for holds, words in said.items()]
+    parts = [f"{words} {', '.join(ids)}" for words, ids in found if ids]
+    return [f"Predictions: {'; '.join(parts)}."] if parts else []
+
+
+def minus(words: str) -> str:
+    """Text whose negative numbers have a minus sign instead of a hyphen."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", words)

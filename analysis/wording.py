@@ -10,6 +10,7 @@ from analysis.decision import (
     DESCRIPTIVE,
     HARMS,
     INCONCLUSIVE,
+    NOT_POOLED,
     PRIMARY,
     REFUSED,
     SLOWER,
@@ -110,7 +111,8 @@ def group_sentence(
         + (f" ({points(block.difference.estimate)} points)" if block.difference else "")
         for block in blocks
     )
-    return ". ".join([f"{_upper(name)}: {verdict}", *extra, f"Blocks: {each}"]) + "."
+    head = [f"{_upper(name)}: {verdict}"] if verdict != NOT_POOLED else []
+    return ". ".join([*head, *extra, f"Blocks: {each}"]) + "."
 
 
 def warnings(blocks: Sequence[BlockVerdict]) -> list[str]:

@@ -82,7 +82,7 @@ def make_study(
                     failure = FAILURES[int(rng.integers(len(FAILURES)))] if point["lr"] > 2e-3 else "slow"
                     kinds.append("converged" if stable else failure)
                     trials.append(_entry(name, data, arm, settings, point, s, evaluations, f"{name}/{c}/{s}/{arm}"))
-    _write(ledger, trials, kinds, evaluations, rng)
+    write_trials(ledger, trials, kinds, rng)
     plan = {
         "study": study, "hash": "5" * 12, "factors": {}, "seeds": list(range(seeds)),
         "cells": configs * blocks * len(arms), "blocks": names, "trials": trials,
@@ -133,18 +133,23 @@ def _entry(
     }  # fmt: skip
 
 
-def _write(
-    ledger: Ledger, trials: list[dict[str, Any]], kinds: list[str], evaluations: int, rng: np.random.Generator
+def write_trials(
+    ledger: Ledger, trials: list[dict[str, Any]], kinds: list[str], rng: np.random.Generator, *, first_ms: int = 0
 ) -> None:
+    """Write records and ends of trials (entries of a plan, in packs of equal budget) with the given outcomes.
+
+    `first_ms`: when the first record is said to have been written.
+    """
     for start in range(0, len(trials), PACK):
         part, kind = trials[start : start + PACK], kinds[start : start + PACK]
         pack_id = f"p-{start:08d}"
         configs = [entry["config"] for entry in part]
         ledger.write_pack({
             "pack_id": pack_id, "trial_ids": [entry["trial_id"] for entry in part], "trials": configs,
-            "reference": REFERENCE, "created_ms": start,
+            "reference": REFERENCE, "created_ms": first_ms + start, "samples": [],
         })  # fmt: skip
         attempt = ledger.open_attempt(pack_id)
+        evaluations = int(part[0]["config"]["evaluations"])
         series = [_series(k, evaluations, rng) for k in kind]
         for evaluation in range(evaluations + 1):
             records = [
@@ -156,13 +161,14 @@ def _write(
                 for entry, found in zip(part, series, strict=True)
                 if evaluation < found["dist"].size
             ]  # fmt: skip
-            attempt.append(records, unix_ms=start + evaluation)
+            attempt.append(records, unix_ms=first_ms + start + evaluation)
         for entry in part:
             ledger._disk.write(  # not finish_trial: its fsyncs are not what is measured
                 f"trials/{entry['trial_id']}.json",
                 json.dumps({
-                    "trial_id": entry["trial_id"], "state": "complete", "wall_s": 25.0, "error": None, "unix_ms": start,
-                    "pack_id": pack_id, "attempt": 1, "device": "cpu (synthetic)", "versions": {},
+                    "trial_id": entry["trial_id"], "state": "complete", "wall_s": 25.0, "error": None,
+                    "unix_ms": first_ms + start, "pack_id": pack_id, "attempt": 1, "device": "cpu (synthetic)",
+                    "versions": {},
                 }).encode(),
             )  # fmt: skip
 

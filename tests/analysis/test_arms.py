@@ -56,9 +56,9 @@ def test_one_row_for_each_place_in_an_arm(store: Ledger) -> None:
     assert list(table.columns[:10]) == [*KEYS, "stable", "q", "lr", "stratum"]
     assert set(COLUMNS) - {"seed"} <= set(table.columns)
     assert table[["block", "class", "arm", "trial_id"]].to_numpy().tolist() == [
-        ["ring", "P", "A0", "base"], ["other", "G", "A0", "base"], ["ring", "P", "A1", "term"],
-        ["ring", "P", "A2", "drawn"], ["ring", "P", "A3a", "slower"], ["ring", "P", "A0", "wild"],
-    ]  # fmt: skip
+        ["ring", "P", "A0", "base"], ["ring", "P", "A0", "wild"], ["ring", "P", "A1", "term"],
+        ["ring", "P", "A2", "drawn"], ["ring", "P", "A3a", "slower"], ["other", "G", "A0", "base"],
+    ], "in the order of the plan's blocks and arms"  # fmt: skip
     rows = table.set_index("trial_id")
     assert rows.loc[["term", "drawn", "slower"], "config"].unique().tolist() == ["batch_norm=true,lr=0.001"]
     assert rows.loc["slower", ["lr", "g_lr", "stratum"]].tolist() == [1e-3, 3.16e-4, "batch_norm=true"]

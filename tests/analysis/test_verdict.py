@@ -353,7 +353,7 @@ def test_never_pooled_over_opposite_signs() -> None:
     assert decision.verdict == NOT_POOLED
     assert decision.overall is not None
     assert decision.overall.pooled is None
-    assert "Not pooled, because the effect is positive in some blocks and negative in others" in decision.sentence
+    assert "The blocks are not pooled: the effect is positive in some and negative in others" in decision.sentence
     assert "class P: supported (reduces sensitivity); class G: harms" in decision.sentence
 
 
@@ -362,7 +362,7 @@ def test_blocks_that_agree_need_no_pooling() -> None:
     decision = run(table(block({"A0": HALF, "A1": up}), block({"A0": up, "A1": HALF}, "grid")))
     assert decision.verdict == NO_EFFECT
     assert decision.classes[0].pooled is None
-    assert "Not pooled" in decision.classes[0].sentence
+    assert "not pooled" in decision.classes[0].sentence
 
 
 def test_pooled_slower_generator() -> None:
