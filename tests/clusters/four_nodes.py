@@ -36,7 +36,7 @@ class RayNode:
 
     mark: str
     host: str
-    """Its address: 127.0.0.2 for the head, 127.0.0.3 and so on for the others (Ray replaces 127.0.0.1 by the machine's)."""
+    """Its address: 127.0.0.2 for the head, then 127.0.0.3 and so on. Ray would replace 127.0.0.1 by another."""
     folder: Path
     """Ray's temporary folder, with its logs."""
     process: subprocess.Popen[bytes]
