@@ -1,10 +1,14 @@
-"""The command `vistudy`. Exit codes: 0 success, 1 a run with failed trials, 2 a request that was refused."""
+"""The command `vistudy`. Exit codes: 0 success, 1 a run with failed trials, 2 a request that was refused, 75 resumable.
+
+75 is a run that SIGTERM or its store stopped in the middle, 130 one that Ctrl-C did: the same command goes on.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,8 +19,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from study import cli_results
-from study.commands import CHECKPOINT_EVERY_S, DEFAULT_STORE
-from study.errors import StudyError
+from study.commands import CHECKPOINT_EVERY_S, DEFAULT_STORE, HANG_AFTER_S
+from study.errors import FULL, StoreBrokenError, StudyError, Terminated
 from study.options import (
     AsJson,
     Cluster,
@@ -52,6 +56,9 @@ app = typer.Typer(
 )
 app.add_typer(cli_results.app)
 
+RESUMABLE = 75
+"""EX_TEMPFAIL of sysexits.h: schedulers requeue on it."""
+
 
 def main() -> None:
     """Entry point."""
@@ -60,7 +67,15 @@ def main() -> None:
         app()
     except StudyError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(2)
+        sys.exit(RESUMABLE if isinstance(error, StoreBrokenError) else 2)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        err.print(f"[bold red]error:[/] {escape(str(error))}. What is recorded is whole.", soft_wrap=True)
+        sys.exit(RESUMABLE)
+    except Terminated:
+        err.print("stopped by SIGTERM; the same command goes on from here")
+        sys.exit(RESUMABLE)
     except KeyboardInterrupt:
         err.print("interrupted; the same command goes on from here")
         sys.exit(130)
@@ -107,12 +122,16 @@ def run(
     checkpoint_every: Annotated[
         float, typer.Option("--checkpoint-every", min=0.0, help="Seconds of training between checkpoints of a pack.")
     ] = CHECKPOINT_EVERY_S,
+    hang_after: Annotated[
+        float, typer.Option("--hang-after", min=1.0, help="Seconds without a sign of life until a pack is killed.")
+    ] = HANG_AFTER_S,
     yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Train what the store lacks, mirror it to MLflow, draw the heatmaps. Running again goes on."""
     from study import commands
 
+    signal.signal(signal.SIGTERM, _terminate)
     set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
     bar = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"), TimeElapsedColumn(),
@@ -128,6 +147,7 @@ def run(
             yes=yes,
             retry_failed=retry_failed,
             checkpoint_every_s=checkpoint_every,
+            hang_after_s=hang_after,
             say=lambda line: err.print(escape(line)),
             tick=lambda done, total: bar.update(task, completed=done, total=total),
         )
@@ -135,10 +155,16 @@ def run(
         out.print_json(json.dumps(asdict(report), default=str))
     else:
         print_report(report, store)
+    if report.terminated:
+        raise Terminated
     if report.interrupted:
         raise KeyboardInterrupt
     if report.failed:
         sys.exit(1)
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
 
 
 @app.command(epilog="Example: vistudy register study/recipes/claim_anchor.yaml")

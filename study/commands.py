@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 DEFAULT_STORE = "vistudy-data"
 CHECKPOINT_EVERY_S = 20.0
+HANG_AFTER_S = 300.0
+LAST_SYNC_S = 6.0
+"""After SIGTERM, how long MLflow may take."""
 STALE_MS = 120_000
 """Packs that have recorded nothing for so long do not count as running in an estimate."""
 
@@ -48,6 +51,9 @@ class RunReport:
     tracking_error: str | None
     """Why MLflow lacks something, if it does."""
     interrupted: bool
+    """It ended before its end."""
+    terminated: bool
+    """By SIGTERM: packs wrote checkpoints first."""
 
     @property
     def failed(self) -> int:
@@ -124,6 +130,7 @@ def run(
     yes: bool = False,
     retry_failed: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+    hang_after_s: float = HANG_AFTER_S,
     say: Say = quiet,
     tick: Tick = quiet,
 ) -> RunReport:
@@ -138,13 +145,16 @@ def run(
         cluster: `local`, or the address of a running Ray cluster.
         yes: allow very many trials.
         retry_failed: run failed trials again.
-        checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again.
+        checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again. Where
+            checkpoints are so slow that they would cost over 3 % of training, they are rarer. 0: at every evaluation.
+        hang_after_s: shortest silence after which the process of a pack is taken to hang, and is killed.
         say: called with lines of progress.
         tick: called with (trials done, trials to do) while training.
 
     Raises:
         StudyError: a mistake in the file, the store, the address or the tracking URI.
     """
+    from analysis.frame import load_frame
     from study import tracking
     from study.rounds import rounds
 
@@ -167,6 +177,7 @@ def run(
             uri=uri,
             retry_failed=retry_failed,
             checkpoint_every_s=checkpoint_every_s,
+            hang_after_s=hang_after_s,
             say=say,
             tick=tick,
         ) as trainer,
@@ -181,8 +192,12 @@ def run(
         trainer.release()
         if not trainer.ran:
             say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
-        frame, drawn = draw(wanted.name, store=store, tracking_uri=uri, say=say)
-        error = trainer.finish_mirror(wanted.name, drawn)
+        drawn: list[Path] = []
+        if trainer.terminated:  # somebody is about to send SIGKILL: no pictures now
+            frame = load_frame(ledger, wanted.name)
+        else:
+            frame, drawn = draw(wanted.name, store=store, tracking_uri=uri, say=say)
+        error = trainer.finish_mirror(wanted.name, drawn, LAST_SYNC_S if trainer.terminated else None)
     return RunReport(
         study=wanted.name,
         trials=len(planned.trials),
@@ -194,6 +209,7 @@ def run(
         heatmaps=tuple(drawn),
         tracking_error=error,
         interrupted=trainer.interrupted,
+        terminated=trainer.terminated,
     )
 
 

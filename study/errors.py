@@ -1,5 +1,10 @@
 """Errors that are the user's to mend: one message, no traceback, exit code 2."""
 
+import errno
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Failures of a disk that no second try mends."""
+
 
 class StudyError(Exception):
     """A bad request. The message says what, where, the value got, what is allowed and how to mend it."""
@@ -11,3 +16,11 @@ class StoreError(StudyError):
 
 class StudyBusyError(StudyError):
     """Another process is running or syncing the same study."""
+
+
+class StoreBrokenError(StoreError):
+    """The store failed in the middle of a run. What is recorded is whole, and the same command goes on."""
+
+
+class Terminated(BaseException):
+    """SIGTERM came at a moment when no pack was being trained."""

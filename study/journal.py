@@ -1,4 +1,4 @@
-"""What one attempt of a pack writes: record segments, samples and checkpoints; and how attempts are merged again."""
+"""What an attempt of a pack writes: records, samples, checkpoints, signs of life; and how attempts are merged again."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import math
 import re
 import zipfile
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
@@ -24,7 +25,12 @@ Merged = dict[str, dict[int, dict[str, Any]]]
 """trial_id -> evaluation -> record."""
 
 _log = logging.getLogger("vistudy.ledger")
-_FILE = re.compile(r"(records|samples|weights|checkpoint)-(\d{5,})\.(jsonl|npz|pt)|claim-[0-9a-f]+")
+CRASH = "crash.txt"
+"""File of an attempt into which Python's fault handler writes where its process crashed."""
+
+_FILE = re.compile(
+    r"(records|samples|weights|checkpoint)-(\d{5,})\.(jsonl|npz|pt)|claim-[0-9a-f]+|heartbeat\.json|crash\.txt"
+)
 _SUFFIX: dict[Kind, str] = {"records": "jsonl", "samples": "npz", "weights": "npz", "checkpoint": "pt"}
 _CHECKPOINT = b"vistudy-checkpoint-1 sha256:"
 _KEPT_CHECKPOINTS = 2
@@ -69,6 +75,17 @@ class Attempt:
         self._checkpoints = [*(old for old in self._checkpoints if old != path), path]
         while len(self._checkpoints) > _KEPT_CHECKPOINTS:
             self._disk.remove(self._checkpoints.pop(0))
+
+    def beat(self, said: Mapping[str, Any]) -> None:
+        """Replace this attempt's sign of life."""
+        data = json.dumps(dict(said)).encode()
+        self._disk.write(f"{attempt_path(self.pack_id, self.number)}/heartbeat.json", data)
+
+    @property
+    def crash_file(self) -> Path | None:
+        """Where the fault handler may write while this process trains; None if the store is on no local disk."""
+        root = self._disk.local
+        return None if root is None else root / attempt_path(self.pack_id, self.number) / CRASH
 
     def samples(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store samples (n, *shape) of some trials at an evaluation, by trial_id."""

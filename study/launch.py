@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import logging
-import os
-import shutil
 import signal
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,11 +21,7 @@ from trainables.config import TrainConfig
 from trainables.data import DATASETS
 from trainables.engine import reference, reference_key
 from trainables.metrics.evaluate import evaluator
-from trainables.models import config_from_dict
-from trainables.tune import train_pack
 
-MACHINE_FAILURES = 5
-"""How often a pack is tried again after its process or node died, before its trials are `failed`."""
 PILOT_STRUCTURES = 8
 
 
@@ -48,21 +38,14 @@ class Work:
     """Those of them that failed."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Executed:
-    """What Tune did."""
-
-    wall_s: float
-    lost_packs: dict[str, str]
-    """Packs whose processes died too often -> last error."""
-    interrupted: bool
-
-
 @contextmanager
 def cluster(name: str) -> Iterator[Cluster]:
     """Connect, and refuse a cluster on which a pack can never be placed."""
+    before = signal.getsignal(signal.SIGTERM)
     try:
         with connect(name) as connected:
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # Ray's own handler aborts the process
             connected.check()
             yield connected
     except ClusterError as error:
@@ -90,7 +73,7 @@ def work(plan: Plan, ledger: Ledger, *, slots: int, gpu: bool) -> Work:
 
 def preload() -> None:
     """Import what `execute` needs, a second of work."""
-    import ray.tune  # noqa: F401
+    import study.executor  # noqa: F401
 
 
 def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> dict[str, dict[str, float]]:
@@ -135,64 +118,6 @@ def prepare(plan: Plan, todo: Work, ledger: Ledger, known: Mapping[str, Mapping[
         )
 
 
-def execute(packs: Sequence[Pack], ledger: Ledger, on: Cluster, *, checkpoint_every_s: float) -> Executed:
-    """Train the packs to their ends, costliest first, each as one Tune trial. Needs a connected cluster."""
-    from ray import tune  # see preload
-
-    started = time.monotonic()
-    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables even when told to be silent
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
-    scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            train_pack, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=checkpoint_every_s
-        ),
-        on.resources,
-    )
-    tuner = tune.Tuner(
-        trainable,
-        param_space={"pack_id": tune.grid_search([pack.pack_id for pack in packs])},
-        # One process trains pack after pack: importing torch costs seconds. The engine keeps nothing between packs.
-        tune_config=tune.TuneConfig(reuse_actors=True),
-        run_config=tune.RunConfig(
-            name="packs",
-            storage_path=scratch,
-            verbose=0,
-            failure_config=tune.FailureConfig(max_failures=MACHINE_FAILURES),
-        ),
-    )
-    try:
-        with _sigterm_as_ctrl_c():
-            results = tuner.fit()
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    ended = [results[i] for i in range(len(results))]
-    lost = {
-        str(result.config["pack_id"]): str(result.error)
-        for result in ended
-        if result.error is not None and result.config is not None
-    }
-    finished = sum(result.metrics is not None and "trials" in result.metrics for result in ended)
-    return Executed(wall_s=time.monotonic() - started, lost_packs=lost, interrupted=finished + len(lost) < len(packs))
-
-
-@contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """Slurm, Kubernetes and spot instances send SIGTERM: end as on Ctrl-C, with the ledger and MLflow in order.
-
-    To be entered after `ray.init`, which sets a handler that aborts the process.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-
-
 def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
     """Estimate from a moment of training of each structure, on the cluster's own hardware."""
     chosen = representatives(packs, PILOT_STRUCTURES)
@@ -200,24 +125,3 @@ def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
     timings: list[Timing] = ray.get([remote.remote(list(pack.configs)) for pack in chosen])
     by_pack: Mapping[str, Timing] = dict(zip((p.pack_id for p in chosen), timings, strict=True))
     return estimate(packs, dict(by_pack), on.slots)
-
-
-def mark_lost(lost: Mapping[str, str], ledger: Ledger, now_ms: int) -> None:
-    """Trials of a pack whose processes died too often are `failed`: a state, not an outcome."""
-    done = ledger.done()
-    for pack_id, error in lost.items():
-        attempts = ledger.attempts(pack_id)
-        origin: dict[str, Any] = {"pack_id": pack_id, "attempt": max(attempts, default=1), "device": "", "versions": {}}
-        for trial in ledger.read_pack(pack_id)["trials"]:
-            trial_id = config_from_dict(trial).trial_id()
-            if trial_id not in done:
-                ledger.finish_trial(
-                    {
-                        "trial_id": trial_id,
-                        "state": "failed",
-                        "wall_s": 0.0,
-                        "error": f"the worker process or its node died {MACHINE_FAILURES + 1} times: {error}",
-                        "unix_ms": now_ms,
-                        **origin,
-                    }
-                )

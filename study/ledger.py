@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from study import journal
 from study.errors import StoreError
 from study.journal import Attempt
+from study.signs import Signs
 from study.storage import Storage, sync_path
 from study.studyfiles import StudyFiles, dump, safe
 
@@ -33,7 +34,7 @@ class _ForeignStoreError(StoreError):
     """The store has another format."""
 
 
-class Ledger(StudyFiles):
+class Ledger(StudyFiles, Signs):
     """A store of trials and records in a directory, or under any fsspec URI.
 
     Making one touches nothing; `create` makes the store. Every other method raises StoreError if there is no store, if
@@ -168,11 +169,12 @@ class Ledger(StudyFiles):
 
     def progress(self) -> dict[str, int]:
         """pack_id -> highest evaluation recorded by any attempt (-1 if none). Reads listings only."""
-        found = {}
-        for pack_id in self.packs():
-            last = [journal.files(self._disk, pack_id, number, "records")[-1:] for number in self.attempts(pack_id)]
-            found[pack_id] = max((evaluation for item in last for evaluation, _ in item), default=-1)
-        return found
+        return {pack_id: self.progress_of(pack_id) for pack_id in self.packs()}
+
+    def progress_of(self, pack_id: str) -> int:
+        """Highest evaluation of one pack recorded by any attempt; -1 if none."""
+        last = [journal.files(self._disk, pack_id, number, "records")[-1:] for number in self.attempts(pack_id)]
+        return max((evaluation for item in last for evaluation, _ in item), default=-1)
 
     # -- outcomes of trials ----------------------------------------------------------------------------------------
 

@@ -44,16 +44,18 @@ class Trainer:
         uri: str,
         retry_failed: bool,
         checkpoint_every_s: float,
+        hang_after_s: float,
         say: Say,
         tick: Tick,
     ) -> None:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
-        self._checkpoint_every_s, self._say, self._tick = checkpoint_every_s, say, tick
+        self._checkpoint_every_s, self._hang_after_s = checkpoint_every_s, hang_after_s
+        self._say, self._tick = say, tick
         self._mirror: Mirror | None = None
         self._on: Cluster | None = None
         self._connection = contextlib.ExitStack()
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="vistudy-aside")
-        self.ran, self.train_s, self.interrupted = 0, 0.0, False
+        self.ran, self.train_s, self.interrupted, self.terminated = 0, 0.0, False, False
 
     def __enter__(self) -> Self:
         return self
@@ -88,12 +90,15 @@ class Trainer:
             f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
         )
         self._start_mirror(name)
+        from study import executor  # ready, see launch.preload
+
         with ticking(ledger, set(todo.pending), self._tick):
-            executed = launch.execute(todo.packs, ledger, on, checkpoint_every_s=self._checkpoint_every_s)
-        launch.mark_lost(executed.lost_packs, ledger, now_ms())
+            executed = executor.execute(
+                todo.packs, ledger, on, checkpoint_every_s=self._checkpoint_every_s, hang_after_s=self._hang_after_s
+            )
         self.ran += len((ledger.done() & ids) - before)
         self.train_s += executed.wall_s
-        self.interrupted = executed.interrupted
+        self.interrupted, self.terminated = executed.interrupted, executed.terminated
 
     def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
         """What this process has to do before training: it may, while Ray starts its own processes."""
@@ -140,8 +145,17 @@ class Trainer:
             )
             self._mirror.start()
 
-    def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
+    def finish_mirror(self, name: str, artifacts: Sequence[Path], within_s: float | None = None) -> str | None:
         """Mirror everything, leaving no run open. Returns why that failed, or None."""
+        if within_s is None:
+            return self._finish_mirror(name, artifacts)
+        found: list[str | None] = []
+        thread = threading.Thread(target=lambda: found.append(self._finish_mirror(name, artifacts)), daemon=True)
+        thread.start()
+        thread.join(within_s)
+        return found[0] if found else f"the mirror was left after {within_s:.0f} s; `vistudy sync` goes on from there"
+
+    def _finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
         from study.tracking import TrackingError
 
         if self._mirror is not None:

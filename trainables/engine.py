@@ -50,9 +50,17 @@ class Engine:
         *,
         device: torch.device | str = "cpu",
         keep_samples: Collection[int] = (),
+        between_periods: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """Build the pack. `keep_samples`: evaluations whose samples are handed on.
+        """Build the pack.
+
+        Args:
+            configs: the trials.
+            device: where they train.
+            keep_samples: evaluations whose samples are handed on.
+            between_periods: called before each period; it may call `checkpoint`, and may raise to stop training.
+            clock: seconds.
 
         Raises:
             ValueError: the configurations differ in a structural field, or are not resolved, or stand there twice.
@@ -70,7 +78,9 @@ class Engine:
         self.pack = MODELS[c.model].pack(configs, self.device)
         self._evaluator: Evaluator = evaluator(DATASETS[c.data])
         self._keep = frozenset(keep_samples)
-        self._clock = clock
+        self._between_periods, self._clock = between_periods, clock
+        self._since: float | None = None
+        """When the evaluation that is under way began."""
         self.wall_s = 0.0
         """Seconds of training so far, shared equally among the trials."""
         self._active = torch.ones(len(configs), dtype=torch.bool)
@@ -79,8 +89,8 @@ class Engine:
     def evaluations(self) -> Iterator[Evaluation]:
         """Train to the budget, yielding at step 0 and then `evaluations` times, equally spaced in D updates.
 
-        Ends early when every trial of the pack is decided (non-finite). Between two items the state is complete:
-        `checkpoint()` may be called.
+        Ends early when every trial of the pack is decided (non-finite). Between two items, and in `between_periods`,
+        the state is complete: `checkpoint()` may be called.
         """
         while self.next_evaluation <= self.configs[0].evaluations and bool(self._active.any()):
             with denormals_flushed():
@@ -89,14 +99,16 @@ class Engine:
             yield item
 
     def _train_and_evaluate(self) -> Evaluation:
-        c, started, diagnostics = self.configs[0], self._clock(), dict[str, Tensor]()
+        c, diagnostics = self.configs[0], dict[str, Tensor]()
+        self._since = self._clock()
         target = c.d_updates * self.next_evaluation / c.evaluations
         while self.pack.d_updates < target:
+            self._between_periods()  # before the last one at the latest, which gives the diagnostics
             last = self.pack.d_updates + c.steps_of_period()[0] >= target
             diagnostics = self.pack.period(diagnose=last)
-        return self._evaluate(diagnostics, started)
+        return self._evaluate(diagnostics)
 
-    def _evaluate(self, diagnostics: dict[str, Tensor], started: float) -> Evaluation:
+    def _evaluate(self, diagnostics: dict[str, Tensor]) -> Evaluation:
         index, pack = self.next_evaluation, self.pack
         samples, running_samples = pack.evaluation_samples(self._evaluator.n_samples, index)
         values = {name: value.double().cpu() for name, value in diagnostics.items()}
@@ -105,7 +117,7 @@ class Engine:
         rows = [i for i, active in enumerate(self._active.tolist()) if active]
         metrics = self._evaluator(samples[rows])
         running = None if running_samples is None else self._evaluator(running_samples[rows])
-        self.wall_s += (self._clock() - started) / len(self.configs)
+        self.wall_s, self._since = self._spent_s(), None
         records = []
         for place, i in enumerate(rows):
             row = {name: float(value[i]) for name, value in values.items()} | metrics[place]
@@ -146,6 +158,10 @@ class Engine:
             out["saturated_share"] = (flat.abs() > SATURATED).double().mean(1)
         return {name: value.cpu() for name, value in out.items()}
 
+    def _spent_s(self) -> float:
+        """`wall_s`, with what the evaluation under way has taken so far."""
+        return self.wall_s + (0.0 if self._since is None else (self._clock() - self._since) / len(self.configs))
+
     def weights(self) -> dict[str, np.ndarray]:
         """Every parameter of every trial, by `<trial_id>/<net>/<parameter>`."""
         return {
@@ -162,7 +178,7 @@ class Engine:
             "format": CHECKPOINT_FORMAT,
             "trial_ids": self.trial_ids,
             "next_evaluation": self.next_evaluation,
-            "wall_s": self.wall_s,
+            "wall_s": self._spent_s(),
             "active": self._active,
             "pack": self.pack.state(),
         }

@@ -1,17 +1,25 @@
 """The one Ray Tune trainable: a pack in, records out to its journal. Nothing here talks to a network but the store.
 
-Every error of a trial becomes its state, so that what Tune sees as a failure is a machine's, and is retried: the next
-attempt goes on from the newest checkpoint.
+What can be caught is returned, as an `end`: the pack is complete, it was asked to stop, the training code or the memory
+failed it, or the store did. So what Tune sees as a failure is the death of a process. `study.supervisor` decides what
+follows; the next attempt goes on from the newest checkpoint.
 """
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
+import gc
 import os
 import platform
+import socket
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,11 +28,22 @@ import torch
 from trainables.engine import Engine, Evaluation
 from trainables.models import config_from_dict
 
+LOOK_EVERY_S = 1.0
+"""How often a pack looks whether it is to stop."""
+BEAT_EVERY_S = 5.0
+"""How often a pack gives a sign of life while it trains."""
+CHECKPOINT_SHARE = 33.0
+"""A checkpoint is followed by at least this many times its own duration of training: it costs under 3 %."""
+
 
 class Attempt(Protocol):
     """The one writer of one try at a pack."""
 
     number: int
+
+    @property
+    def crash_file(self) -> Path | None:
+        """Where the fault handler may write."""
 
     def append(self, records: Sequence[Mapping[str, Any]], unix_ms: int) -> None:
         """Store one evaluation's records."""
@@ -37,6 +56,9 @@ class Attempt(Protocol):
 
     def weights(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store trained parameters by `<trial_id>/<net>/<parameter>`."""
+
+    def beat(self, said: Mapping[str, Any]) -> None:
+        """Replace the sign of life."""
 
 
 class Journal(Protocol):
@@ -51,8 +73,35 @@ class Journal(Protocol):
     def latest_checkpoint(self, pack_id: str) -> tuple[int, bytes] | None:
         """(evaluation, payload) of the newest good checkpoint."""
 
+    def done(self) -> set[str]:
+        """Trials that have ended."""
+
     def finish_trial(self, outcome: dict[str, Any]) -> None:
         """Store that a trial has ended."""
+
+    def stop_asked(self, run: str) -> bool:
+        """Whether the workers of a run are to end."""
+
+
+class Stopped(Exception):
+    """The run asked its workers to end; a checkpoint has been written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Failure:
+    """An error of the training code, as text: the exception itself would keep the engine's memory."""
+
+    end: str
+    text: str
+
+    @classmethod
+    def of(cls, error: Exception) -> _Failure:
+        memory = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        return cls(end="memory" if memory else "error", text="".join(traceback.format_exception(error)))
+
+
+class _StoreFailed(Exception):
+    """The store failed in the middle of training. It is no error of the training code."""
 
 
 def train_pack(
@@ -60,13 +109,45 @@ def train_pack(
     *,
     journal: Callable[[], Journal],
     checkpoint_every_s: float,
+    run: str = "",
+    place: str = "",
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
 ) -> dict[str, Any]:
-    """Train the pack `config["pack_id"]` to its end and return what Tune is to be told of it.
+    """Train the pack `config["pack_id"]` to its end and return how it ended.
 
-    `journal` opens the store in this process. Errors of the store are raised: they are the machine's.
+    Args:
+        config: has the `pack_id`.
+        journal: opens the store in this process.
+        checkpoint_every_s: seconds of training between checkpoints, or more where they are slow; 0: every evaluation.
+        run: asks its workers to stop by this name.
+        place: the node, for whoever has to end this process.
+        now_ms: the time.
+
+    Returns:
+        `end`, one of complete, stopped, error, memory, store; `trials`, their number; `failed`, of those the failed
+        ones; `text`, a traceback; `errno` of the store's failure or 0.
+
+    Raises:
+        torch.AcceleratorError: the device failed. It stays broken for this process, which must not train on.
     """
-    ledger, pack_id = journal(), str(config["pack_id"])
+    trials = 0
+    try:
+        ledger, pack_id = journal(), str(config["pack_id"])
+        if ledger.stop_asked(run):
+            return _end("stopped", trials)
+        trials = len(ledger.read_pack(pack_id)["trials"])
+        return _train(ledger, pack_id, checkpoint_every_s, run, place, now_ms)
+    except Stopped:
+        return _end("stopped", trials)
+    except torch.AcceleratorError:
+        raise
+    except Exception as error:  # outside the training code: the store's
+        return _end("store", trials, text=traceback.format_exc(), errno=_errno(error))
+
+
+def _train(
+    ledger: Journal, pack_id: str, every_s: float, run: str, place: str, now_ms: Callable[[], int]
+) -> dict[str, Any]:
     pack = ledger.read_pack(pack_id)
     attempt = ledger.open_attempt(pack_id)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
@@ -81,49 +162,168 @@ def train_pack(
                 {"trial_id": trial_id, "state": state, "wall_s": wall_s, "error": error, "unix_ms": now_ms(), **origin}
             )
 
+    def failed(error: _Failure, wall_s: float) -> dict[str, Any]:
+        """One trial alone is the guilty one; of several the supervisor finds out which."""
+        left = [c.trial_id() for c in configs if c.trial_id() not in ledger.done()]
+        if len(left) > 1:
+            return _end(error.end, len(configs), text=error.text)
+        for trial_id in left:
+            finish(trial_id, "failed", wall_s, error.text)
+        return _end("complete", len(configs), failed=len(left))
+
     configs = [config_from_dict(trial) for trial in pack["trials"]]
-    wall_s = 0.0
-    try:
-        engine = Engine(configs, device=device, keep_samples=pack["samples"])
-        if (found := ledger.latest_checkpoint(pack_id)) is not None:
-            engine.restore(found[1])
-    except Exception:
-        for c in configs:
-            finish(c.trial_id(), "failed", wall_s, traceback.format_exc())
-        return {"trials": len(configs), "failed": len(configs)}
-    saved = time.monotonic()
-    for item in _caught(engine.evaluations()):
-        if isinstance(item, str):
-            for trial_id in engine.trial_ids:
-                finish(trial_id, "failed", engine.wall_s, item)
-            return {"trials": len(configs), "failed": len(configs)}
-        attempt.append([_plain(record) for record in item.records], now_ms())
-        if item.samples:
-            attempt.samples(item.index, item.samples)
-        for record in item.records:
-            if record.values["finite"] == 0.0:  # decided: it has no further records
-                finish(record.trial_id, "complete", record.wall_s)
-        if time.monotonic() - saved >= checkpoint_every_s:
-            attempt.checkpoint(item.index, engine.checkpoint())
-            saved = time.monotonic()
-    if pack["keep_checkpoints"] == "final":
-        attempt.weights(engine.next_evaluation - 1, engine.weights())
-    for trial_id in engine.trial_ids:
-        finish(trial_id, "complete", engine.wall_s)
-    return {"trials": len(configs), "failed": 0}
+    pace = _Pace(ledger, attempt, every_s=every_s, run=run, place=place)
+    with told_crashes(attempt.crash_file):
+        pace.beat()
+        checkpoint = ledger.latest_checkpoint(pack_id)
+        try:
+            engine = Engine(configs, device=device, keep_samples=pack["samples"], between_periods=pace)
+            if checkpoint is not None:
+                engine.restore(checkpoint[1])
+        except torch.AcceleratorError:
+            raise
+        except Exception as error:
+            return failed(_Failure.of(error), 0.0)
+        pace.begin(engine)
+        for item in _caught(engine.evaluations()):
+            if isinstance(item, _Failure):
+                wall_s = engine.wall_s
+                pace.engine = None
+                del engine  # frees the memory that the next pack in this process will want
+                _release_memory(device)
+                return failed(item, wall_s)
+            attempt.append([_plain(record) for record in item.records], now_ms())
+            if item.samples:
+                attempt.samples(item.index, item.samples)
+            for record in item.records:
+                if record.values["finite"] == 0.0:  # decided: it has no further records
+                    finish(record.trial_id, "complete", record.wall_s)
+            pace.evaluated()
+        if pack["keep_checkpoints"] == "final":
+            attempt.weights(engine.next_evaluation - 1, engine.weights())
+        for trial_id in engine.trial_ids:
+            finish(trial_id, "complete", engine.wall_s)
+    return _end("complete", len(configs))
 
 
-def _caught(evaluations: Iterator[Evaluation]) -> Iterator[Evaluation | str]:
-    """The evaluations; an error of the training code comes last, as its traceback."""
+class _Pace:
+    """What is due between two periods and after an evaluation: a checkpoint, a sign of life, a look whether to stop."""
+
+    def __init__(self, ledger: Journal, attempt: Attempt, *, every_s: float, run: str, place: str) -> None:
+        self._ledger, self._attempt, self._every_s, self._run = ledger, attempt, every_s, run
+        self._said = {"host": socket.gethostname(), "pid": os.getpid(), "place": place}
+        self._saved = self._looked = self._beaten = time.monotonic()
+        self._cost_s, self._saved_updates = 0.0, 0
+        self.engine: Engine | None = None
+
+    def begin(self, engine: Engine) -> None:
+        """Training begins, from the start or from a checkpoint."""
+        self.engine, self._saved_updates = engine, engine.pack.d_updates
+        self.beat()
+
+    def __call__(self) -> None:
+        """Between two periods: little more than a look at the clock."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return
+        try:
+            self._look(now)
+            if self._every_s and self._due(now):
+                self._save()
+        except Stopped:
+            raise
+        except Exception as error:
+            raise _StoreFailed from error
+
+    def evaluated(self) -> None:
+        """After an evaluation, when its records are stored."""
+        now = time.monotonic()
+        if now - self._looked >= LOOK_EVERY_S:
+            self._look(now)
+        if self._due(now):
+            self._save()
+
+    def _due(self, now: float) -> bool:
+        wanted = self._every_s and max(self._every_s, CHECKPOINT_SHARE * self._cost_s)
+        return now - self._saved >= wanted
+
+    def _look(self, now: float) -> None:
+        self._looked = now
+        if self._ledger.stop_asked(self._run):
+            self._save()
+            raise Stopped
+        if now - self._beaten >= BEAT_EVERY_S:
+            self.beat()
+
+    def _save(self) -> None:
+        assert self.engine is not None
+        began = time.monotonic()
+        if not self.engine.next_evaluation:
+            return
+        self._attempt.checkpoint(self.engine.next_evaluation - 1, self.engine.checkpoint())
+        self._saved = time.monotonic()
+        self._cost_s, self._saved_updates = self._saved - began, self.engine.pack.d_updates
+        self.beat()
+
+    def beat(self) -> None:
+        """Give a sign of life: updates of D so far, and those that no kill takes away again."""
+        self._beaten = time.monotonic()
+        at = self.engine.pack.d_updates if self.engine else 0
+        said = {"d_updates": at, "saved_updates": self._saved_updates, "up_s": round(self._beaten, 3)}
+        self._attempt.beat(self._said | said)
+
+
+def _end(end: str, trials: int, *, failed: int = 0, text: str = "", errno: int = 0) -> dict[str, Any]:
+    return {"end": end, "trials": trials, "failed": failed, "text": text, "errno": errno}
+
+
+def _errno(error: BaseException | None) -> int:
+    """That of the first operating system's error in a chain of causes; 0 if there is none."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno:
+            return error.errno
+        error = error.__cause__ or error.__context__
+    return 0
+
+
+def _caught(evaluations: Iterator[Evaluation]) -> Iterator[Evaluation | _Failure]:
+    """The evaluations; an error of the training code comes last."""
     while True:
         try:
             item = next(evaluations)
         except StopIteration:
             return
-        except Exception:
-            yield traceback.format_exc()
-            return
+        except (Stopped, _StoreFailed, torch.AcceleratorError):
+            raise
+        except Exception as error:
+            last = _Failure.of(error)
+            break
         yield item
+    yield last
+
+
+def _release_memory(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+@contextlib.contextmanager
+def told_crashes(path: Path | None) -> Iterator[None]:
+    """Let a crash of this process (SIGSEGV, SIGBUS, SIGFPE, SIGABRT) write its traceback into a file."""
+    if path is None:
+        yield
+        return
+    before = faulthandler.is_enabled()
+    with path.open("w") as file:
+        faulthandler.enable(file)
+        try:
+            yield
+        finally:
+            faulthandler.disable()
+            if before and sys.__stderr__ is not None:
+                faulthandler.enable(sys.__stderr__)
+    path.unlink(missing_ok=True)
 
 
 def _plain(record: Any) -> dict[str, Any]:

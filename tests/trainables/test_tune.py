@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from study.ledger import Ledger
+from study.ledger import Attempt, Ledger
 from tests.trainables.configs import gan
 from trainables.models.gan import GanConfig, GanPack
 from trainables.tune import train_pack
@@ -32,10 +37,14 @@ def stored(folder: Path, configs: list[GanConfig] = CONFIGS, keep: str = "none")
     return ledger
 
 
-def train(ledger: Ledger, every_s: float = 0.0) -> dict[str, Any]:
+def train(ledger: Ledger, every_s: float = 0.0, run: str = "") -> dict[str, Any]:
     return train_pack(
-        {"pack_id": "p-1"}, journal=lambda: Ledger(ledger.uri), checkpoint_every_s=every_s, now_ms=lambda: 7
+        {"pack_id": "p-1"}, journal=lambda: Ledger(ledger.uri), checkpoint_every_s=every_s, run=run, now_ms=lambda: 7
     )
+
+
+def ended(result: dict[str, Any]) -> tuple[str, int, int]:
+    return result["end"], result["trials"], result["failed"]
 
 
 def bits(ledger: Ledger) -> list[tuple[str, int, dict[str, str]]]:
@@ -44,7 +53,7 @@ def bits(ledger: Ledger) -> list[tuple[str, int, dict[str, str]]]:
 
 def test_a_pack_is_trained_to_its_end(tmp_path):
     ledger = stored(tmp_path, keep="final")
-    assert train(ledger) == {"trials": 2, "failed": 0}
+    assert ended(train(ledger)) == ("complete", 2, 0)
     outcomes = ledger.read_outcomes()
     assert {o["state"] for o in outcomes.values()} == {"complete"}
     assert len(bits(ledger)) == 2 * 5
@@ -76,27 +85,133 @@ def test_a_killed_process_goes_on_from_its_checkpoint_bitwise(tmp_path, monkeypa
 
 def test_a_pack_killed_after_its_last_checkpoint_is_only_closed(tmp_path, monkeypatch):
     ledger = stored(tmp_path)
-    monkeypatch.setattr(Ledger, "finish_trial", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(OSError, match="no space"):
-        train(ledger)
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(Ledger, "finish_trial", lambda *_: (_ for _ in ()).throw(full))
+    result = train(ledger)
+    assert (result["end"], result["errno"]) == ("store", errno.ENOSPC)
     monkeypatch.undo()
     before = bits(ledger)
-    assert train(ledger) == {"trials": 2, "failed": 0}
+    assert ended(train(ledger)) == ("complete", 2, 0)
     assert bits(ledger) == before
     assert len(ledger.done()) == 2
 
 
-def test_an_error_of_the_code_is_a_state_with_its_traceback(tmp_path, monkeypatch):
+def broken(error: Exception) -> Any:
+    def period(self: GanPack, *, diagnose: bool) -> Any:
+        raise error
+
+    return period
+
+
+def test_an_error_of_the_code_fails_a_trial_that_is_alone_in_its_pack(tmp_path, monkeypatch):
+    ledger = stored(tmp_path, CONFIGS[:1])
+    monkeypatch.setattr(GanPack, "period", broken(ZeroDivisionError("the loss has no denominator")))
+    assert ended(train(ledger)) == ("complete", 1, 1)
+    (outcome,) = ledger.read_outcomes().values()
+    assert outcome["state"] == "failed"
+    assert "ZeroDivisionError: the loss has no denominator" in outcome["error"]
+
+
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (ZeroDivisionError("no denominator"), "error"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "memory"),
+        (MemoryError("host"), "memory"),
+    ],
+)
+def test_an_error_in_a_pack_of_several_fails_none_of_them_yet(tmp_path, monkeypatch, error, end):
     ledger = stored(tmp_path)
+    monkeypatch.setattr(GanPack, "period", broken(error))
+    result = train(ledger)
+    assert ended(result) == (end, 2, 0)
+    assert str(error) in result["text"]
+    assert ledger.done() == set()
 
-    def broken(self: GanPack, *, diagnose: bool) -> Any:
-        raise ZeroDivisionError("the loss has no denominator")
 
-    monkeypatch.setattr(GanPack, "period", broken)
-    assert train(ledger) == {"trials": 2, "failed": 2}
-    for outcome in ledger.read_outcomes().values():
-        assert outcome["state"] == "failed"
-        assert "ZeroDivisionError: the loss has no denominator" in outcome["error"]
+def test_a_broken_device_leaves_the_process(tmp_path, monkeypatch):
+    ledger = stored(tmp_path)
+    monkeypatch.setattr(GanPack, "period", broken(torch.AcceleratorError("CUDA error: uncorrectable ECC error")))
+    with pytest.raises(torch.AcceleratorError, match="ECC"):
+        train(ledger)
+    assert ledger.done() == set()
+
+
+def test_a_pack_that_is_asked_to_stop_writes_a_checkpoint_between_periods(tmp_path, monkeypatch):
+    """Not after the evaluation only, which may be minutes away; and it goes on bitwise from there."""
+    monkeypatch.setattr("trainables.tune.LOOK_EVERY_S", 0.0)
+    whole, cut = stored(tmp_path / "whole"), stored(tmp_path / "cut")
+    train(whole)
+    calls = {"n": 0}
+    inner = GanPack.period
+
+    def period(self: GanPack, *, diagnose: bool) -> Any:
+        calls["n"] += 1
+        if calls["n"] == 13:
+            cut.ask_stop("run-1")
+        return inner(self, diagnose=diagnose)
+
+    monkeypatch.setattr(GanPack, "period", period)
+    assert train(cut, every_s=1e9, run="run-1")["end"] == "stopped"
+    assert calls["n"] == 13
+    assert cut.done() == set()
+    assert (cut.heartbeat("p-1") or {})["saved_updates"] == 13
+    assert train(cut, run="run-1")["end"] == "stopped"  # nothing is begun while the wish stands
+    assert cut.attempts("p-1") == [1]
+    cut.withdraw_stop("run-1")
+    train(cut, run="run-1")
+    assert calls["n"] == 20
+    assert bits(cut) == bits(whole)
+
+
+@pytest.mark.parametrize(("cost_s", "expected"), [(0.0, 10), (10.0, 1)])
+def test_checkpoints_are_rarer_where_they_are_slow(tmp_path, monkeypatch, cost_s, expected):
+    """20 periods of 10 s: every 20 s there is to be a checkpoint, but it may cost 3 % at most."""
+    now = {"s": 0.0, "checkpoints": 0}
+    monkeypatch.setattr("trainables.tune.time.monotonic", lambda: now["s"])
+    inner, checkpoint = GanPack.period, Attempt.checkpoint
+
+    def period(self: GanPack, *, diagnose: bool) -> Any:
+        now["s"] += 10.0
+        return inner(self, diagnose=diagnose)
+
+    def slow(self: Attempt, evaluation: int, payload: bytes) -> None:
+        now["s"] += cost_s
+        now["checkpoints"] += 1
+        checkpoint(self, evaluation, payload)
+
+    monkeypatch.setattr(GanPack, "period", period)
+    monkeypatch.setattr(Attempt, "checkpoint", slow)
+    train(stored(tmp_path), every_s=20.0)
+    assert now["checkpoints"] == expected
+
+
+def test_signs_of_life_between_periods(tmp_path, monkeypatch):
+    monkeypatch.setattr("trainables.tune.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("trainables.tune.BEAT_EVERY_S", 0.0)
+    ledger, said = stored(tmp_path), []
+    monkeypatch.setattr(Attempt, "beat", lambda self, sign: said.append(sign["d_updates"]))
+    train(ledger)
+    assert sorted(set(said)) == list(range(21))
+
+
+def test_a_crash_leaves_its_traceback_beside_the_records(tmp_path):
+    """In a process of its own, which a memory fault ends."""
+    ledger = stored(tmp_path)
+    code = (
+        "import ctypes, sys\n"
+        "from study.ledger import Ledger\n"
+        "from trainables.models.gan import GanPack\n"
+        "from trainables.tune import train_pack\n"
+        "GanPack.period = lambda self, *, diagnose: ctypes.string_at(0)\n"
+        "train_pack({'pack_id': 'p-1'}, journal=lambda: Ledger(sys.argv[1]), checkpoint_every_s=0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, ledger.uri], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGSEGV
+    assert "Segmentation fault" in ledger.crash("p-1")
+    assert "_train_and_evaluate" in ledger.crash("p-1")
+    train(ledger)
+    assert ledger.crash("p-1") == ""
 
 
 def test_divergence_is_an_outcome_not_an_error(tmp_path):
@@ -109,9 +224,13 @@ def test_divergence_is_an_outcome_not_an_error(tmp_path):
     assert per_trial == [5, 2]
 
 
-def test_errors_of_the_store_are_the_machines(tmp_path, monkeypatch):
-    ledger = stored(tmp_path)
-    monkeypatch.setattr("study.journal.Attempt.append", lambda *_: (_ for _ in ()).throw(OSError("stale handle")))
-    with pytest.raises(OSError, match="stale handle"):
-        train(ledger)
+@pytest.mark.parametrize("where", ["append", "checkpoint", "beat"])
+def test_errors_of_the_store_are_the_machines(tmp_path, monkeypatch, where):
+    monkeypatch.setattr("trainables.tune.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("trainables.tune.BEAT_EVERY_S", 0.0)
+    ledger = stored(tmp_path, CONFIGS[:1])
+    stale = OSError(errno.ESTALE, "Stale file handle")
+    monkeypatch.setattr(Attempt, where, lambda *_: (_ for _ in ()).throw(stale))
+    result = train(ledger)
+    assert (result["end"], result["errno"]) == ("store", errno.ESTALE)
     assert ledger.done() == set()

@@ -1,0 +1,274 @@
+"""Ray Tune as an executor: trains what a Supervisor hands out, tells it how each try ended, kills what hangs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import secrets
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from clusters import Cluster
+from study.errors import StudyError
+from study.ledger import Ledger
+from study.packing import Pack
+from study.provenance import now_ms
+from study.supervisor import Supervisor, store_broken
+from trainables.tune import train_pack
+
+HANG_FACTOR = 10.0
+"""A silence has to be that many times the longest one that the pack has broken, too."""
+WATCH_EVERY_S = 5.0
+GRACE_S = 12.0
+"""After SIGTERM, how long packs may take to their next period, a checkpoint and their end."""
+
+_log = logging.getLogger("vistudy.supervisor")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Executed:
+    """What Tune did."""
+
+    wall_s: float
+    interrupted: bool
+    """Packs are left."""
+    terminated: bool
+    """They were asked to stop, and wrote checkpoints."""
+
+
+def execute(
+    packs: Sequence[Pack],
+    ledger: Ledger,
+    on: Cluster,
+    *,
+    checkpoint_every_s: float,
+    hang_after_s: float,
+) -> Executed:
+    """Train the packs to their ends, in order, each try as one Tune trial. Needs a connected cluster.
+
+    `hang_after_s`: shortest silence of a pack after which its process is taken to hang.
+
+    Raises:
+        StudyError: the store failed for good; the packs have stopped.
+    """
+    started, run = time.monotonic(), f"run-{secrets.token_hex(6)}"
+    os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables even when told to be silent
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(on.slots, 200)))
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # deaths are told by the supervisor, in a line
+    scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
+    supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms)
+    watch = _Watch(ledger, hang_after_s)
+    told = _Told(supervisor, watch)
+    train = functools.partial(
+        _train, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=checkpoint_every_s, run=run
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(train, on.resources),
+        # One process trains pack after pack: importing torch costs seconds. The engine keeps nothing between packs.
+        tune_config=tune.TuneConfig(search_alg=_Queue(supervisor), num_samples=-1, reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="packs",
+            storage_path=scratch,
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[told],
+        ),
+    )
+    try:
+        with watch, _sigterm(supervisor, ledger, run) as asked:
+            tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(StudyError):  # a file that nobody will ask for again
+            ledger.withdraw_stop(run)
+    if told.error is not None:
+        raise told.error
+    if supervisor.broken is not None:
+        raise store_broken(ledger.uri, supervisor.broken)
+    left = supervisor.left > 0
+    return Executed(wall_s=time.monotonic() - started, interrupted=left, terminated=left and asked.is_set())
+
+
+def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    return train_pack(config, place=ray.get_runtime_context().get_node_id(), **settings)
+
+
+class _Queue(Searcher):
+    """Tune asks it for the next trial; it searches nothing."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        super().__init__()
+        self._supervisor = supervisor
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next pack, None if there is none now, or that there will be none."""
+        pack = self._supervisor.next()
+        if pack is not None:
+            return {"pack_id": pack.pack_id}
+        return Searcher.FINISHED if self._supervisor.finished else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """See _Told, which gets to know more."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the ledger is what is gone on from."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: see save."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}  # Tune pickles its searcher for a `restore` that we do not use
+
+
+class _Told(tune.Callback):
+    """Tells the supervisor of every end. An exception here would kill the study: the first is kept, and ends it."""
+
+    def __init__(self, supervisor: Supervisor, watch: _Watch) -> None:
+        self._supervisor, self._watch = supervisor, watch
+        self.error: Exception | None = None
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker has begun with a pack."""
+        self._watch.started(trial.config["pack_id"])
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """`train_pack` has returned."""
+        self._watch.ended(trial.config["pack_id"])
+        self._tell(self._supervisor.ended, trial.config["pack_id"], trial.last_result)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker, or its node, is gone."""
+        hung = self._watch.ended(trial.config["pack_id"])
+        self._tell(self._supervisor.died, trial.config["pack_id"], hung or _why(trial))
+
+    def _tell(self, how: Any, *what: Any) -> None:
+        try:
+            how(*what)
+        except Exception as error:  # a store that is full, damaged or gone
+            self.error = self.error or error
+            self._supervisor.stop()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _why(trial: Any) -> str:
+    """What Ray says of a death, without its stack."""
+    path = Path(trial.error_file) if trial.error_file else None
+    text = path.read_text(errors="replace") if path and path.exists() else "no reason is known"
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line.startswith(("The actor is dead because", "The actor died because"))]
+    return (found or [line for line in lines if line] or [text])[-1][:2000]
+
+
+class _Watch:
+    """A thread that kills the processes of packs that give no sign of life. Uses no clock but its own."""
+
+    def __init__(self, ledger: Ledger, hang_after_s: float) -> None:
+        self._ledger, self._hang_after_s = Ledger(ledger.uri), hang_after_s
+        self._since: dict[str, tuple[Any, float, float]] = {}
+        """Pack -> last sign, when it came, longest silence so far."""
+        self._hung: dict[str, str] = {}
+        self._times: dict[str, int] = {}
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._work, name="vistudy-watch", daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def started(self, pack_id: str) -> None:
+        """A worker has begun with a pack."""
+        with self._lock:
+            self._since[pack_id] = (None, time.monotonic(), 0.0)
+
+    def ended(self, pack_id: str) -> str | None:
+        """It has ended. Returns why it was killed, if it was."""
+        with self._lock:
+            self._since.pop(pack_id, None)
+            return self._hung.pop(pack_id, None)
+
+    def _work(self) -> None:
+        while not self._stop.wait(min(WATCH_EVERY_S, self._hang_after_s / 4)):
+            for pack_id in list(self._since):
+                try:
+                    self._look(pack_id, self._ledger.heartbeat(pack_id))
+                except StudyError as error:
+                    _log.warning("cannot see whether pack %s is alive: %s", pack_id, error)
+
+    def _look(self, pack_id: str, sign: dict[str, Any] | None) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if pack_id not in self._since:
+                return
+            last, since, longest = self._since[pack_id]
+            if sign != last:
+                self._since[pack_id] = (sign, now, max(longest, now - since) if last is not None else longest)
+                return
+            # Each time that a pack was taken to hang, it is given twice as long: it may only be slow.
+            limit = max(self._hang_after_s, HANG_FACTOR * longest) * 2 ** self._times.get(pack_id, 0)
+            if sign is None or now - since < limit:
+                return
+            self._hung[pack_id] = f"it gave no sign of life for {now - since:.0f} s and was killed"
+            self._times[pack_id] = self._times.get(pack_id, 0) + 1
+            self._since[pack_id] = (sign, now, longest)
+        _log.warning("pack %s hangs: process %s on %s is killed", pack_id, sign["pid"], sign["host"])
+        _kill(str(sign["place"]), int(sign["pid"]))
+
+
+def _kill(node: str, pid: int) -> None:
+    """Kill a process on its node. A node that does not answer is Ray's to declare dead."""
+    affinity = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
+    task = ray.remote(num_cpus=0, max_retries=0)(os.kill)
+    task.options(scheduling_strategy=affinity).remote(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _sigterm(supervisor: Supervisor, ledger: Ledger, run: str) -> Iterator[threading.Event]:
+    """Slurm, Kubernetes and spot instances send SIGTERM: packs write checkpoints and end, then so does the run.
+
+    Packs that do not come to it in GRACE_S, and a second SIGTERM, are as Ctrl-C. To be entered after `ray.init`, which
+    sets a handler that aborts the process. Yields whether the signal came.
+    """
+    asked, over = threading.Event(), threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask() -> None:
+        ledger.ask_stop(run)
+        if not over.wait(GRACE_S):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def handle(*_: object) -> None:
+        if asked.is_set():
+            signal.raise_signal(signal.SIGINT)
+            return
+        asked.set()
+        supervisor.stop()
+        threading.Thread(target=ask, name="vistudy-stop", daemon=True).start()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield asked
+    finally:
+        over.set()
+        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

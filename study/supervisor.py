@@ -1,0 +1,193 @@
+"""What follows when a try at a pack has ended: nothing, another try, two halves, or a failed trial. Knows no Ray.
+
+A machine's failure is retried, with a growing delay, for as long as the pack gets further. A pack that no longer does,
+or whose code or memory fails, is split until the trial that is to blame is alone: it alone becomes `failed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from study.errors import FULL, StoreBrokenError
+from study.ledger import Ledger
+from study.packing import Pack, pack_id
+
+POISONED = 3
+"""Deaths in a row, none of them further than the one before, after which a pack is poisoned."""
+BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
+"""Delay before the second try, doubled for each one that follows."""
+STORE_FAILURES = 5
+"""Failures of the store in a row, no pack having ended well in between, after which the run is stopped."""
+
+_log = logging.getLogger("vistudy.supervisor")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Job:
+    """A pack that is to be trained."""
+
+    pack: Pack
+    suspect: bool = False
+    """Half of a pack that was split."""
+    ready_at: float = 0.0
+    deaths: int = 0
+    furthest: tuple[int, int] = (-1, -1)
+    """Last evaluation recorded, and updates of D in a checkpoint, when it died last."""
+    tries: int = field(default=0)
+    """Tries in a row that ended badly, for whatever reason."""
+
+
+class Supervisor:
+    """A queue of packs: `next` gives one that is due, `ended` or `died` tells what became of it."""
+
+    def __init__(
+        self, packs: Sequence[Pack], ledger: Ledger, *, clock: Callable[[], float], now_ms: Callable[[], int]
+    ) -> None:
+        self._ledger, self._clock, self._now_ms = ledger, clock, now_ms
+        self._waiting = [_Job(pack=pack) for pack in packs]
+        self._running: dict[str, _Job] = {}
+        self._store_failures = 0
+        self.stopping = False
+        """No pack is started any more."""
+        self.unfinished = 0
+        """Packs that were left before their end."""
+        self.broken: str | None = None
+        """Why the store made the run stop."""
+        self.splits = self.retries = 0
+
+    @property
+    def finished(self) -> bool:
+        """Nothing waits and nothing runs; when stopping, nothing will be started."""
+        return self.stopping or not (self._waiting or self._running)
+
+    @property
+    def left(self) -> int:
+        """Packs that have not come to their end."""
+        return self.unfinished + len(self._waiting) + len(self._running)
+
+    def stop(self) -> None:
+        """Start no more packs."""
+        self.stopping = True
+
+    def next(self) -> Pack | None:
+        """A pack to train now: the first in order that is due. None if there is none now."""
+        if self.stopping:
+            return None
+        now = self._clock()
+        for place, job in enumerate(self._waiting):
+            if job.ready_at <= now:
+                del self._waiting[place]
+                self._running[job.pack.pack_id] = job
+                return job.pack
+        return None
+
+    def ended(self, name: str, result: dict[str, Any]) -> None:
+        """A try returned: `result` is what `trainables.tune.train_pack` gave."""
+        job, end = self._running.pop(name), str(result["end"])
+        if end == "complete":
+            self._store_failures = 0
+        elif end == "stopped":
+            self.unfinished += 1
+        elif end == "store":
+            self._store_failed(job, str(result["text"]), int(result["errno"]))
+        else:
+            self._split_or_fail(job, str(result["text"]))
+
+    def died(self, name: str, error: str) -> None:
+        """The process of a try is gone; `error` is what is known of it."""
+        job = self._running.pop(name)
+        if not self._open(job.pack):
+            return
+        beat = self._ledger.heartbeat(name) or {}
+        furthest = max(job.furthest, (self._ledger.progress_of(name), int(beat.get("saved_updates", -1))))
+        job.deaths = job.deaths + 1 if furthest <= job.furthest else 1
+        job.furthest = furthest
+        crash = self._ledger.crash(name)
+        if job.deaths < POISONED and not (job.suspect and len(self._open(job.pack)) > 1):
+            _log.warning("pack %s: its process died (%s); it goes on from its checkpoint", name, _first_line(error))
+            self._retry(job)
+            return
+        where = f" after update {beat['d_updates']} of D" if beat else ""
+        known = f"the worker process died {job.deaths} times without getting further, the last time{where}: {error}"
+        self._split_or_fail(job, f"{known}\n{crash}" if crash else known)
+
+    def _retry(self, job: _Job) -> None:
+        job.ready_at = self._clock() + min(LONGEST_BACKOFF_S, BACKOFF_S * 2**job.tries)
+        job.tries += 1
+        self.retries += 1
+        self._waiting.append(job)
+
+    def _store_failed(self, job: _Job, text: str, number: int) -> None:
+        self._store_failures += 1
+        if number not in FULL and self._store_failures < STORE_FAILURES:
+            _log.warning("pack %s: the store failed (%s); it is tried again", job.pack.pack_id, _last_line(text))
+            self._retry(job)
+            return
+        self.unfinished += 1
+        self.broken = os.strerror(number) if number in FULL else _last_line(text)
+        self.stop()
+
+    def _open(self, pack: Pack) -> list[Any]:
+        done = self._ledger.done()
+        return [config for config in pack.configs if config.trial_id() not in done]
+
+    def _split_or_fail(self, job: _Job, why: str) -> None:
+        left = self._open(job.pack)
+        if len(left) > 1:
+            _log.warning("pack %s is split to find the trial to blame: %s", job.pack.pack_id, _last_line(why))
+            middle = (len(left) + 1) // 2
+            self._waiting += [self._half(job.pack, left[:middle]), self._half(job.pack, left[middle:])]
+            self.splits += 1
+        for config in left if len(left) == 1 else ():
+            self._fail(job.pack, config.trial_id(), why)
+
+    def _half(self, parent: Pack, configs: Sequence[Any]) -> _Job:
+        """A new pack, stored before it starts. It is younger than its parent, so that a later run prefers it."""
+        ids = [config.trial_id() for config in configs]
+        stored = self._ledger.read_pack(parent.pack_id)
+        half = Pack(pack_id=pack_id(ids), configs=tuple(configs))
+        self._ledger.write_pack(
+            stored
+            | {
+                "pack_id": half.pack_id,
+                "trial_ids": ids,
+                "trials": [config.to_dict() for config in configs],
+                "created_ms": max(self._now_ms(), stored["created_ms"] + 1),
+            }
+        )
+        return _Job(pack=half, suspect=True)
+
+    def _fail(self, pack: Pack, trial_id: str, why: str) -> None:
+        self._ledger.finish_trial(
+            {
+                "trial_id": trial_id,
+                "state": "failed",
+                "wall_s": 0.0,
+                "error": why,
+                "unix_ms": self._now_ms(),
+                "pack_id": pack.pack_id,
+                "attempt": max(self._ledger.attempts(pack.pack_id), default=1),
+                "device": "",
+                "versions": {},
+            }
+        )
+
+
+def store_broken(uri: str, why: str) -> StoreBrokenError:
+    """The message for a run that its store has stopped."""
+    return StoreBrokenError(
+        f"store {uri}: {why}. The run has stopped; what is recorded is whole. Mend that (space, rights); "
+        "the same command goes on from the last checkpoints."
+    )
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1][:300]
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0][:300]
