@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 from clusters import Cluster, ClusterError, connect
 from study.design import Plan
 from study.errors import StudyError
@@ -121,6 +119,10 @@ def prepare(plan: Plan, todo: Work, ledger: Ledger, known: Mapping[str, Mapping[
 def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
     """Estimate from a moment of training of each structure, on the cluster's own hardware."""
     chosen = representatives(packs, PILOT_STRUCTURES)
+    if on.inline:
+        return estimate(packs, {pack.pack_id: measure(pack.configs) for pack in chosen}, on.slots)
+    import ray
+
     remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(measure)
     timings: list[Timing] = ray.get([remote.remote(list(pack.configs)) for pack in chosen])
     by_pack: Mapping[str, Timing] = dict(zip((p.pack_id for p in chosen), timings, strict=True))

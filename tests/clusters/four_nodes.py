@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -97,20 +97,23 @@ class Nodes:
         """The others."""
         return self.all[1:]
 
-    def add(self, **env: str) -> RayNode:
-        """Start one more node and return when it has joined. `env` is added to its environment."""
-        node = self.start(**env)
+    def add(self, *, prefix: Sequence[str] = (), **env: str) -> RayNode:
+        """Start one more node and return when it has joined. See `start`."""
+        node = self.start(prefix=prefix, **env)
         self.wait(node)
         return node
 
-    def start(self, **env: str) -> RayNode:
-        """Start one more node and return at once. Its folder is short: Unix sockets have paths of 107 bytes."""
+    def start(self, *, prefix: Sequence[str] = (), **env: str) -> RayNode:
+        """Start one more node and return at once. Its folder is short: Unix sockets have paths of 107 bytes.
+
+        `env` is added to its environment; `prefix` goes before its command (`unshare --mount ...`).
+        """
         host, mark = f"127.0.0.{next(self._hosts)}", uuid.uuid4().hex
         folder = self.folder / str(len(self.all))
         head = ["--head", "--port", str(self.port), "--include-dashboard", "false"]
         role = ["--address", self.address] if self.all else head
         command = [
-            *RAY, "start", *role, "--block", "--node-ip-address", host, "--num-cpus", str(self.cpus),
+            *prefix, *RAY, "start", *role, "--block", "--node-ip-address", host, "--num-cpus", str(self.cpus),
             "--num-gpus", "0", "--temp-dir", str(folder),
             "--object-store-memory", "80000000", "--disable-usage-stats",
         ]  # fmt: skip
@@ -137,7 +140,7 @@ class Nodes:
 
     def kill(self, node: RayNode) -> None:
         """SIGKILL every process of a node at once: a machine without power."""
-        while pids := node.pids:
+        for pids in iter(lambda: node.pids, {}):
             _signal(pids, signal.SIGKILL)
             time.sleep(0.05)
         node.process.wait()
