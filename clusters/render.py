@@ -111,7 +111,7 @@ def render(backend: Backend, answers: Mapping[str, str], out: str | os.PathLike[
 
 
 def checked(backend: Backend, answers: Mapping[str, str]) -> dict[str, str]:
-    """All settings of a backend: the answers, and defaults for the rest. Raises ClusterError, saying all that is wrong."""
+    """All settings of a backend: answers, and defaults for the rest. Raises ClusterError, saying all that is wrong."""
     known = {setting.name: setting for setting in backend.settings}
     wrong = [
         f"{name}: {backend.name} has no such setting; it has {', '.join(known)}"

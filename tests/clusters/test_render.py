@@ -18,7 +18,7 @@ from tests.clusters.rendered import ANSWERS, SERVER, files
 from tests.study.runs import vistudy
 
 CRDS = os.environ.get("VISTUDY_KUBERAY_CRDS")
-"""Folder with KubeRay's own ray.io_rayjobs.yaml and ray.io_rayclusters.yaml; they are 2 MB, and not in this repository."""
+"""Folder with KubeRay's own ray.io_rayjobs.yaml and ray.io_rayclusters.yaml, 2 MB that are not in this repository."""
 
 
 def load(text: str) -> Any:
