@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from clusters.address import address
 from clusters.base import Cluster, ClusterError
-from clusters.local import local
+from clusters.debug import debug
 
-__all__ = ["CLUSTERS", "Cluster", "ClusterError", "connect"]
+__all__ = ["CLUSTERS", "Cluster", "ClusterError", "connect", "needs_ray"]
 
-CLUSTERS: dict[str, Callable[[], AbstractContextManager[Cluster]]] = {"local": local}
+
+def _local() -> AbstractContextManager[Cluster]:
+    from clusters.local import local  # imports Ray
+
+    return local()
+
+
+CLUSTERS: dict[str, Callable[[], AbstractContextManager[Cluster]]] = {"local": _local, "debug": debug}
 """Name -> backend. Everything else is the address of a running cluster."""
 
 
@@ -21,4 +27,13 @@ def connect(name: str) -> AbstractContextManager[Cluster]:
     Raises:
         ClusterError: it cannot be reached, with what to do.
     """
-    return CLUSTERS[name]() if name in CLUSTERS else address(name)
+    if name in CLUSTERS:
+        return CLUSTERS[name]()
+    from clusters.address import address
+
+    return address(name)
+
+
+def needs_ray(name: str) -> bool:
+    """Whether studies run there by Ray."""
+    return name != "debug"

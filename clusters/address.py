@@ -8,12 +8,14 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from clusters.base import Cluster, ClusterError, nodes
 
 CONNECT_TIMEOUT_S = 5.0
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 ROOMS = ("study", "trainables", "analysis", "clusters")
 
 
@@ -27,16 +29,13 @@ def address(where: str, modules: Sequence[str] = ROOMS) -> Iterator[Cluster]:
     if where != "auto":
         _must_answer(where)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    root = Path(__file__).resolve().parent.parent
     try:
         ray.init(
             address=where,
             logging_level=logging.ERROR,
             log_to_driver=False,
-            runtime_env={
-                "py_modules": [str(root / name) for name in modules],
-                "env_vars": {name: value for name, value in os.environ.items() if name.startswith("VISTUDY_")},
-            },
+            # Inside a Ray job, the job's own environment has the code already, and Ray refuses a second one.
+            runtime_env=None if JOB_CONFIG in os.environ else code(modules),
         )
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
@@ -48,6 +47,16 @@ def address(where: str, modules: Sequence[str] = ROOMS) -> Iterator[Cluster]:
         yield Cluster(name=where, nodes=nodes(), local=False)
     finally:
         ray.shutdown()
+
+
+def code(modules: Sequence[str] = ROOMS) -> dict[str, Any]:
+    """Ray's runtime environment with this project's code, models that were added to it included, and its settings."""
+    root = Path(__file__).resolve().parent.parent
+    return {
+        "py_modules": [str(root / name) for name in modules],
+        "env_vars": {name: value for name, value in os.environ.items() if name.startswith("VISTUDY_")},
+        "excludes": ["__pycache__"],
+    }
 
 
 def _must_answer(where: str) -> None:

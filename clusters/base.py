@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-
 
 class ClusterError(Exception):
     """A cluster cannot be reached or used. One message: what, where, what to do."""
@@ -19,6 +17,8 @@ class Node:
     name: str
     cpus: int
     gpus: int
+    node_id: str = ""
+    """Ray's name for it; empty where there is no Ray."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +29,8 @@ class Cluster:
     nodes: tuple[Node, ...]
     local: bool
     """On this machine only, started for this run."""
+    inline: bool = False
+    """No Ray: packs are trained one after another in this process."""
 
     @property
     def gpus(self) -> int:
@@ -63,12 +65,15 @@ class Cluster:
 
 def nodes() -> tuple[Node, ...]:
     """The live nodes of the connected cluster."""
+    import ray
+
     found: list[dict[str, Any]] = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
     return tuple(
         Node(
             name=node["NodeManagerAddress"],
             cpus=int(node["Resources"].get("CPU", 0)),
             gpus=int(node["Resources"].get("GPU", 0)),
+            node_id=node["NodeID"],
         )
         for node in found
     )

@@ -142,8 +142,8 @@ class Surrogate:
         return solved.T @ self.y, self._k(x, x) - across.T @ solved
 
     def _solved(self, across: Floats) -> Floats:
-        found: Floats = np.linalg.solve(self._k(self.x, self.x) + self.noise * np.eye(len(self.x)), across)
-        return found
+        with_noise = self._k(self.x, self.x) + self.noise * np.eye(len(self.x))
+        return np.linalg.solve(with_noise, across).astype(np.float64, copy=False)
 
     def conditioned(self, cov: Floats, i: int) -> Floats:
         """The covariance when point i has been seen, whatever it showed."""

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from study import cli_doctor, cli_results
+from study import cli_cluster, cli_doctor, cli_results
 from study.commands import CHECKPOINT_EVERY_S, DEFAULT_STORE, HANG_AFTER_S
 from study.errors import FULL, StoreBrokenError, StudyError, Terminated
 from study.options import (
@@ -56,6 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_results.app)
 app.add_typer(cli_doctor.app)
+app.add_typer(cli_cluster.app, name="cluster")
 
 RESUMABLE = 75
 """EX_TEMPFAIL of sysexits.h: schedulers requeue on it."""

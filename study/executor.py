@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from study.errors import StudyError
 from study.ledger import Ledger
 from study.packing import Pack
 from study.provenance import now_ms
-from study.supervisor import Supervisor, store_broken
+from study.supervisor import Executed, Supervisor, store_broken
 from trainables.tune import train_pack
 
 HANG_FACTOR = 10.0
@@ -37,17 +36,6 @@ GRACE_S = 12.0
 """After SIGTERM, how long packs may take to their next period, a checkpoint and their end."""
 
 _log = logging.getLogger("vistudy.supervisor")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Executed:
-    """What Tune did."""
-
-    wall_s: float
-    interrupted: bool
-    """Packs are left."""
-    terminated: bool
-    """They were asked to stop, and wrote checkpoints."""
 
 
 def execute(

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import ray
 import torch
 
 from clusters import Cluster, ClusterError, connect
@@ -93,6 +92,12 @@ def prepare(plan: Plan, todo: Work, ledger: Ledger, known: Mapping[str, Mapping[
 def costs(configs: Sequence[TrainConfig], on: Cluster) -> dict[Structure, PackCost]:
     """Measured costs of packs of the structures that train long, on the cluster's own hardware. See `study.probe`."""
     groups = list(worth(configs).items())[:PILOT_STRUCTURES]
+    if not groups:
+        return {}
+    if on.inline:
+        return {key: cost for key, group in groups if (cost := cost_of(group[0], periods(group))) is not None}
+    import ray
+
     remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(cost_of)
     found: list[PackCost | None] = ray.get([remote.remote(group[0], periods(group)) for _, group in groups])
     return {key: cost for (key, _), cost in zip(groups, found, strict=True) if cost is not None}
@@ -101,6 +106,10 @@ def costs(configs: Sequence[TrainConfig], on: Cluster) -> dict[Structure, PackCo
 def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
     """Estimate from a moment of training of each structure, on the cluster's own hardware."""
     chosen = representatives(packs, PILOT_STRUCTURES)
+    if on.inline:
+        return estimate(packs, {pack.pack_id: measure(pack.configs) for pack in chosen}, on.slots)
+    import ray
+
     remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(measure)
     timings: list[Timing] = ray.get([remote.remote(list(pack.configs)) for pack in chosen])
     by_pack: Mapping[str, Timing] = dict(zip((p.pack_id for p in chosen), timings, strict=True))

@@ -25,13 +25,15 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1
+PROBE = bytes(2**18)
+"""Written and removed again: an empty file can be made on a full disk."""
 _ATTEMPT = re.compile(r"attempt-(\d{3,})")
 
 __all__ = ["Attempt", "Ledger"]
 
 
 class _ForeignStoreError(StoreError):
-    """The store has another format."""
+    """The store has another format, or does not do what it is asked."""
 
 
 class Ledger(StudyFiles, Signs):
@@ -69,14 +71,20 @@ class Ledger(StudyFiles, Signs):
             if not self.exists():
                 self._disk.write("ledger.json", json.dumps({"format": FORMAT}).encode(), durable=True)
             probe = f"probe-{socket.gethostname()}-{os.getpid()}"
-            self._disk.write(probe, b"")
+            self._disk.write(probe, PROBE)
+            replaced = self._disk.write(probe, b"", exclusive=True)
             self._disk.remove(probe)
+            if replaced:
+                raise _ForeignStoreError(
+                    f"store {self.uri}: it replaces files although it was asked not to (S3's If-None-Match): two "
+                    "workers could overwrite each other. Use a server that knows conditional puts, or a shared folder."
+                )
         except _ForeignStoreError:
             raise
         except Exception as error:  # filesystems have exceptions of their own for credentials, buckets, read-only media
             raise StoreError(
-                f"store {self.uri}: cannot be written to ({error}). "
-                "Give another place with --store, or make this one a directory that you may write to."
+                f"store {self.uri}: cannot be written to ({error}). Give another place with --store, or make this one "
+                "a directory (or bucket) that you may write to and that has space."
             ) from error
 
     def exists(self) -> bool:

@@ -19,7 +19,7 @@ Uri = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow: sqlite:///FILE or http(s)://HOST:PORT. Default: a file in the store."),
 ]
-Cluster = Annotated[str, typer.Option("--cluster", help="local, or the address HOST:PORT of a running Ray head.")]
+Cluster = Annotated[str, typer.Option("--cluster", help="local, debug (no Ray), or HOST:PORT of a running Ray head.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Allow very many trials.")]
 DataRoot = Annotated[
     Path | None,

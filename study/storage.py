@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import errno
 import json
 import os
@@ -16,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from study.errors import StoreError, StudyBusyError
+from study.remote import errors, explain, open_remote
 
+CONDITIONAL = {"s3", "s3a", "gs", "gcs"}
+"""Schemes whose `exclusive` puts are exact: of many at the same moment one wins."""
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(//)?")
 
 
@@ -49,7 +51,8 @@ class Storage:
             self.uri = self._root = os.path.abspath(path)
         else:
             self.uri = text.rstrip("/")
-            self._fs, self._root = _remote(self.uri, scheme)
+            self._conditional = scheme in CONDITIONAL
+            self._fs, self._root = open_remote(self.uri, scheme)
 
     @property
     def local(self) -> Path | None:
@@ -87,7 +90,8 @@ class Storage:
             if self._fs is None:
                 with open(f"{self._root}/{path}", "rb") as file:
                     return file.read()
-            return bytes(self._fs.cat_file(f"{self._root}/{path}"))
+            with errors(f"read {self.name(path)}", self.uri):
+                return bytes(self._fs.cat_file(f"{self._root}/{path}"))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -97,12 +101,8 @@ class Storage:
         """`read` of each path, fetched together where the filesystem can do that."""
         if self._fs is None or len(paths) < 2:
             return [self.read(path) for path in paths]
-        try:
+        with errors(f"read files under {self.uri}", self.uri):
             found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise StoreError(f"cannot read files under {self.uri}: {error}") from error
         return [bytes(found[self._fs._strip_protocol(f"{self._root}/{path}")]) for path in paths]
 
     def write(self, path: str, data: bytes, *, durable: bool = False, exclusive: bool = False) -> bool:
@@ -112,15 +112,18 @@ class Storage:
             path: name below the root; folders are made as needed.
             data: the content.
             durable: on a local disk, outlive a power cut (fsync).
-            exclusive: never replace. Exact on local disks; elsewhere a check before the put.
+            exclusive: never replace. Exact on local disks and where the store has conditional puts (S3, GCS).
         """
         try:
             if self._fs is None:
                 return self._write_local(f"{self._root}/{path}", data, durable, exclusive)
-            if exclusive and self.exists(path):
-                return False
-            self._fs.pipe_file(f"{self._root}/{path}", data)
+            with errors(f"write {self.name(path)}", self.uri):
+                self._fs.pipe_file(f"{self._root}/{path}", data, mode="create" if exclusive else "overwrite")
             return True
+        except FileExistsError:
+            return False
+        except FileNotFoundError as error:  # a put makes folders: so it is the bucket
+            raise StoreError(f"cannot write {self.name(path)}: {explain(error, self.uri)}") from error
         except OSError as error:
             raise StoreError(f"cannot write {self.name(path)} on {socket.gethostname()}: {error}") from error
 
@@ -162,7 +165,8 @@ class Storage:
                 names: Iterable[str] = os.listdir(f"{self._root}/{folder}")
             else:
                 self._fs.invalidate_cache()  # another process may have written since
-                found = self._fs.ls(f"{self._root}/{folder}", detail=False)
+                with errors(f"list {self.name(folder)}", self.uri):
+                    found = self._fs.ls(f"{self._root}/{folder}", detail=False)
                 names = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
         except FileNotFoundError:
             return []
@@ -189,7 +193,8 @@ class Storage:
         if self._fs is None:
             return os.path.exists(f"{self._root}/{path}")
         self._fs.invalidate_cache()
-        return bool(self._fs.exists(f"{self._root}/{path}"))
+        with errors(f"look for {self.name(path)}", self.uri):
+            return bool(self._fs.exists(f"{self._root}/{path}"))
 
     def remove(self, path: str) -> None:
         """Delete a file; nothing happens if it is gone already."""
@@ -197,7 +202,8 @@ class Storage:
             if self._fs is None:
                 os.unlink(f"{self._root}/{path}")
             else:
-                self._fs.rm_file(f"{self._root}/{path}")
+                with errors(f"delete {self.name(path)}", self.uri):
+                    self._fs.rm_file(f"{self._root}/{path}")
         except FileNotFoundError:
             return
         except OSError as error:
@@ -206,9 +212,9 @@ class Storage:
     def claim(self, folder: str) -> bool:
         """Make a folder that nobody else has made; False if somebody else has, or is doing so at this moment.
 
-        Local disks and NFS: `mkdir`, which is exclusive. Elsewhere: put a file of one's own, list, and win only if
-        it is alone. With strongly consistent listings (S3, GCS, Azure) at most one of any number of claimants wins;
-        with eventually consistent ones two may.
+        Local disks and NFS: `mkdir`, which is exclusive. S3 and GCS: a conditional put. Elsewhere: put a file of one's
+        own, list, and win only if it is alone; at most one of any number of claimants wins where listings are
+        consistent, but of many at the same moment perhaps none.
         """
         if self._fs is None:
             try:
@@ -220,6 +226,8 @@ class Storage:
             return True
         if self.list(folder):
             return False
+        if self._conditional:
+            return self.write(f"{folder}/claim-0", b"", exclusive=True)
         mine = f"claim-{uuid.uuid4().hex}"
         self.write(f"{folder}/{mine}", b"")
         return self.list(folder) == [mine]
@@ -277,23 +285,3 @@ def sync_path(path: str) -> None:
             raise
     finally:
         os.close(handle)
-
-
-def _remote(uri: str, scheme: str) -> tuple[Any, str]:
-    import fsspec
-
-    known = fsspec.available_protocols()
-    if scheme not in known:
-        near = difflib.get_close_matches(scheme, known, n=1, cutoff=0.5)
-        hint = f" Did you mean {near[0]}://?" if near else ""
-        raise StoreError(
-            f"store {uri!r}: unknown scheme {scheme!r}.{hint} Give a directory, or a URI such as s3://bucket/folder, "
-            "gs://bucket/folder or abfs://container/folder."
-        )
-    try:
-        fs, root = fsspec.core.url_to_fs(uri)
-    except ImportError as error:
-        raise StoreError(f"store {uri!r}: this scheme needs another package. {error}") from error
-    except (ValueError, OSError) as error:
-        raise StoreError(f"store {uri!r} cannot be opened: {error}") from error
-    return fs, str(root).rstrip("/")

@@ -26,6 +26,17 @@ STORE_FAILURES = 5
 _log = logging.getLogger("vistudy.supervisor")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Executed:
+    """What became of a run's packs."""
+
+    wall_s: float
+    interrupted: bool
+    """Packs are left."""
+    terminated: bool
+    """They were asked to stop, and wrote checkpoints."""
+
+
 @dataclass(kw_only=True, slots=True)
 class _Job:
     """A pack that is to be trained."""

@@ -18,7 +18,9 @@ from study.provenance import now_ms, provenance
 if TYPE_CHECKING:
     from clusters import Cluster
     from study.design import Plan
+    from study.packing import Pack
     from study.replay import Labels, Records, Series, SyncReport
+    from study.supervisor import Executed
     from study.tracking import Mirror, MirrorStatus
 
 MIRROR_EVERY_S = 10.0
@@ -96,28 +98,40 @@ class Trainer:
             f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
         )
         self._start_mirror(name)
-        from study import executor  # ready, see launch.preload
-
         with ticking(ledger, set(todo.pending), self._tick):
-            executed = executor.execute(
-                todo.packs, ledger, on, checkpoint_every_s=self._checkpoint_every_s, hang_after_s=self._hang_after_s
-            )
+            executed = self._execute(todo.packs, on)
         self.ran += len((ledger.done() & ids) - before)
         self.train_s += executed.wall_s
         self.interrupted, self.terminated = executed.interrupted, executed.terminated
 
+    def _execute(self, packs: Sequence[Pack], on: Cluster) -> Executed:
+        if on.inline:
+            from study.inline import execute_here
+
+            return execute_here(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s)
+        from study import executor  # ready, see launch.preload
+
+        return executor.execute(
+            packs, self._ledger, on, checkpoint_every_s=self._checkpoint_every_s, hang_after_s=self._hang_after_s
+        )
+
     def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
         """What this process has to do before training: it may, while Ray starts its own processes."""
+        from clusters import needs_ray
         from study import launch
 
-        launch.preload()
+        if needs_ray(self._cluster):
+            launch.preload()
         return launch.references(planned, self._ledger, self._say), launch.judged_by(planned)
 
     def _connect(self) -> Cluster:
         from study import launch
+        from study.preflight import before_run
 
         if self._on is None:
-            self._on = self._connection.enter_context(launch.cluster(self._cluster))
+            on = self._connection.enter_context(launch.cluster(self._cluster))
+            before_run(on, self._ledger.uri)
+            self._on = on
         return self._on
 
     def release(self) -> None:

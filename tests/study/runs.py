@@ -43,7 +43,7 @@ def write(path: Path, study: dict[str, Any]) -> Path:
     return path
 
 
-def records(store: Path) -> dict[tuple[str, int], tuple[int, tuple[tuple[str, str], ...]]]:
+def records(store: str | Path) -> dict[tuple[str, int], tuple[int, tuple[tuple[str, str], ...]]]:
     """(trial, evaluation) -> step and the bits of every value: what must be equal between two runs."""
     found = {}
     for record in Ledger(store).records():

@@ -1,0 +1,108 @@
+"""A study on four real nodes makes the records that one process makes; nodes on which it would not are refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from analysis.frame import load_frame
+from tests.clusters.four_nodes import Nodes, four_nodes
+from tests.study.runs import records, vistudy, write
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
+
+STUDY = {
+    "study": "four-nodes",
+    "model": "gan",
+    "data": "ring8",
+    "seeds": [0, 1],
+    "budget": {"d_updates": 20, "evaluations": 10},
+    "factors": {"batch_norm": [True, False], "lr": [1e-3, 1e-4], "ratio": ["1:2", "2:1"]},
+    "fixed": {"batch_size": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Nodes]:
+    with four_nodes() as running:
+        yield running
+
+
+def test_records_are_those_of_one_process(nodes, tmp_path):
+    file = write(tmp_path / "study.yaml", STUDY)
+    output = vistudy("run", file, "--store", tmp_path / "many", "--cluster", nodes.address, env=nodes.env)
+    assert f"on 4 CPU slots of {nodes.address}" in output
+    vistudy("run", file, "--store", tmp_path / "one", "--cluster", "debug")
+    assert load_frame(tmp_path / "many", "four-nodes")["state"].tolist() == ["complete"] * 16
+    many = records(tmp_path / "many")
+    assert len(many) == 16 * 11
+    assert many == records(tmp_path / "one")
+    assert not [path.name for path in (tmp_path / "many").iterdir() if path.name.startswith(".preflight")]
+
+
+def check(nodes: Nodes, *args: str | Path, code: int) -> str:
+    return vistudy("cluster", "check", nodes.address, *args, env=nodes.env, code=code)
+
+
+def test_check_says_what_a_cluster_has(nodes, tmp_path):
+    output = check(nodes, "--store", tmp_path / "store", "--json", code=0)
+    found = json.loads(output)
+    assert (found["slots"], found["gpus"], found["problems"]) == (4, 0, [])
+    assert {node["node"]["name"] for node in found["nodes"]} == {f"127.0.0.{i}" for i in (2, 3, 4, 5)}
+    assert all(abs(node["skew_s"]) < 0.5 for node in found["nodes"])
+    output = check(nodes, "--gpus", "1", "--tracking-uri", "http://127.0.0.1:9", code=2)
+    assert f"{nodes.address} has 0 GPUs; 1 were asked for" in output
+    assert output.count("does not reach the tracking server") == 4
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount of its own needs root")
+def test_a_node_without_the_store_is_refused(nodes, tmp_path):
+    """Its store is an empty folder at the same path: what it wrote there would be lost."""
+    store = tmp_path / "store"
+    store.mkdir()
+    hide = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {store} && exec "$@"', "sh"]
+    alone = nodes.add(prefix=hide)
+    try:
+        file = write(tmp_path / "study.yaml", STUDY)
+        output = vistudy("run", file, "--store", store, "--cluster", nodes.address, env=nodes.env, code=2)
+        assert f"{alone.host} does not share the store {store}" in output
+        assert output.count("does not share the store") == 1
+        assert not (store / "packs").exists()
+    finally:
+        nodes.kill(alone)
+
+
+def test_a_node_with_another_torch_is_refused(nodes, tmp_path):
+    fake = tmp_path / "fake" / "torch-2.0.1.dist-info"
+    fake.mkdir(parents=True)
+    (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.1\n")
+    path = os.pathsep.join([str(fake.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    other = nodes.add(PYTHONPATH=path)
+    try:
+        output = check(nodes, "--store", tmp_path / "store", code=2)
+        assert f"{other.host} has other versions: torch 2.0.1 (here " in output
+        assert output.count("has other versions") == 1
+    finally:
+        nodes.kill(other)
+
+
+def test_a_wrong_token_is_refused(nodes):
+    env = nodes.env | {"RAY_AUTH_TOKEN": "wrong"}
+    output = vistudy("cluster", "check", nodes.address, env=env, code=2, timeout_s=60)
+    assert "Ray refused the connection" in output
+    assert "RAY_AUTH_MODE=token" in output
+    assert "Traceback" not in output
+
+
+def test_nothing_is_left(nodes):
+    with four_nodes(nodes=1) as alone:
+        assert alone.head.pids
+        assert sys.executable in next(iter(alone.head.pids.values()))
+    assert not alone.head.pids
+    assert not alone.folder.exists()
+    assert nodes.head.raylet
