@@ -99,7 +99,11 @@ def costs(configs: Sequence[TrainConfig], on: Cluster) -> dict[Structure, PackCo
     import ray
 
     remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(cost_of)
-    found: list[PackCost | None] = ray.get([remote.remote(group[0], periods(group)) for _, group in groups])
+    try:
+        found: list[PackCost | None] = ray.get([remote.remote(group[0], periods(group)) for _, group in groups])
+    except ray.exceptions.RayError as error:  # a worker or its node died: packs have a default size
+        logging.getLogger("vistudy.probe").warning("packs are not measured: %s", error)
+        return {}
     return {key: cost for (key, _), cost in zip(groups, found, strict=True) if cost is not None}
 
 

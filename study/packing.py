@@ -101,7 +101,7 @@ def make_packs(
     for config in configs:
         groups.setdefault(config.structure(), []).append(config)
     known = [_cost(group[0], costs, max_trials) for group in groups.values()]
-    counts = _counts(list(zip(groups.values(), known, strict=True)), slots)
+    counts = _counts([(group, c, c.best) for group, c in zip(groups.values(), known, strict=True)], slots)
     packs = []
     for group, cost, n in zip(groups.values(), known, counts, strict=True):
         for i in range(n):
@@ -132,11 +132,12 @@ class _Option:
         return sum(seconds * count for seconds, count in self.seconds)
 
 
-Group = tuple[Sequence[TrainConfig], PackCost]
+Group = tuple[Sequence[TrainConfig], PackCost, int]
+"""Trials of one structure, their cost, its best size."""
 
 
 def _split(group: Group, packs: int) -> _Option:
-    (configs, cost), periods = group, _periods(group[0][0])
+    (configs, cost, _), periods = group, _periods(group[0][0])
     small, larger = divmod(len(configs), packs)
     parts = [(size, count) for size, count in ((small + 1, larger), (small, packs - larger)) if count]
     return _Option(packs=packs, seconds=tuple((periods * cost.seconds(size), count) for size, count in parts))
@@ -144,7 +145,7 @@ def _split(group: Group, packs: int) -> _Option:
 
 def _options(group: Group, multiple: int) -> list[_Option]:
     """The splits of a group, fewest packs first: of every size up to the best, in a multiple of so many packs."""
-    trials, best = len(group[0]), group[1].best
+    trials, best = len(group[0]), group[2]
     return [
         _split(group, packs)
         for packs in sorted({min(trials, -(-trials // size // multiple) * multiple) for size in range(1, best + 1)})
@@ -162,8 +163,8 @@ def _plans(groups: Sequence[Group], slots: int) -> Iterator[list[_Option]]:
         limits = sorted({option.longest for of_group in options for option in of_group}, reverse=True)
         for limit in limits[:: -(-len(limits) // MOST_LIMITS)]:
             yield [next((o for o in of_group if o.longest <= limit), of_group[-1]) for of_group in options]
-    for size in range(max((cost.best for _, cost in groups), default=0), 0, -1):
-        yield [_split(group, -(-len(group[0]) // min(size, group[1].best))) for group in groups]
+    for size in range(max((best for _, _, best in groups), default=0), 0, -1):
+        yield [_split(group, -(-len(group[0]) // min(size, group[2]))) for group in groups]
 
 
 def _counts(groups: Sequence[Group], slots: int) -> list[int]:

@@ -26,7 +26,7 @@ from trainables.models import MODELS, Pack
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Numbers of trials that are tried."""
 MOST_CPU = 64
-BUDGET_S = 2.0
+BUDGET_S = 1.5
 """After so long no further size is tried."""
 POINT_S = 0.05
 """Seconds for which the periods of one size are timed, and three of them at least."""
@@ -35,10 +35,10 @@ WORSE = 1.1
 MEMORY_SHARE = 0.9
 EVALUATED = 10_000
 """Samples of a trial whose memory is measured: as many as images are judged by."""
-WORTH_UPDATES = 100_000
+WORTH_UPDATES = 1_000_000
 """Structures whose trials have fewer updates together are not measured at all."""
-WORTH_S = 100.0
-"""Nor are those whose training is then estimated to take less than this: fifty times BUDGET_S."""
+WORTH_S = 200 * BUDGET_S
+"""Nor are those whose training turns out to take less than this on one core or GPU."""
 
 _log = logging.getLogger("vistudy.probe")
 
@@ -127,7 +127,8 @@ def costs(configs: Sequence[TrainConfig], most: int) -> dict[Structure, PackCost
 def cost_of(config: TrainConfig, of_all: int) -> PackCost | None:
     """The cost of a structure from the cache of this machine, or measured here and kept there.
 
-    `of_all`: periods of all trials together; if they would take less than WORTH_S, this stops at once and gives None.
+    `of_all`: periods of all trials together; if they would take less than WORTH_S, this stops and gives None. So does
+    an error of the training code, which is the trials' to report.
     """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as a pack's process
     gpu = torch.cuda.is_available()
@@ -139,7 +140,11 @@ def cost_of(config: TrainConfig, of_all: int) -> PackCost | None:
     except (DataError, ValueError, KeyError, TypeError, OSError) as error:
         _log.info("a probe in the cache cannot be used, and is made anew: %s", error)
     meter: Meter = CudaMeter() if gpu else CpuMeter()
-    cost = measure(config, of_all, meter, torch.device("cuda" if gpu else "cpu"))
+    try:
+        cost = measure(config, of_all, meter, torch.device("cuda" if gpu else "cpu"))
+    except Exception as error:  # whatever a model may raise: its trials will, too, and have a state for it
+        _log.warning("packs of %s on %s are not measured: %s", config.model, config.data, error)
+        return None
     if cost is not None:
         try:
             (cache_root() / path).parent.mkdir(parents=True, exist_ok=True)
@@ -156,9 +161,15 @@ def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device
     for size in (size for size in SIZES if size <= largest):
         if size > _fitting(sizes, peaks, meter.total_bytes, largest):
             break
-        seconds, peak = _time(config, size, meter, device)
+        try:
+            seconds, peak = _time(config, size, meter, device)
+        except torch.OutOfMemoryError:
+            if not sizes:
+                raise
+            largest = sizes[-1]
+            break
         sizes, period_s, peaks = [*sizes, size], [*period_s, seconds], [*peaks, peak]
-        if size == 1 and seconds * of_all < WORTH_S:
+        if seconds / size * of_all < WORTH_S:
             return None
         each = [s / n for s, n in zip(period_s, sizes, strict=True)]
         if meter.now() - begun > BUDGET_S or min(each[-2:]) > WORSE * min(each):
