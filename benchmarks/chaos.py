@@ -16,6 +16,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -247,6 +248,7 @@ def main() -> None:
     parser.add_argument("--d-updates", type=int, default=1200, help="budget of a trial: how long training takes")
     parser.add_argument("--out", type=Path, default=RESULTS / f"chaos-{datetime.date.today().isoformat()}.json")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without ending what was started
     chosen = args.kinds.split(",")
     if unknown := set(chosen) - FAULTS.keys():
         parser.error(f"unknown kinds {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")

@@ -142,11 +142,11 @@ class _Told(tune.Callback):
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker, or its node, is gone."""
         hung = self._watch.ended(trial.config["pack_id"])
-        self._tell(self._supervisor.died, trial.config["pack_id"], hung or _why(trial))
+        self._tell(self._supervisor.died, trial.config["pack_id"], hung or _why(trial), hung=hung is not None)
 
-    def _tell(self, how: Any, *what: Any) -> None:
+    def _tell(self, how: Any, *what: Any, **more: Any) -> None:
         try:
-            how(*what)
+            how(*what, **more)
         except Exception as error:  # a store that is full, damaged or gone
             self.error = self.error or error
             self._supervisor.stop()

@@ -187,7 +187,7 @@ def _find(ledger: Ledger, wanted: str) -> tuple[str, TrainConfig, Mapping[str, A
 def _configs(pack: Mapping[str, Any]) -> list[TrainConfig]:
     from trainables.models import config_from_dict
 
-    return [config_from_dict(trial) for trial in pack["trials"]]
+    return [config_from_dict(trial) for trial in pack.get("slots", pack["trials"])]  # as it was trained
 
 
 def _film(

@@ -6,20 +6,25 @@ or whose code or memory fails, is split until the trial that is to blame is alon
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from study.errors import FULL, StoreBrokenError
 from study.ledger import Ledger
 from study.packing import Pack, pack_id
+from trainables.config import TrainConfig
+from trainables.models import config_from_dict
 
 POISONED = 3
 """Deaths in a row, none of them further than the one before, after which a pack is poisoned."""
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 """Delay before the second try, doubled for each one that follows."""
+STAND_IN_SEEDS = 1_000_003
+"""Stand-ins have seeds that far apart from those of trials."""
 STORE_FAILURES = 5
 """Failures of the store in a row, no pack having ended well in between, after which the run is stopped."""
 
@@ -48,7 +53,7 @@ class _Job:
     deaths: int = 0
     furthest: tuple[int, int] = (-1, -1)
     """Last evaluation recorded, and updates of D in a checkpoint, when it died last."""
-    tries: int = field(default=0)
+    tries: int = 0
     """Tries in a row that ended badly, for whatever reason."""
 
 
@@ -106,10 +111,10 @@ class Supervisor:
         elif end == "store":
             self._store_failed(job, str(result["text"]), int(result["errno"]))
         else:
-            self._split_or_fail(job, str(result["text"]))
+            self._split_or_fail(job, str(result["text"]), memory=end == "memory")
 
-    def died(self, name: str, error: str) -> None:
-        """The process of a try is gone; `error` is what is known of it."""
+    def died(self, name: str, error: str, *, hung: bool = False) -> None:
+        """The process of a try is gone; `error` is what is known of it. `hung`: it was killed because it hung."""
         job = self._running.pop(name)
         if not self._open(job.pack):
             return
@@ -124,7 +129,8 @@ class Supervisor:
             return
         where = f" after update {beat['d_updates']} of D" if beat else ""
         known = f"the worker process died {job.deaths} times without getting further, the last time{where}: {error}"
-        self._split_or_fail(job, f"{known}\n{crash}" if crash else known)
+        # A process that is gone without a word may have been killed for its memory: then only smaller packs help.
+        self._split_or_fail(job, f"{known}\n{crash}" if crash else known, memory=not (crash or hung))
 
     def _retry(self, job: _Job) -> None:
         job.ready_at = self._clock() + min(LONGEST_BACKOFF_S, BACKOFF_S * 2**job.tries)
@@ -142,24 +148,34 @@ class Supervisor:
         self.broken = os.strerror(number) if number in FULL else _last_line(text)
         self.stop()
 
-    def _open(self, pack: Pack) -> list[Any]:
+    def _open(self, pack: Pack) -> list[TrainConfig]:
         done = self._ledger.done()
         return [config for config in pack.configs if config.trial_id() not in done]
 
-    def _split_or_fail(self, job: _Job, why: str) -> None:
+    def _split_or_fail(self, job: _Job, why: str, *, memory: bool) -> None:
         left = self._open(job.pack)
         if len(left) > 1:
             _log.warning("pack %s is split to find the trial to blame: %s", job.pack.pack_id, _last_line(why))
             middle = (len(left) + 1) // 2
-            self._waiting += [self._half(job.pack, left[:middle]), self._half(job.pack, left[middle:])]
+            self._waiting += [self._half(job.pack, half, memory=memory) for half in (left[:middle], left[middle:])]
             self.splits += 1
         for config in left if len(left) == 1 else ():
             self._fail(job.pack, config.trial_id(), why)
 
-    def _half(self, parent: Pack, configs: Sequence[Any]) -> _Job:
-        """A new pack, stored before it starts. It is younger than its parent, so that a later run prefers it."""
+    def _half(self, parent: Pack, configs: Sequence[TrainConfig], *, memory: bool) -> _Job:
+        """A new pack, stored before it starts. It is younger than its parent, so that a later run prefers it.
+
+        Unless it is to need less memory, it has as many slots as its parent, and each trial its own: matrix libraries
+        choose kernels by size, so only then its records keep the last bit. Stand-ins train in the other slots.
+        """
         ids = [config.trial_id() for config in configs]
-        stored = self._ledger.read_pack(parent.pack_id)
+        stored = dict(self._ledger.read_pack(parent.pack_id))
+        slots = stored.pop("slots", stored["trials"])
+        if not memory:
+            mine = {c.trial_id(): c for c in configs}
+            there = [config_from_dict(slot) for slot in slots]
+            kept = [mine.get(c.trial_id()) or stand_in(configs[0], place) for place, c in enumerate(there)]
+            stored["slots"] = [c.to_dict() for c in kept]
         half = Pack(pack_id=pack_id(ids), configs=tuple(configs), cost=parent.cost)
         self._ledger.write_pack(
             stored
@@ -186,6 +202,11 @@ class Supervisor:
                 "versions": {},
             }
         )
+
+
+def stand_in(like: TrainConfig, place: int) -> TrainConfig:
+    """A trial that nobody wants, to fill a slot."""
+    return dataclasses.replace(like, seed=like.seed + STAND_IN_SEEDS * (place + 1))
 
 
 def store_broken(uri: str, why: str) -> StoreBrokenError:

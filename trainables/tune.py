@@ -164,14 +164,15 @@ def _train(
 
     def failed(error: _Failure, wall_s: float) -> dict[str, Any]:
         """One trial alone is the guilty one; of several the supervisor finds out which."""
-        left = [c.trial_id() for c in configs if c.trial_id() not in ledger.done()]
+        left = wanted - ledger.done()
         if len(left) > 1:
-            return _end(error.end, len(configs), text=error.text)
+            return _end(error.end, len(wanted), text=error.text)
         for trial_id in left:
             finish(trial_id, "failed", wall_s, error.text)
-        return _end("complete", len(configs), failed=len(left))
+        return _end("complete", len(wanted), failed=len(left))
 
-    configs = [config_from_dict(trial) for trial in pack["trials"]]
+    wanted = {config_from_dict(trial).trial_id() for trial in pack["trials"]}
+    configs = [config_from_dict(trial) for trial in pack.get("slots", pack["trials"])]  # stand-ins among them
     pace = _Pace(ledger, attempt, every_s=every_s, run=run, place=place)
     with told_crashes(attempt.crash_file):
         pace.beat()
@@ -192,18 +193,20 @@ def _train(
                 del engine  # frees the memory that the next pack in this process will want
                 _release_memory(device)
                 return failed(item, wall_s)
-            attempt.append([_plain(record) for record in item.records], now_ms())
-            if item.samples:
-                attempt.samples(item.index, item.samples)
-            for record in item.records:
+            records = [record for record in item.records if record.trial_id in wanted]
+            attempt.append([_plain(record) for record in records], now_ms())
+            if samples := {trial_id: kept for trial_id, kept in item.samples.items() if trial_id in wanted}:
+                attempt.samples(item.index, samples)
+            for record in records:
                 if record.values["finite"] == 0.0:  # decided: it has no further records
                     finish(record.trial_id, "complete", record.wall_s)
             pace.evaluated()
         if pack["keep_checkpoints"] == "final":
-            attempt.weights(engine.next_evaluation - 1, engine.weights())
-        for trial_id in engine.trial_ids:
+            weights = {name: array for name, array in engine.weights().items() if name.split("/")[0] in wanted}
+            attempt.weights(engine.next_evaluation - 1, weights)
+        for trial_id in sorted(wanted):
             finish(trial_id, "complete", engine.wall_s)
-    return _end("complete", len(configs))
+    return _end("complete", len(wanted))
 
 
 class _Pace:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 SITECUSTOMIZE = """
-import importlib.abc, importlib.util, json, os, signal, sys, time
+import ctypes, importlib.abc, importlib.util, json, os, sys, time
 
 FAULT = json.loads(os.environ["FAULT"])
 
@@ -17,7 +17,7 @@ def act(pack):
     if FAULT["do"] == "exit":
         os._exit(3)
     if FAULT["do"] == "segfault":
-        os.kill(os.getpid(), signal.SIGSEGV)
+        ctypes.string_at(0)
     if FAULT["do"] == "hang":
         time.sleep(10**6)
     if FAULT["do"] == "raise":

@@ -13,6 +13,8 @@ from study.packing import Pack, pack_id, resumable
 from study.supervisor import POISONED, STORE_FAILURES, Supervisor
 from tests.trainables.configs import gan
 from trainables.config import TrainConfig
+from trainables.models.gan import GanPack
+from trainables.tune import train_pack
 
 CONFIGS = [gan(seed=s) for s in range(8)]
 IDS = [config.trial_id() for config in CONFIGS]
@@ -35,8 +37,8 @@ def stored(ledger: Ledger, configs: list[Any] = CONFIGS) -> Pack:
             "trial_ids": ids,
             "trials": [config.to_dict() for config in configs],
             "reference": {},
-            "samples": [],
-            "keep_checkpoints": "none",
+            "samples": [2],
+            "keep_checkpoints": "final",
             "created_ms": 5,
         }
     )
@@ -46,6 +48,14 @@ def stored(ledger: Ledger, configs: list[Any] = CONFIGS) -> Pack:
 def supervisor(ledger: Ledger, *packs: Pack, now_ms: int = 100) -> tuple[Supervisor, Clock]:
     clock = Clock()
     return Supervisor(packs, ledger, clock=clock, now_ms=lambda: now_ms), clock
+
+
+def train(ledger: Ledger, name: str) -> dict[str, Any]:
+    return train_pack({"pack_id": name}, journal=lambda: Ledger(ledger.uri), checkpoint_every_s=0.0)
+
+
+def records(ledger: Ledger) -> dict[tuple[str, int], dict[str, str]]:
+    return {(r["trial_id"], r["evaluation"]): {n: v.hex() for n, v in r["values"].items()} for r in ledger.records()}
 
 
 def next_due(s: Supervisor, clock: Clock) -> Pack:
@@ -221,3 +231,45 @@ def test_a_pack_that_dies_after_its_last_outcome_is_done(disk: Ledger) -> None:
     s.died(pack.pack_id, "killed")
     assert s.finished
     assert s.left == 0
+
+
+def test_halves_keep_the_bits_of_their_trials_by_stand_ins_and_give_them_up_for_memory(tmp_path, monkeypatch):
+    """Trained for real: the second half of a pack of five, of which one trial raises."""
+    configs = [gan(seed=s, evaluations=4) for s in range(5)]
+    whole, ledger = Ledger(tmp_path / "whole"), Ledger(tmp_path / "split")
+    for each in (whole, ledger):
+        each.create()
+    train(whole, stored(whole, configs).pack_id)
+    inner = GanPack.period
+
+    def period(self: GanPack, *, diagnose: bool) -> Any:
+        if 3 in self.seeds and self.d_updates == 7:
+            raise ZeroDivisionError("seed 3")
+        return inner(self, diagnose=diagnose)
+
+    monkeypatch.setattr(GanPack, "period", period)
+    s, clock = supervisor(ledger, stored(ledger, configs))
+    while not s.finished:
+        pack = next_due(s, clock)
+        s.ended(pack.pack_id, train(ledger, pack.pack_id))
+    assert [i for i, state in states(ledger).items() if state == "failed"] == [configs[3].trial_id()]
+    assert "ZeroDivisionError: seed 3" in ledger.read_outcomes()[configs[3].trial_id()]["error"]
+    assert {len(pack.get("slots", pack["trials"])) for pack in ledger.packs().values()} == {5}
+    others = {key: bits for key, bits in records(whole).items() if key[0] != configs[3].trial_id()}
+    found = {key: bits for key, bits in records(ledger).items() if key[0] != configs[3].trial_id()}
+    assert found == others
+    assert all(set(ledger.samples(config.trial_id())) == {2} for config in configs if config != configs[3])
+    assert len(ledger.weights(configs[4].trial_id())) == len(whole.weights(configs[4].trial_id())) > 0
+
+
+def test_halves_for_memory_have_fewer_slots(disk: Ledger) -> None:
+    s, clock = supervisor(disk, stored(disk))
+    pack = next_due(s, clock)
+    s.ended(pack.pack_id, error("ValueError: x"))
+    half = next_due(s, clock)
+    assert len(disk.read_pack(half.pack_id)["slots"]) == 8
+    s.ended(half.pack_id, error("CUDA out of memory", "memory"))
+    next_due(s, clock)
+    quarter = next_due(s, clock)
+    assert "slots" not in disk.read_pack(quarter.pack_id)
+    assert len(disk.read_pack(quarter.pack_id)["trials"]) == 2
