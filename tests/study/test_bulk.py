@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import sqlite3
+import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy
 
 from study import bulk, tracking
 from study.ledger import Attempt, Ledger
@@ -30,26 +32,24 @@ def way() -> str:
 
 def rows(uri: str) -> dict[str, list[str]]:
     """Every row of every table, without MLflow's ids of runs and the times at which it did something."""
-    with sqlite3.connect(uri.removeprefix("sqlite:///")) as connection:
-        folder = Path(uri.removeprefix("sqlite:///")).parent.as_uri()
-        names = dict(connection.execute("SELECT run_uuid, value FROM tags WHERE key = 'vistudy.trial_id'"))
-        binned = dict(connection.execute("SELECT run_uuid, lifecycle_stage FROM runs"))
-        names = {run: f"<{names.get(run, 'parent')} {stage}>" for run, stage in binned.items()}
+    engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
+    text = sqlalchemy.text
+    with engine.connect() as connection:
+        trials = dict(connection.execute(text("SELECT run_uuid, value FROM tags WHERE key = 'vistudy.trial_id'")).all())
+        stages = dict(connection.execute(text("SELECT run_uuid, lifecycle_stage FROM runs")).all())
+        names = {run: f"<{trials.get(run, 'parent')} {stage}>" for run, stage in stages.items()}
         found = {}
-        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-            cursor = connection.execute(f"SELECT * FROM {table}")
-            columns = [column[0] for column in cursor.description]
+        for table in sqlalchemy.inspect(connection).get_table_names():
             lines = []
-            for row in cursor:
-                fields = dict(zip(columns, row, strict=True))
-                for name in ("creation_time", "last_update_time", "deleted_time"):
-                    fields.pop(name, None)
-                line = repr(sorted(fields.items())).replace(folder, "<folder>")
+            for row in connection.execute(text(f"SELECT * FROM {table}")).mappings():
+                fields = {
+                    k: v for k, v in row.items() if k not in ("creation_time", "last_update_time", "deleted_time")
+                }
+                line = repr(sorted(fields.items())).replace(os.path.dirname(uri.removeprefix("sqlite://")), "<folder>")
                 for run, name in names.items():
                     line = line.replace(run, name)
                 lines.append(line)
             found[table] = sorted(lines)
-    connection.close()
     return found
 
 
@@ -110,27 +110,56 @@ def many_points(ledger: Ledger, attempt: Attempt, uri: str) -> None:
     sync(ledger, STUDY, uri, outcomes=long)
 
 
-@pytest.mark.parametrize(
-    "scenario",
-    [plain, killed_then_finished, relabelled, redone_by_another_attempt, run_in_the_bin, tag_behind_metrics,
-     many_points],
-)  # fmt: skip
-def test_every_row_of_every_table(
-    scenario: Scenario, tmp_path: Path, new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+SCENARIOS: list[Scenario] = [
+    plain, killed_then_finished, relabelled, redone_by_another_attempt, run_in_the_bin, tag_behind_metrics, many_points,
+]  # fmt: skip
+
+
+def rows_of_both_ways(
+    scenario: Scenario, folder: Path, new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, list[str]]]:
     found = []
     for number, writable in enumerate((bulk.writable, lambda client: False)):
         monkeypatch.setattr(tracking, "writable", writable)
-        ledger, attempt = new_ledger(tmp_path / f"store-{number}")
+        ledger, attempt = new_ledger(folder / f"store-{number}")
         for evaluation in range(4):
             attempt.append(records(evaluation, "abc" if evaluation < 3 else "ac"), unix_ms=2000 + evaluation)
         finish(ledger, "a")
         finish(ledger, "b", "failed")
         uri = new_uri()
         scenario(ledger, attempt, uri)
+        assert bulk.writable(tracking.connect(uri))
         found.append(rows(uri))
-    assert found[0]["metrics"]
-    assert found[0] == found[1]
+    return found
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_every_row_of_every_table(
+    scenario: Scenario, tmp_path: Path, new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = rows_of_both_ways(scenario, tmp_path, new_uri, monkeypatch)
+    assert ours["metrics"]
+    assert ours == theirs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("VISTUDY_TEST_POSTGRESQL" not in os.environ, reason="VISTUDY_TEST_POSTGRESQL names no server")
+@pytest.mark.parametrize("scenario", [killed_then_finished, relabelled, run_in_the_bin, tag_behind_metrics])
+def test_every_row_in_postgresql(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With VISTUDY_TEST_POSTGRESQL=postgresql+psycopg2://user@host:port, a server where databases may be made."""
+    server = os.environ["VISTUDY_TEST_POSTGRESQL"]
+    engine = sqlalchemy.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+    monkeypatch.chdir(tmp_path)  # where MLflow puts files if nobody says where
+
+    def new_uri() -> str:
+        name = f"vistudy_{uuid.uuid4().hex}"
+        with engine.connect() as connection:
+            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
+        return f"{server}/{name}"
+
+    ours, theirs = rows_of_both_ways(scenario, tmp_path, new_uri, monkeypatch)
+    assert ours["metrics"]
+    assert ours == theirs
 
 
 @pytest.mark.parametrize("bulk_first", [True, False])
