@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 export OMP_NUM_THREADS ?= 1
 export PYTHONHASHSEED ?= 0
 
-.PHONY: quickstart test check lint types contracts bench docs lock clean
+.PHONY: quickstart test test-cluster bench-engine bench-gpu check lint types contracts bench docs lock clean
 .DEFAULT_GOAL := quickstart
 
 $(READY): requirements.lock pyproject.toml
@@ -23,8 +23,11 @@ $(READY): requirements.lock pyproject.toml
 quickstart: $(READY)  ## set up, then the main job: a stability map of a GAN
 	$(BIN)/vistudy run study/recipes/quickstart.yaml --store $(STORE)
 
-test: $(READY)  ## set up, then all tests that this machine can run
-	$(BIN)/python -m pytest -q
+test: $(READY)  ## set up, then all tests but those that start a cluster of several nodes
+	$(BIN)/python -m pytest -q -m "not cluster"
+
+test-cluster: $(READY)  ## tests with real Ray nodes as processes, and faults in them
+	$(BIN)/python -m pytest -q -m cluster
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -40,6 +43,12 @@ check: lint types contracts test  ## what CI runs
 
 bench: $(READY)  ## trials a minute against plain Ray Tune and the bare engine
 	$(BIN)/python -m benchmarks.overhead
+
+bench-engine: $(READY)  ## the packed engine against a plain loop, processes and an HFTA-style array
+	$(BIN)/python -m benchmarks.engine
+
+bench-gpu:  ## the same on a CUDA device; needs torch, torchvision and numpy alone
+	$(PYTHON) -m benchmarks.engine --device cuda
 
 docs: $(READY)  ## write generated documentation anew
 	$(BIN)/python -m study.docs
