@@ -97,6 +97,8 @@ def make_packs(
         max_trials: most trials of a pack whose structure has no measured cost.
         costs: measured costs by `training(config)`.
     """
+    if not configs:  # a resumed study whose packs have all begun
+        return []
     groups: dict[Structure, list[TrainConfig]] = {}
     for config in configs:
         groups.setdefault(config.structure(), []).append(config)

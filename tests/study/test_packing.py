@@ -136,3 +136,7 @@ def test_no_single_size_for_all_ends_sooner(sizes, slots, most):
             periods = -(-group[0].d_updates // group[0].d_steps)
             costs += [periods * default_cost(group[0], most).seconds(k) for k in chunks]
         assert ends <= makespan(costs, slots) * (1 + 1e-12)
+
+
+def test_nothing_to_pack_is_no_pack() -> None:
+    assert make_packs([], slots=2, max_trials=24) == []
