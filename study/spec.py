@@ -38,7 +38,7 @@ from trainables.config import TrainConfig
 from trainables.data import DATASETS
 from trainables.models import MODELS
 
-MOST_REFINED = 1000
+MOST_REFINED = 500
 """Points of a `boundary` sample."""
 
 
