@@ -23,7 +23,7 @@ from study.sampling import Design, OptunaDesign, draw, drawn
 
 Floats = NDArray[np.float64]
 
-CANDIDATES = 1024
+CANDIDATES = 2048
 """Sobol points among which the next ones are chosen."""
 STRADDLE = 1.96
 """Standard deviations of the model that speak for a point; its distance from the boundary speaks against it."""
