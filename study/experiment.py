@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import tempfile
 import urllib.parse
+import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ from typing import Any
 
 from study.artifacts import Files, fingerprint
 from study.replay import Point, Run
-from study.tracking_uri import UI_ENVIRONMENT, artifact_location, check_database
+from study.tracking_uri import UI_ENVIRONMENT, artifact_location, check_database, database_file
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow's pages take a study for an application of language models and open on its traces."""
@@ -46,7 +48,31 @@ def connect(uri: str) -> Any:
     from mlflow import MlflowClient
 
     check_database(uri)
+    if (path := database_file(uri)) is not None:
+        _make_whole(path)
     return MlflowClient(uri)
+
+
+def _make_whole(path: Path) -> None:
+    """Make a new SQLite database aside and move it into place when it is complete.
+
+    MLflow makes it by dozens of migrations. One that is killed in the middle can never be opened again.
+    """
+    if path.stat().st_size:
+        return
+    from mlflow import MlflowClient
+
+    with open(path.with_name(f"{path.name}.making"), "w", encoding="utf-8") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        if path.stat().st_size:
+            return
+        for left in path.parent.glob(f"{path.name}.*.new*"):  # of a process that was killed here
+            left.unlink()
+        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")
+        client = MlflowClient(f"sqlite:///{aside}")
+        client.search_experiments(max_results=1)
+        client._tracking_client.store.engine.dispose()
+        aside.replace(path)
 
 
 def shared_metric(there: Collection[str], names: Collection[str]) -> str | None:

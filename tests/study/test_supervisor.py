@@ -30,7 +30,7 @@ class Clock:
 
 def stored(ledger: Ledger, configs: list[Any] = CONFIGS) -> Pack:
     ids = [config.trial_id() for config in configs]
-    pack = Pack(pack_id=pack_id(ids), configs=tuple(configs))
+    pack = Pack(pack_id=pack_id(ids), configs=tuple(configs), cost=1.0)
     ledger.write_pack(
         {
             "pack_id": pack.pack_id,

