@@ -11,7 +11,7 @@ from study.ledger import Ledger
 from tests.study.faulty import environment
 from tests.study.runs import mlflow_runs, records, vistudy, write
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 
 STUDY: dict[str, Any] = {
     "study": "faulty",
