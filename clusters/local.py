@@ -25,6 +25,7 @@ OBJECT_STORE_BYTES = 100 * 2**20
 def local() -> Iterator[Cluster]:
     """Ray on all CPUs and GPUs of this machine that this process may use."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("PL_DISABLE_FORK", "1")  # Tune wants it set in its workers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # Unix sockets have paths of at most 107 bytes, and Ray adds about 70: not every TMPDIR will do.
     scratch = tempfile.mkdtemp(prefix="vs-", dir="/tmp" if Path("/tmp").is_dir() else None)

@@ -12,12 +12,14 @@ import signal
 import tempfile
 import threading
 import time
+import unittest.mock
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.execution import class_cache
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -78,7 +80,8 @@ def execute(
         ),
     )
     try:
-        with watch, _sigterm(supervisor, ledger, run) as asked:
+        waiting = _waiting_workers() if on.local else contextlib.nullcontext()
+        with watch, waiting, _sigterm(supervisor, ledger, run) as asked:
             tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -90,6 +93,20 @@ def execute(
         raise store_broken(ledger.uri, supervisor.broken)
     left = supervisor.left > 0
     return Executed(wall_s=time.monotonic() - started, interrupted=left, terminated=left and asked.is_set())
+
+
+@contextlib.contextmanager
+def _waiting_workers() -> Iterator[None]:
+    """Let Tune use the workers that Ray has started and that have imported torch.
+
+    Tune wants environment variables set for its actors, for which Ray starts others, seconds of imports; here workers
+    have the variables of this process anyway, PL_DISABLE_FORK too (`clusters.local`).
+    """
+    with (
+        unittest.mock.patch.object(class_cache, "DEFAULT_ENV_VARS", {}),
+        unittest.mock.patch.object(class_cache, "ENV_VARS_TO_PROPAGATE", set()),
+    ):
+        yield
 
 
 def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:

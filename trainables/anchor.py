@@ -12,7 +12,7 @@ Before there was such a generator (start of training) it is the initial one.
 
 from __future__ import annotations
 
-from collections import deque
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,7 +33,7 @@ class Anchor:
         self.fixed_in_period = kind in FIXED_IN_PERIOD
         self._decay = decay.to(flat.dtype)
         past = {"previous_update": 1, "previous_period": 1, "lag": lag}.get(kind, 0)
-        self._past: deque[Tensor] = deque((flat.clone() for _ in range(past + 1)), maxlen=past + 1)
+        self._past = [flat.clone() for _ in range(past + 1)]
 
     @property
     def flat(self) -> Float[Tensor, "K P"]:
@@ -53,12 +53,13 @@ class Anchor:
             self._push(flat)
 
     def _push(self, flat: Tensor) -> None:
-        oldest = self._past.popleft()
-        self._past.append(oldest.copy_(flat))
+        for older, newer in itertools.pairwise(self._past):  # copied, not renamed: a captured period keeps addresses
+            older.copy_(newer)
+        self._past[-1].copy_(flat)
 
     def state(self) -> dict[str, Tensor]:
         """All remembered generators, oldest first."""
-        return {"past": torch.stack(list(self._past))}
+        return {"past": torch.stack(self._past)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore `state()`."""

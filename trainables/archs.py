@@ -77,6 +77,11 @@ def _linear(p: Params, name: str, x: Tensor) -> Tensor:
     return out if bias is None else out.add_(bias.unsqueeze(2))  # baddbmm first writes the bias out in full
 
 
+def _channels_last(h: Tensor, k: int) -> Tensor:
+    """The layout that a GPU's tensor cores take without transposing; grouped convolutions are slower in it."""
+    return h.contiguous(memory_format=torch.channels_last) if h.is_cuda and k == 1 else h
+
+
 def _group_bias(p: Params, name: str) -> Tensor | None:
     bias = p.get(f"{name}.bias")
     return None if bias is None else bias.reshape(-1)
@@ -201,7 +206,7 @@ class DcganGenerator:
         """(K, B, z_dim) -> (K, B, C, H, W)."""
         sizes, (k, b, _) = self._sizes(), x.shape
         h = _linear(p, "dense", x.transpose(1, 2)).permute(2, 0, 1).reshape(b, -1, sizes[-1], sizes[-1])
-        h = F.relu_(normalise(h, "dense"))
+        h = F.relu_(normalise(_channels_last(h, k), "dense"))
         for i in range(len(sizes) - 1, 0, -1):
             weight, even = p[f"up{i}.weight"].flatten(0, 1), 1 - sizes[i - 1] % 2
             h = F.conv_transpose2d(h, weight, _group_bias(p, f"up{i}"), 2, 2, even, groups=k)
@@ -247,7 +252,7 @@ class DcganDiscriminator:
     def features(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
         """(K, B, C, H, W) -> (K, features, B)."""
         k, b = x.shape[:2]
-        h = x.transpose(0, 1).flatten(1, 2)
+        h = _channels_last(x.transpose(0, 1).flatten(1, 2), k)
         for i in range(_stages(self.shape[1])):
             weight = p[f"down{i}.weight"].flatten(0, 1)
             h = F.conv2d(h, weight, _group_bias(p, f"down{i}"), 2, 2, groups=k)
@@ -295,6 +300,15 @@ class JointDcgan:
         code = F.leaky_relu_(_linear(p, "code", codes.transpose(1, 2)), 0.2)
         h = F.leaky_relu_(normalise(_linear(p, "joint", torch.cat((seen, code), 1)), "joint"), 0.2)
         return _linear(p, "out", h).transpose(1, 2)
+
+
+def convolved(arch: object) -> tuple[int, ...] | None:
+    """The shape of one sample that a net with convolutions takes; None for other nets."""
+    if isinstance(arch, DcganGenerator):
+        return (arch.z_dim,)
+    if isinstance(arch, DcganDiscriminator):
+        return arch.shape
+    return (math.prod(arch.image.shape) + arch.z_dim,) if isinstance(arch, JointDcgan) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

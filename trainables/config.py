@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
 
+from trainables.precision import PRECISIONS
+
 SCHEMA = 1
 """Version of the resolved configuration. Raise it when the same fields come to mean a different training run."""
 
@@ -68,7 +70,12 @@ class TrainConfig:
     d_updates: int = hp(2000, "Budget: discriminator updates of the whole run.", ge=1)
     evaluations: int = hp(50, "Evaluations, equally spaced in discriminator updates, besides the one at step 0.", ge=1)
     batch_size: int = hp(64, "Real images (points) in a minibatch.", ge=2)
-    precision: str = hp("fp32", "Arithmetic of the training step.", choices=("fp32",))
+    precision: str = hp(
+        "tf32",
+        "Products and convolutions of the training step: tf32, NVIDIA's TensorFloat-32 (elsewhere the same as fp32); "
+        "bf16, bfloat16 by autocast; fp32. Weights, optimizers and evaluations are float32 always.",
+        choices=PRECISIONS,
+    )
 
     def resolve(self) -> Self:
         """This configuration with every `None` filled in from the data, and every field that it does not read reset.

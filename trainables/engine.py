@@ -15,9 +15,12 @@ from torch import Tensor
 
 from trainables.config import TrainConfig
 from trainables.data import DATASETS
+from trainables.graphs import Periods
 from trainables.metrics.evaluate import Evaluator, evaluator
 from trainables.metrics.reference import reference as data_reference
 from trainables.models import MODELS
+from trainables.models.base import NetPack
+from trainables.precision import arithmetic
 from trainables.records import Record
 
 SATURATED = 0.99
@@ -76,6 +79,7 @@ class Engine:
         self.device = torch.device(device)
         c = configs[0]
         self.pack = MODELS[c.model].pack(configs, self.device)
+        self._period = self._periods()
         self._evaluator: Evaluator = evaluator(DATASETS[c.data])
         self._keep = frozenset(keep_samples)
         self._between_periods, self._clock = between_periods, clock
@@ -85,6 +89,11 @@ class Engine:
         """Seconds of training so far, shared equally among the trials."""
         self._active = torch.ones(len(configs), dtype=torch.bool)
         self.next_evaluation = 0
+
+    def _periods(self) -> Callable[..., dict[str, Tensor]]:
+        if self.device.type == "cuda" and isinstance(self.pack, NetPack):
+            return Periods(self.pack)
+        return self.pack.period
 
     def evaluations(self) -> Iterator[Evaluation]:
         """Train to the budget, yielding at step 0 and then `evaluations` times, equally spaced in D updates.
@@ -102,11 +111,13 @@ class Engine:
         c, diagnostics = self.configs[0], dict[str, Tensor]()
         self._since = self._clock()
         target = c.d_updates * self.next_evaluation / c.evaluations
-        while self.pack.d_updates < target:
-            self._between_periods()  # before the last one at the latest, which gives the diagnostics
-            last = self.pack.d_updates + c.steps_of_period()[0] >= target
-            diagnostics = self.pack.period(diagnose=last)
-        return self._evaluate(diagnostics)
+        with arithmetic(c.precision, self.device):
+            while self.pack.d_updates < target:
+                self._between_periods()  # before the last one at the latest, which gives the diagnostics
+                last = self.pack.d_updates + c.steps_of_period()[0] >= target
+                diagnostics = self._period(diagnose=last)
+        with arithmetic("fp32", self.device):
+            return self._evaluate(diagnostics)
 
     def _evaluate(self, diagnostics: dict[str, Tensor]) -> Evaluation:
         index, pack = self.next_evaluation, self.pack
@@ -195,6 +206,7 @@ class Engine:
         if state["format"] != CHECKPOINT_FORMAT or state["trial_ids"] != self.trial_ids:
             raise ValueError("the checkpoint is not of this pack")
         self.pack.load(state["pack"])
+        self._period = self._periods()
         self._active = state["active"].cpu()
         self.wall_s, self.next_evaluation = state["wall_s"], state["next_evaluation"]
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from trainables import streams
 from trainables.archs import INITS, Arch, Params
+from trainables.branches import branches
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -54,6 +55,8 @@ class PackedNet:
         self.running = self.fresh_stats()
         self.buffers: dict[int, MlpBuffers] = {}
         """Batch size -> what `passes` keeps for it."""
+        self.apart = False
+        """Whether trials are computed one after the other (on a GPU side by side) instead of by grouped operations."""
 
     def _initial(self, seed: int, role: str, size: int) -> Tensor:
         """Row of one trial, keyed by (seed, net, parameter): the same with batch norm on and off."""
@@ -81,11 +84,23 @@ class PackedNet:
         }
 
     def __call__(self, x: Tensor, params: Params, stats: Stats | None = None, momentum: float | None = None) -> Tensor:
-        """Apply the net with `params`.
+        """Apply the net with `params`; float32, whatever the products inside are computed in.
 
         Batch norm: without `stats` the batch's own statistics, nothing remembered; with `stats` and `momentum` the
         batch's own, and `stats` moves towards them; with `stats` alone, `stats` are used.
         """
+        if not self.apart or self.k == 1:
+            return self._applied(x, params, stats, momentum)
+        rows = [dict(zip(params, row, strict=True)) for row in zip(*(_rows(p) for p in params.values()), strict=True)]
+        own = [{n: (mean[i], var[i]) for n, (mean, var) in (stats or {}).items()} for i in range(self.k)]
+        with branches(x.device) as branch:
+            outs = []
+            for i, one in enumerate(_rows(x)):
+                with branch(i):
+                    outs.append(self._applied(one, rows[i], own[i] if stats is not None else None, momentum))
+        return torch.cat(outs)
+
+    def _applied(self, x: Tensor, params: Params, stats: Stats | None, momentum: float | None) -> Tensor:
         norms = self.arch.norms
 
         def normalise(h: Tensor, layer: str) -> Tensor:
@@ -97,7 +112,7 @@ class PackedNet:
             flat = h.reshape(1, -1, h.shape[2]) if h.dim() == 3 else h
             return F.batch_norm(flat, mean, var, scale, shift, training, momentum or 0.0, BN_EPS).view_as(h)
 
-        return self.arch.forward(params, x, normalise)
+        return self.arch.forward(params, x, normalise).float()
 
     def backward(
         self, loss: Tensor, of_loss: Tensor | None = None, *, retain_graph: bool = False
@@ -110,3 +125,8 @@ class PackedNet:
         for view, gradient in zip(self._gradient_views, gradients, strict=True):
             view.copy_(gradient)
         return self.gradient
+
+
+def _rows(x: Tensor) -> list[Tensor]:
+    """(K, ...) as K tensors (1, ...)."""
+    return [row.unsqueeze(0) for row in x.unbind(0)]

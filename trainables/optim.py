@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +12,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 ADAM_EPS = 1e-8
+FEW_RATES = 8
+"""On a GPU: so many different rates at most are worth a call of the fused update each,"""
+LARGE_NET = 2**17
+"""or nets of so many parameters."""
 
 
 def column(values: Sequence[float], device: torch.device) -> Float[Tensor, "K 1"]:
@@ -42,12 +45,14 @@ class Adam:
     """Adam (Kingma and Ba 2015) as torch.optim.Adam computes it, each trial with its own rate and betas."""
 
     def __init__(self, like: Float[Tensor, "K P"], lr: Tensor, beta1: Tensor, beta2: Tensor) -> None:
-        self._lr, self._beta1, self._beta2 = (c.cpu().numpy() for c in (lr, beta1, beta2))
+        self._lr, self._beta1, self._beta2 = lr, beta1, beta2
         self._new1, self._new2 = (1 - beta1).float(), (1 - beta2).float()
         self._first, self._second = torch.zeros_like(like), torch.zeros_like(like)
         self._scratch = torch.empty_like(like)
-        self._updates = 0
-        self._alike = _alike(self._lr, self._beta1, self._beta2)
+        self._updates = torch.zeros((), device=like.device)
+        """On the device, where a captured period counts on."""
+        self._alike = _alike(lr, beta1, beta2)
+        self._fused = like.is_cpu or len(self._alike) <= FEW_RATES or like.shape[1] >= LARGE_NET
         self._of: tuple[Tensor, Tensor] | None = None
         """What `_rows` are the rows of: making them takes as long as the update."""
         self._rows: list[list[list[Tensor]]] = []
@@ -55,7 +60,7 @@ class Adam:
     def step(self, flat: Float[Tensor, "K P"], gradient: Float[Tensor, "K P"]) -> None:
         """Update `flat` in place."""
         self._updates += 1
-        if flat.is_cpu:
+        if self._fused:
             self._step_fused(flat, gradient)
         else:
             self._step_apart(flat, gradient)
@@ -66,7 +71,6 @@ class Adam:
             self._of = flat, gradient
             rows = [tensor.unbind(0) for tensor in (flat, gradient, self._first, self._second)]
             self._rows = [[[row[i] for i in places] for row in rows] for places in self._alike.values()]
-        step = torch.tensor(float(self._updates))
         for (lr, beta1, beta2), (weights, gradients, first, second) in zip(self._alike, self._rows, strict=True):
             torch._fused_adam_(
                 weights,
@@ -74,7 +78,7 @@ class Adam:
                 first,
                 second,
                 [],
-                [step] * len(weights),
+                [self._updates] * len(weights),
                 lr=lr,
                 beta1=beta1,
                 beta2=beta2,
@@ -90,31 +94,27 @@ class Adam:
         torch.mul(gradient, gradient, out=self._scratch)
         self._second.lerp_(self._scratch, self._new2)
         torch.sqrt(self._second, out=self._scratch)
-        # tiny arrays: numpy takes a third of the time
-        root = self._column(1 / np.sqrt(1 - self._beta2**self._updates))
-        rate = self._column(-self._lr / (1 - self._beta1**self._updates))
+        root = (1 - self._beta2**self._updates).rsqrt().float()
+        rate = (self._lr / (1 - self._beta1**self._updates)).float()
         self._scratch.mul_(root).add_(ADAM_EPS)
         torch.div(self._first, self._scratch, out=self._scratch)
-        flat.add_(self._scratch.mul_(rate))
-
-    def _column(self, values: np.ndarray) -> Float[Tensor, "K 1"]:
-        return torch.from_numpy(values.astype(np.float32)).to(self._first.device)
+        flat.sub_(self._scratch.mul_(rate))
 
     def state(self) -> dict[str, Tensor]:
         """Both moments and the number of updates."""
-        return {"first": self._first, "second": self._second, "updates": torch.tensor(self._updates)}
+        return {"first": self._first, "second": self._second, "updates": self._updates.to(torch.int64)}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore `state()`."""
         self._first.copy_(state["first"])
         self._second.copy_(state["second"])
-        self._updates = int(state["updates"])
+        self._updates.fill_(int(state["updates"]))
 
 
-def _alike(*columns: np.ndarray) -> dict[tuple[float, ...], list[int]]:
+def _alike(*columns: Tensor) -> dict[tuple[float, ...], list[int]]:
     """Places of the trials that agree in all columns (K, 1), by their values."""
     found: dict[tuple[float, ...], list[int]] = {}
-    for place, values in enumerate(np.hstack(columns).tolist()):
+    for place, values in enumerate(torch.cat(columns, 1).tolist()):
         found.setdefault(tuple(values), []).append(place)
     return found
 

@@ -154,7 +154,7 @@ class MlpBuffers:
 
 def begin(net: PackedNet, x: Tensor, wrt: Wrt, stats: Stats | None = None, momentum: float | None = None) -> Pass:
     """Apply a net to x with its own parameters; batch norm as in `PackedNet.__call__`."""
-    if not isinstance(net.arch, Mlp) or net.arch.norms:
+    if not isinstance(net.arch, Mlp) or net.arch.norms or torch.is_autocast_enabled(x.device.type):
         return AutogradPass(net, x, wrt, stats, momentum)
     if x.shape[1] not in net.buffers:
         net.buffers[x.shape[1]] = MlpBuffers(net, x.shape[1])

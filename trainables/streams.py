@@ -2,17 +2,26 @@
 
 Numbers are drawn on the CPU in blocks of BLOCK steps by numpy's counter-based Philox and then moved to the device,
 so that a stream is the same on every device and costs one call in BLOCK steps. Seeds that several trials of a pack
-share are drawn once.
+share are drawn once. For a GPU the next block is drawn in a thread while the present one is used.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 import zlib
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 BLOCK = 64
 """Steps drawn at once. Part of the streams' definition: another value gives other numbers."""
@@ -36,8 +45,46 @@ def normal(role: str, shape: tuple[int, ...]) -> Draw:
     return draw
 
 
-class Stream:
-    """The draws of one role for the trials of a pack, step by step."""
+class Tape(Protocol):
+    """Stands between sources and a pack, while a period's inputs are noted or replaced (`graphs`)."""
+
+    def at(self, source: Source, step: int) -> Tensor:
+        """What the pack gets for `source.at(step)`."""
+
+
+_tape: ContextVar[Tape | None] = ContextVar("tape", default=None)
+
+
+@contextmanager
+def taped(tape: Tape) -> Iterator[None]:
+    """Inside, every `Source.at` goes through `tape`."""
+    token = _tape.set(tape)
+    try:
+        yield
+    finally:
+        _tape.reset(token)
+
+
+class Source:
+    """What a pack takes its inputs from, step by step."""
+
+    def at(self, step: int) -> Tensor:
+        """The numbers of `step` for every trial, shape (K, *shape)."""
+        tape = _tape.get()
+        return self.draw(step) if tape is None else tape.at(self, step)
+
+    def draw(self, step: int) -> Tensor:
+        """`at`, always from the source itself."""
+        raise NotImplementedError
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
+
+
+class Stream(Source):
+    """The draws of one role for the trials of a pack."""
 
     def __init__(self, draw: Draw, seeds: Sequence[int], device: torch.device) -> None:
         self._draw = draw
@@ -47,11 +94,24 @@ class Stream:
         self._device = device
         self._block = -1
         self._values: Tensor | None = None
+        self._ahead: tuple[int, Future[Tensor]] | None = None
+        """A block that is being drawn."""
 
-    def at(self, step: int) -> Tensor:
-        """The numbers of `step` for every trial, shape (K, *shape)."""
+    def draw(self, step: int) -> Tensor:
+        """See `Source`."""
         block, offset = divmod(step, BLOCK)
         if self._values is None or block != self._block:
-            values = np.stack([self._draw(seed, block) for seed in self._unique], axis=1)
-            self._values, self._block = torch.from_numpy(values).to(self._device), block
+            self._values, self._block = self._next(block), block
         return self._values[offset].index_select(0, self._rows)
+
+    def _next(self, block: int) -> Tensor:
+        if self._device.type != "cuda":
+            return self._drawn(block)
+        ready = self._ahead is not None and self._ahead[0] == block
+        values = self._ahead[1].result() if self._ahead and ready else self._drawn(block)
+        self._ahead = block + 1, _threads().submit(self._drawn, block + 1)
+        return values.to(self._device, non_blocking=True)
+
+    def _drawn(self, block: int) -> Tensor:
+        values = torch.from_numpy(np.stack([self._draw(seed, block) for seed in self._unique], axis=1))
+        return values.pin_memory() if self._device.type == "cuda" else values

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from trainables.data.prepared import Prepared
-from trainables.streams import BLOCK, Draw, Stream, generator
+from trainables.streams import BLOCK, Draw, Source, Stream, generator
 
 RESIDENT_SHARE = 0.15
 """Share of a device's memory that a data set may take: several processes on one device each hold their own copy."""
@@ -70,7 +70,7 @@ def _on_device(prepared: Prepared, device: torch.device) -> Tensor:
     return torch.from_numpy(prepared.images[: prepared.train]).to(device)
 
 
-class ImageBatches:
+class ImageBatches(Source):
     """The minibatches of a pack's trials, gathered from prepared images by indices that are keyed by (seed, step)."""
 
     def __init__(
@@ -101,9 +101,9 @@ class ImageBatches:
         self._rows = torch.tensor([unique.index(seed) for seed in seeds], device=device)
         self._device, self._shape = device, shape
 
-    def at(self, step: int) -> Tensor:
-        """The minibatch of `step` for every trial, float32 (K, B, *shape) in [-1, 1]."""
-        indices = self._indices.at(step)
+    def draw(self, step: int) -> Tensor:
+        """See `Source`; float32 (K, B, *shape) in [-1, 1]."""
+        indices = self._indices.draw(step)
         gather = self._gather if self._resident else self._gather_streamed
         pixels = gather(indices.flatten()).view(*indices.shape[:2], *self._shape)
         return to_float(pixels).index_select(0, self._rows)

@@ -14,7 +14,6 @@ from trainables.archs import discriminator_arch, generator_arch
 from trainables.config import hp
 from trainables.models.base import AdversarialConfig, NetPack, OldSamples
 from trainables.nets import BN_MOMENTUM
-from trainables.streams import Stream
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +42,7 @@ class GanPack(NetPack[GanConfig]):
         self.anchor = self.anchored(self.g)
         self._reg_weight = self.column("reg_weight").float().squeeze(1)
         self._g_gradient = losses.GENERATOR_GRADIENTS[c.g_loss]
-        self._real = Stream(lambda seed, block: self.data.block(seed, block, c.batch_size), self.seeds, device)
+        self._real = self.data.batches(self.seeds, c.batch_size, device)
         self._z_d, self._z_g = (self.normal_stream(role, (c.batch_size, c.z_dim)) for role in ("z_d", "z_g"))
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
@@ -89,7 +88,7 @@ class GanPack(NetPack[GanConfig]):
         """Logits and gradient of (16) where D sees real and fake apart, as batch norm does in the paper's code."""
         c, d = self.config, self.d
         if c.r1_weight:
-            x.requires_grad_()
+            x = x.detach().requires_grad_()
         real, fake = (d(batch, d.leaves).squeeze(2) for batch in (x, x_fake))
         loss = losses.discriminator(real, fake)
         total = loss + 0.5 * c.r1_weight * losses.r1(real, x) if c.r1_weight else loss
