@@ -262,12 +262,13 @@ CHANGES: dict[str, tuple[dict[str, Any], Any]] = {
     "init": ({}, "xavier"),
     "batch_size": ({}, 8),
     "z_dim": ({}, 4),
+    "precision": ({}, "bf16"),
 }
 FIELDS = [(v, f) for v in ("aae-eq34", "ali-eq43") for f in CHANGES if f in hyperparameters(VARIANTS[v][0])]
 
 
 def test_every_field_of_their_own_is_tried():
-    inherited = {"data", "seed", "d_updates", "evaluations", "precision", "optimizer", "beta1", "beta2", "width"}
+    inherited = {"data", "seed", "d_updates", "evaluations", "optimizer", "beta1", "beta2", "width"}
     for config in (AaeConfig, AliConfig):
         assert set(hyperparameters(config)) - inherited - {"bn_recalibration_images"} <= set(CHANGES)
 
