@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +82,24 @@ def write(study: Path, store: str) -> Work:
     return run
 
 
+def _sleeping(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    """What the executor's workers run instead of training."""
+    from benchmarks.synthetic_engine import train_pack
+
+    return train_pack(config, place="", **settings)
+
+
 def ray(study: Path, store: str) -> Work:
     """The same packs through Ray Tune, with an engine that sleeps; the mirror is not part of it."""
-    from benchmarks.synthetic_engine import REFERENCE, train_pack
-    from study import launch
+    from benchmarks.synthetic_engine import REFERENCE
+    from study import executor, launch
     from study.design import plan as expand
     from study.ledger import Ledger
     from study.provenance import now_ms, provenance
     from study.spec import load_study
     from trainables.engine import reference_key
 
-    launch.preload()
-    launch.train_pack = functools.partial(train_pack, sleep_s=SLEEP_S)  # type: ignore[assignment]
+    executor._train = functools.partial(_sleeping, sleep_s=SLEEP_S)  # type: ignore[assignment]
 
     def run() -> dict[str, Any]:
         planned = expand(load_study(study))
@@ -107,8 +113,8 @@ def ray(study: Path, store: str) -> Work:
             todo = launch.work(planned, ledger, slots=on.slots, gpu=False)
             known = {reference_key(trial.config): REFERENCE for trial in planned.trials}
             launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
-            executed = launch.execute(todo.packs, ledger, on, checkpoint_every_s=20.0)
-            assert not executed.lost_packs, executed.lost_packs
+            executed = executor.execute(todo.packs, ledger, on, checkpoint_every_s=20.0, hang_after_s=300.0)
+            assert not executed.interrupted
             trained = time.perf_counter()
         assert len(ledger.done()) == len(planned.trials)
         slept = max(sum(SLEEP_S * (p.configs[0].evaluations + 1) for p in todo.packs[i :: on.slots]) for i in (0, 1))

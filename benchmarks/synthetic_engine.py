@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,17 @@ class SyntheticEngine:
 
     sleep_s = 0.0
 
-    def __init__(self, configs: Sequence[GanConfig], *, device: torch.device, keep_samples: Collection[int]) -> None:
+    def __init__(
+        self,
+        configs: Sequence[GanConfig],
+        *,
+        device: torch.device,
+        keep_samples: Collection[int],
+        between_periods: Callable[[], None] = lambda: None,
+    ) -> None:
         assert not keep_samples, "the synthetic engine has no samples"
+        self.pack = SimpleNamespace(d_updates=0)
+        self._between_periods = between_periods
         self.configs, self.trial_ids = configs, [config.trial_id() for config in configs]
         self.wall_s, self.next_evaluation = 0.0, 0
 
@@ -66,10 +76,12 @@ class SyntheticEngine:
         """Hand on records of every trial until it has diverged."""
         made = [series(config) for config in self.configs]
         for index in range(self.configs[0].evaluations + 1):
+            self._between_periods()
             time.sleep(self.sleep_s)
             self.wall_s += self.sleep_s / len(self.configs)
             names = FROM_START + (FROM_STEPS if index else ())
             step = index * self.configs[0].d_updates // self.configs[0].evaluations
+            self.pack.d_updates = step
             records = tuple(
                 Record(
                     trial_id=trial_id, evaluation=index, step=step, wall_s=self.wall_s,

@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from study import cli_cluster, cli_doctor, cli_results
+from study import cli_cluster, cli_doctor, cli_jobs, cli_results
 from study.commands import CHECKPOINT_EVERY_S, DEFAULT_STORE, HANG_AFTER_S
 from study.errors import FULL, StoreBrokenError, StudyError, Terminated
 from study.options import (
@@ -56,6 +56,7 @@ app = typer.Typer(
 )
 app.add_typer(cli_results.app)
 app.add_typer(cli_doctor.app)
+app.add_typer(cli_jobs.app)
 app.add_typer(cli_cluster.app, name="cluster")
 
 RESUMABLE = 75
@@ -128,11 +129,21 @@ def run(
         float, typer.Option("--hang-after", min=1.0, help="Seconds without a sign of life until a pack is killed.")
     ] = HANG_AFTER_S,
     yes: Yes = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Hand it to the cluster as a job and return; --cluster http://HOST:8265.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train what the store lacks, mirror it to MLflow, draw the heatmaps. Running again goes on."""
     from study import commands
 
+    if detach:
+        given = {"tracking-uri": tracking_uri, "data-root": data_root, "inception-weights": inception_weights}
+        given |= {"checkpoint-every": checkpoint_every, "hang-after": hang_after}
+        options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
+        options += ["--retry-failed"] * retry_failed + ["--yes"] * yes
+        cli_jobs.detach(study, cluster, store, options)
+        return
     signal.signal(signal.SIGTERM, _terminate)
     set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
     bar = Progress(

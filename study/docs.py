@@ -22,6 +22,7 @@ from study.schema import (
     ChoiceSpec,
     ClaimSpec,
     DimensionSpec,
+    ExploreSpec,
     PredictionSpec,
     SampleSpec,
     SamplesSpec,
@@ -45,6 +46,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("`samples`", SamplesSpec, ""),
     ("A setting of an arm", ArmValueSpec, ""),
     ("`claim`", ClaimSpec, ""),
+    ("`explore`", ExploreSpec, ""),
     ("An entry of `claim.predictions`", PredictionSpec, ""),
 )
 

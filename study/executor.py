@@ -17,18 +17,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray import tune
 from ray.tune.execution import class_cache
+from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from analysis.outcome import deficiency
+from analysis.taxonomy import Reference
 from clusters import Cluster
 from study.errors import StudyError
 from study.ledger import Ledger
 from study.packing import Pack
 from study.provenance import now_ms
+from study.schema import ExploreSpec
 from study.supervisor import Executed, Supervisor, store_broken
+from trainables.engine import Evaluation
 from trainables.tune import train_pack
 
 HANG_FACTOR = 10.0
@@ -47,10 +53,12 @@ def execute(
     *,
     checkpoint_every_s: float,
     hang_after_s: float,
+    explore: ExploreSpec | None = None,
 ) -> Executed:
     """Train the packs to their ends, in order, each try as one Tune trial. Needs a connected cluster.
 
-    `hang_after_s`: shortest silence of a pack after which its process is taken to hang.
+    `hang_after_s`: shortest silence of a pack after which its process is taken to hang. `explore`: packs of one trial
+    are stopped where Tune's scheduler says so.
 
     Raises:
         StudyError: the store failed for good; the packs have stopped.
@@ -65,12 +73,21 @@ def execute(
     watch = _Watch(ledger, hang_after_s)
     told = _Told(supervisor, watch)
     train = functools.partial(
-        _train, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=checkpoint_every_s, run=run
+        _train,
+        journal=functools.partial(Ledger, ledger.uri),
+        checkpoint_every_s=checkpoint_every_s,
+        run=run,
+        **({"evaluated": _report} if explore else {}),
     )
     tuner = tune.Tuner(
         tune.with_resources(train, on.resources),
         # One process trains pack after pack: importing torch costs seconds. The engine keeps nothing between packs.
-        tune_config=tune.TuneConfig(search_alg=_Queue(supervisor), num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=_Queue(supervisor),
+            num_samples=-1,
+            reuse_actors=True,
+            scheduler=_scheduler(explore, packs) if explore else None,
+        ),
         run_config=tune.RunConfig(
             name="packs",
             storage_path=scratch,
@@ -113,6 +130,29 @@ def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     return train_pack(config, place=ray.get_runtime_context().get_node_id(), **settings)
 
 
+WORST_Q = 1e9
+"""What a scheduler is told of a Q that is not known or infinite."""
+
+
+def _scheduler(explore: ExploreSpec, packs: Sequence[Pack]) -> ASHAScheduler:
+    last = max((config.evaluations for pack in packs for config in pack.configs), default=1)
+    return ASHAScheduler(
+        time_attr="evaluation",
+        metric="q",
+        mode="min",
+        grace_period=min(explore.grace, last),
+        max_t=last + 1,  # whoever gets to the end has ended by itself
+        reduction_factor=explore.reduction,
+    )
+
+
+def _report(item: Evaluation, reference: Mapping[str, float]) -> None:
+    """Tell Tune the Q of the one trial of a pack."""
+    values = {name: np.array([value]) for name, value in item.records[0].values.items()}
+    q = float(deficiency(values, Reference.from_dict(dict(reference)))[0])
+    tune.report({"evaluation": item.index, "q": q if np.isfinite(q) else WORST_Q})
+
+
 class _Queue(Searcher):
     """Tune asks it for the next trial; it searches nothing."""
 
@@ -152,9 +192,13 @@ class _Told(tune.Callback):
         self._watch.started(trial.config["pack_id"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """`train_pack` has returned."""
-        self._watch.ended(trial.config["pack_id"])
-        self._tell(self._supervisor.ended, trial.config["pack_id"], trial.last_result)
+        """`train_pack` has returned, or was stopped early."""
+        pack_id, result = trial.config["pack_id"], trial.last_result
+        self._watch.ended(pack_id)
+        if "end" in result:
+            self._tell(self._supervisor.ended, pack_id, result)
+        else:  # a scheduler has stopped it
+            self._tell(self._supervisor.censored, pack_id, float(result.get("time_total_s", 0.0)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker, or its node, is gone."""

@@ -258,15 +258,15 @@ class Ledger(StudyFiles, Signs):
         return {trial_id: self._outcome(path, data) for trial_id, path, data in found}
 
     def forget(self, trial_ids: Iterable[str]) -> None:
-        """Remove the outcomes of failed trials, so that they run again. Their records stay.
+        """Remove the outcomes of failed and of censored trials, so that they run again. Their records stay.
 
         Raises:
             StoreError: one of them is complete; then none is removed.
         """
         outcomes = self.read_outcomes(list(trial_ids))
-        complete = [trial_id for trial_id, outcome in outcomes.items() if outcome["state"] != "failed"]
+        complete = [trial_id for trial_id, outcome in outcomes.items() if outcome["state"] == "complete"]
         if complete:
-            raise StoreError(f"only failed trials can be forgotten; these are complete: {', '.join(complete)}")
+            raise StoreError(f"complete trials cannot be forgotten: {', '.join(complete)}")
         for trial_id in outcomes:
             self._disk.remove(f"trials/{trial_id}.json")
 

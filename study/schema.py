@@ -211,6 +211,16 @@ class ClaimSpec(_FileModel):
     predictions: list[PredictionSpec] = Field(default=[], description="Each is checked and reported.")
 
 
+class ExploreSpec(_FileModel):
+    """Stop trials early that fall behind, to look at more settings in the same time. For looking, not for deciding."""
+
+    scheduler: Literal["asha"] = Field(
+        default="asha", description="Asynchronous successive halving (Li et al. 2018), by Q: Ray Tune's ASHAScheduler."
+    )
+    grace: int = Field(default=5, ge=1, description="Evaluations before a trial may be stopped.")
+    reduction: int = Field(default=3, ge=2, description="At each rung the best 1/reduction of the trials go on.")
+
+
 class StudySpec(BlockSpec):
     """A study file: one block written at the top level, or several under `blocks`."""
 
@@ -222,6 +232,10 @@ class StudySpec(BlockSpec):
     blocks: list[BlockSpec] | None = Field(
         default=None,
         description="Several models or data sets in one study; the top level then only holds their defaults.",
+    )
+    explore: ExploreSpec | None = Field(
+        default=None,
+        description="Exploration: trials that fall behind are stopped, and labelled censored. Not with a claim.",
     )
     claim: ClaimSpec | None = Field(
         default=None, description="What the study is to decide; `vistudy register` freezes it before the first trial."

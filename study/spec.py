@@ -31,7 +31,7 @@ from study.factors import (
     overlap,
     refusal,
 )
-from study.schema import ADAPTIVE, BlockSpec, BudgetSpec, SampleSpec, SamplesSpec, StudySpec
+from study.schema import ADAPTIVE, BlockSpec, BudgetSpec, ExploreSpec, SampleSpec, SamplesSpec, StudySpec
 from study.shape import shape_error
 from study.yamlfile import parse_yaml, read_text
 from trainables.config import TrainConfig
@@ -121,6 +121,8 @@ class Study:
     blocks: tuple[Block, ...]
     claim: Claim | None
     """What the study is to decide, if it says so."""
+    explore: ExploreSpec | None = None
+    """How trials that fall behind are stopped, if they are."""
     notes: tuple[str, ...] = ()
     """What was decided when the file was read, in sentences."""
 
@@ -178,6 +180,9 @@ def _checked(content: Mapping[str, Any], source: Source, text: str) -> Study:
             mend = "give each a 'name' of its own"
             raise source.error((*base, "name"), refusal("two blocks of one name", got=block.name, mend=mend))
         blocks[block.name] = block
+    if spec.explore and spec.claim:
+        problem = "a claim needs whole trials, and exploration stops them early"
+        raise source.error(("explore",), refusal(problem, mend="take one of them out"))
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return Study(
         name=spec.study,
@@ -186,6 +191,7 @@ def _checked(content: Mapping[str, Any], source: Source, text: str) -> Study:
         hash=hashlib.sha256(canonical.encode()).hexdigest()[:12],
         blocks=tuple(blocks.values()),
         claim=parse_claim(spec.claim, list(blocks.values()), source) if spec.claim else None,
+        explore=spec.explore,
     )
 
 

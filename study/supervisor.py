@@ -113,6 +113,12 @@ class Supervisor:
         else:
             self._split_or_fail(job, str(result["text"]), memory=end == "memory")
 
+    def censored(self, name: str, wall_s: float) -> None:
+        """A scheduler stopped it early: its trials that have not ended are censored."""
+        job = self._running.pop(name)
+        for config in self._open(job.pack):
+            self._finish(job.pack, config.trial_id(), "censored", wall_s, None)
+
     def died(self, name: str, error: str, *, hung: bool = False) -> None:
         """The process of a try is gone; `error` is what is known of it. `hung`: it was killed because it hung."""
         job = self._running.pop(name)
@@ -189,11 +195,14 @@ class Supervisor:
         return _Job(pack=half, suspect=True)
 
     def _fail(self, pack: Pack, trial_id: str, why: str) -> None:
+        self._finish(pack, trial_id, "failed", 0.0, why)
+
+    def _finish(self, pack: Pack, trial_id: str, state: str, wall_s: float, why: str | None) -> None:
         self._ledger.finish_trial(
             {
                 "trial_id": trial_id,
-                "state": "failed",
-                "wall_s": 0.0,
+                "state": state,
+                "wall_s": wall_s,
                 "error": why,
                 "unix_ms": self._now_ms(),
                 "pack_id": pack.pack_id,

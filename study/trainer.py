@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from study.errors import StudyError
 from study.ledger import Ledger
 from study.provenance import now_ms, provenance
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from study.design import Plan
     from study.packing import Pack
     from study.replay import Labels, Records, Series, SyncReport
+    from study.schema import ExploreSpec
     from study.supervisor import Executed
     from study.tracking import Mirror, MirrorStatus
 
@@ -77,9 +79,10 @@ class Trainer:
         from study.tracking import open_database
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
-        if self._retry:
-            ended = ledger.read_outcomes(ids)
-            ledger.forget([trial_id for trial_id, outcome in ended.items() if outcome["state"] == "failed"])
+        again = ["failed"] * self._retry + ["censored"] * (planned.study.explore is None)
+        if again and ledger.exists():
+            ended = ledger.read_outcomes(ledger.done() & ids)
+            ledger.forget([trial_id for trial_id, outcome in ended.items() if outcome["state"] in again])
         before = ledger.done() & ids
         write = functools.partial(ledger.write_study, name, planned.study.text, planned.to_json())
         if before == ids:
@@ -99,20 +102,29 @@ class Trainer:
         )
         self._start_mirror(name)
         with ticking(ledger, set(todo.pending), self._tick):
-            executed = self._execute(todo.packs, on)
+            executed = self._execute(todo.packs, on, planned.study.explore)
         self.ran += len((ledger.done() & ids) - before)
         self.train_s += executed.wall_s
         self.interrupted, self.terminated = executed.interrupted, executed.terminated
 
-    def _execute(self, packs: Sequence[Pack], on: Cluster) -> Executed:
+    def _execute(self, packs: Sequence[Pack], on: Cluster, explore: ExploreSpec | None) -> Executed:
         if on.inline:
             from study.inline import execute_here
 
+            if explore:
+                raise StudyError(
+                    "explore: trials are stopped by Ray Tune, and cluster 'debug' has no Ray; use 'local'."
+                )
             return execute_here(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s)
         from study import executor  # ready, see launch.preload
 
         return executor.execute(
-            packs, self._ledger, on, checkpoint_every_s=self._checkpoint_every_s, hang_after_s=self._hang_after_s
+            packs,
+            self._ledger,
+            on,
+            checkpoint_every_s=self._checkpoint_every_s,
+            hang_after_s=self._hang_after_s,
+            explore=explore,
         )
 
     def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:

@@ -83,6 +83,9 @@ class Journal(Protocol):
         """Whether the workers of a run are to end."""
 
 
+Evaluated = Callable[[Evaluation, Mapping[str, float]], None]
+
+
 class Stopped(Exception):
     """The run asked its workers to end; a checkpoint has been written."""
 
@@ -112,6 +115,7 @@ def train_pack(
     run: str = "",
     place: str = "",
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    evaluated: Evaluated = lambda item, reference: None,
 ) -> dict[str, Any]:
     """Train the pack `config["pack_id"]` to its end and return how it ended.
 
@@ -122,6 +126,8 @@ def train_pack(
         run: asks its workers to stop by this name.
         place: the node, for whoever has to end this process.
         now_ms: the time.
+        evaluated: told of each evaluation, when its records are stored, with the pack's reference. It may raise
+            SystemExit: that is how Tune ends a trial early.
 
     Returns:
         `end`, one of complete, stopped, error, memory, store; `trials`, their number; `failed`, of those the failed
@@ -136,7 +142,7 @@ def train_pack(
         if ledger.stop_asked(run):
             return _end("stopped", trials)
         trials = len(ledger.read_pack(pack_id)["trials"])
-        return _train(ledger, pack_id, checkpoint_every_s, run, place, now_ms)
+        return _train(ledger, pack_id, checkpoint_every_s, run, place, now_ms, evaluated)
     except Stopped:
         return _end("stopped", trials)
     except torch.AcceleratorError:
@@ -146,7 +152,13 @@ def train_pack(
 
 
 def _train(
-    ledger: Journal, pack_id: str, every_s: float, run: str, place: str, now_ms: Callable[[], int]
+    ledger: Journal,
+    pack_id: str,
+    every_s: float,
+    run: str,
+    place: str,
+    now_ms: Callable[[], int],
+    evaluated: Evaluated,
 ) -> dict[str, Any]:
     pack = ledger.read_pack(pack_id)
     attempt = ledger.open_attempt(pack_id)
@@ -201,6 +213,7 @@ def _train(
                 if record.values["finite"] == 0.0:  # decided: it has no further records
                     finish(record.trial_id, "complete", record.wall_s)
             pace.evaluated()
+            evaluated(item, pack["reference"])
         if pack["keep_checkpoints"] == "final":
             weights = {name: array for name, array in engine.weights().items() if name.split("/")[0] in wanted}
             attempt.weights(engine.next_evaluation - 1, weights)

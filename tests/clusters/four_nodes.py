@@ -78,6 +78,8 @@ class Nodes:
     """What drivers need in their environment: the token."""
     cpus: int
     folder: Path
+    dashboard: int = 0
+    """Port of the head's dashboard on 127.0.0.1, which takes jobs; 0: it has none."""
     all: list[RayNode] = field(default_factory=list)
     """Every node that was ever started, the head first."""
     _hosts: Iterator[int] = field(default_factory=lambda: itertools.count(2))
@@ -107,7 +109,8 @@ class Nodes:
         """Start one more node and return at once. Its folder is short: Unix sockets have paths of 107 bytes."""
         host, mark = f"127.0.0.{next(self._hosts)}", uuid.uuid4().hex
         folder = self.folder / str(len(self.all))
-        head = ["--head", "--port", str(self.port), "--include-dashboard", "false"]
+        shown = ["true", "--dashboard-port", str(self.dashboard)] if self.dashboard else ["false"]
+        head = ["--head", "--port", str(self.port), "--include-dashboard", *shown]
         role = ["--address", self.address] if self.all else head
         command = [
             *RAY, "start", *role, "--block", "--node-ip-address", host, "--num-cpus", str(self.cpus),
@@ -162,16 +165,17 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def four_nodes(nodes: int = 4, cpus: int = 1, **env: str) -> Iterator[Nodes]:
+def four_nodes(nodes: int = 4, cpus: int = 1, *, dashboard: bool = False, **env: str) -> Iterator[Nodes]:
     """A cluster of a head and `nodes - 1` workers with `cpus` logical CPUs each, token authentication on.
 
-    `env` is added to the environment of every node.
+    `dashboard`: the head takes jobs, for which it needs ray[default]. `env` is added to the environment of every node.
     """
     cluster = Nodes(
         port=free_port(),
         env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex},
         cpus=cpus,
         folder=Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp")),
+        dashboard=free_port() if dashboard else 0,
     )
     try:
         cluster.add(**env)

@@ -1,0 +1,72 @@
+"""`vistudy run --detach`: a study as a job of a real head, followed and stopped from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from study.ledger import Ledger
+from tests.clusters.four_nodes import Nodes, four_nodes
+from tests.study.runs import records, vistudy, write
+
+STUDY: dict[str, Any] = {
+    "study": "detached",
+    "model": "gan",
+    "data": "ring8",
+    "seeds": [0, 1],
+    "budget": {"d_updates": 20, "evaluations": 10},
+    "factors": {"lr": [1e-3, 1e-4]},
+    "fixed": {"batch_size": 16, "ratio": "1:2"},
+}
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[Nodes]:
+    pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed: heads here take no jobs")
+    with four_nodes(nodes=1, cpus=2, dashboard=True) as nodes:
+        yield nodes
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_detached_study_makes_the_same_records_and_can_be_followed(head, tmp_path):
+    at = ("--cluster", f"http://127.0.0.1:{head.dashboard}")
+    file = write(tmp_path / "study.yaml", STUDY)
+    output = vistudy("run", file, "--detach", *at, "--store", tmp_path / "job", env=head.env)
+    assert "vistudy logs detached" in output
+    output = vistudy("logs", "detached", *at, "--follow", env=head.env)
+    assert "4 of 4 trials to run" in output
+    assert "SUCCEEDED" in output
+    assert "detached" in vistudy("jobs", *at, env=head.env)
+    vistudy("run", file, "--store", tmp_path / "here", "--cluster", "debug")
+    assert records(tmp_path / "job") == records(tmp_path / "here")
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
+def test_a_second_one_is_refused_and_stop_ends_it_resumably(head, tmp_path):
+    at, store = ("--cluster", f"http://127.0.0.1:{head.dashboard}"), tmp_path / "store"
+    long = STUDY | {"study": "long", "budget": {"d_updates": 200_000, "evaluations": 20_000}}
+    file = write(tmp_path / "study.yaml", long)
+    vistudy("run", file, "--detach", *at, "--store", store, env=head.env)
+    deadline = time.monotonic() + 120
+    while not (store.exists() and next(iter(Ledger(str(store)).records()), None)):
+        assert time.monotonic() < deadline, vistudy("logs", "long", *at, env=head.env)
+        time.sleep(1)
+    assert "already" in vistudy("run", file, "--detach", *at, "--store", store, env=head.env, code=2)
+    assert "STOPPED" in vistudy("stop", "long", *at, env=head.env)
+    assert Ledger(str(store)).done() == set()
+
+
+def test_what_no_job_can_be_made_of(tmp_path):
+    file = write(tmp_path / "study.yaml", STUDY)
+    assert "absolute path" in vistudy("run", file, "--detach", "--cluster", "http://127.0.0.1:9", code=2)
+    store = ("--store", tmp_path / "store")
+    output = vistudy("run", file, "--detach", "--cluster", "127.0.0.1:6379", *store, code=2)
+    assert "http://10.0.0.5:8265" in output
+    output = vistudy("run", file, "--detach", "--cluster", "http://127.0.0.1:9", *store, code=2, timeout_s=60)
+    assert "Check that it is the address" in output
+    assert not (tmp_path / "store").exists()
