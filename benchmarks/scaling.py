@@ -129,8 +129,8 @@ def main() -> None:
     for row in rows:
         met = "met" if row["efficiency"] >= TARGET else "MISSED"
         print(
-            f"{row['slots']:>3} slots: {row['efficiency']:.1%} (at least {TARGET:.0%}: {met}), gap {row['gap_s']:.2f} s, "
-            f"longest {row['longest_gap_s']:.2f} s; all begun after {row['begun_s']:.0f} s"
+            f"{row['slots']:>3} slots: {row['efficiency']:.1%} (at least {TARGET:.0%}: {met}), "
+            f"gap {row['gap_s']:.2f} s, longest {row['longest_gap_s']:.2f} s; all begun after {row['begun_s']:.0f} s"
         )
     if args.dry:
         return
