@@ -266,6 +266,21 @@ def kernels(workload: str, precision: str, k: int) -> dict[str, float]:
     return shares | {"ms_of_kernels": total, "ms_of_a_period": wall}
 
 
+def operators(workload: str, k: int) -> dict[str, float]:
+    """Shares of a period's time on the CPU by torch's operator, and its milliseconds."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    pack = GanPack(configs(workload, k, "fp32"), torch.device("cpu"))
+    period = functools.partial(pack.period, diagnose=False)
+    wall = 1e3 / statistics.median(per_second(period, torch.device("cpu"), 2.0))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        for _ in range(20):
+            period()
+    spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+    top = sorted(spent, key=lambda name: -spent[name])[:12]
+    return {"ms_of_a_period": wall} | {name: spent[name] / sum(spent.values()) for name in top}
+
+
 def whole(precision: str) -> dict[str, float]:
     """Seconds of whole trainings on a GPU: training, and evaluation by the metrics of points on the CPU."""
     c = WHOLE
@@ -330,12 +345,20 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=5.0, help="Of each measurement.")
+    parser.add_argument("--profile", action="store_true", help="CPU: only the shares of operators, packs of 24.")
     parser.add_argument("--out", type=Path, help="Folder of the result; benchmarks/results by default.")
     args = parser.parse_args()
     cuda = args.device == "cuda"
     args.precisions = args.precisions or (["tf32", "bf16"] if cuda else ["fp32"])
     names = args.workloads or (list(WORKLOADS) if cuda else list(ON_CPU))
     started = datetime.datetime.now(datetime.UTC)
+    if args.profile:
+        found = {"date": started.isoformat(timespec="seconds"), "command": "python -m benchmarks.engine --profile"}
+        found |= {name: operators(name, 24) for name in names}
+        text = json.dumps(found, indent=1)
+        print(text)
+        ((args.out or RESULTS) / f"profile-cpu-{started.date()}.json").write_text(text + "\n", "utf-8")
+        return
     top = ceiling(args.device, args.precisions)
     rows: dict[str, Any] = {}
     result = {

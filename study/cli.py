@@ -138,7 +138,11 @@ def run(
     from study import commands
 
     if detach:
-        given = {"tracking-uri": tracking_uri, "data-root": data_root, "inception-weights": inception_weights}
+        given: dict[str, object] = {
+            "tracking-uri": tracking_uri,
+            "data-root": data_root,
+            "inception-weights": inception_weights,
+        }
         given |= {"checkpoint-every": checkpoint_every, "hang-after": hang_after}
         options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
         options += ["--retry-failed"] * retry_failed + ["--yes"] * yes

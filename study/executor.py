@@ -66,18 +66,20 @@ def execute(
     started, run = time.monotonic(), f"run-{secrets.token_hex(6)}"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables even when told to be silent
+    os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last result has no Q
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(on.slots, 200)))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # deaths are told by the supervisor, in a line
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms)
     watch = _Watch(ledger, hang_after_s)
     told = _Told(supervisor, watch)
+    settings: dict[str, Any] = {"evaluated": _report} if explore else {}
     train = functools.partial(
         _train,
         journal=functools.partial(Ledger, ledger.uri),
         checkpoint_every_s=checkpoint_every_s,
         run=run,
-        **({"evaluated": _report} if explore else {}),
+        **settings,
     )
     tuner = tune.Tuner(
         tune.with_resources(train, on.resources),

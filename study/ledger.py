@@ -36,6 +36,10 @@ class _ForeignStoreError(StoreError):
     """The store has another format, or does not do what it is asked."""
 
 
+ENDED = ("complete", "failed", "censored")
+"""States of trials that have ended; censored: stopped early by a scheduler."""
+
+
 class Ledger(StudyFiles, Signs):
     """A store of trials and records in a directory, or under any fsspec URI.
 
@@ -216,8 +220,8 @@ class Ledger(StudyFiles, Signs):
         In one pack the highest attempt wins. A failure never replaces a completed trial; of two packs the first stays.
         """
         disk, path = self._need(), f"trials/{safe(outcome['trial_id'], 'trial')}.json"
-        if outcome["state"] not in ("complete", "failed"):
-            raise ValueError(f"state of a finished trial is complete or failed, got {outcome['state']!r}")
+        if outcome["state"] not in ENDED:
+            raise ValueError(f"state of a finished trial is one of {', '.join(ENDED)}, got {outcome['state']!r}")
         self._sync_attempt(outcome["pack_id"], outcome["attempt"])
         data = dump(outcome)
         while not disk.write(path, data, durable=True, exclusive=True):
@@ -242,12 +246,12 @@ class Ledger(StudyFiles, Signs):
 
     def _outcome(self, path: str, data: bytes) -> dict[str, Any]:
         found = self._disk.parse(path, data)
-        if path != f"trials/{found.get('trial_id')}.json" or found.get("state") not in ("complete", "failed"):
+        if path != f"trials/{found.get('trial_id')}.json" or found.get("state") not in ENDED:
             raise self._disk.damaged(path, "it is not the outcome of the trial that its name says")
         return found
 
     def done(self) -> set[str]:
-        """Ids of the trials that have ended, complete or failed. One listing."""
+        """Ids of the trials that have ended, in whatever state. One listing."""
         return {name.removesuffix(".json") for name in self._need().list("trials")}
 
     def read_outcomes(self, trial_ids: Collection[str] | None = None) -> dict[str, dict[str, Any]]:

@@ -126,7 +126,7 @@ def train_pack(
         run: asks its workers to stop by this name.
         place: the node, for whoever has to end this process.
         now_ms: the time.
-        evaluated: told of each evaluation, when its records are stored, with the pack's reference. It may raise
+        evaluated: told of each evaluation but the last, when its records are stored, with the pack's reference. It may raise
             SystemExit: that is how Tune ends a trial early.
 
     Returns:
@@ -213,7 +213,8 @@ def _train(
                 if record.values["finite"] == 0.0:  # decided: it has no further records
                     finish(record.trial_id, "complete", record.wall_s)
             pace.evaluated()
-            evaluated(item, pack["reference"])
+            if item.index < configs[0].evaluations:
+                evaluated(item, pack["reference"])
         if pack["keep_checkpoints"] == "final":
             weights = {name: array for name, array in engine.weights().items() if name.split("/")[0] in wanted}
             attempt.weights(engine.next_evaluation - 1, weights)

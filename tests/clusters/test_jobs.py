@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,7 +29,10 @@ STUDY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def head() -> Iterator[Nodes]:
     pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed: heads here take no jobs")
-    with four_nodes(nodes=1, cpus=2, dashboard=True) as nodes:
+    path = (
+        f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment: the job runs `python`
+    )
+    with four_nodes(nodes=1, cpus=2, dashboard=True, PATH=path) as nodes:
         yield nodes
 
 
