@@ -126,8 +126,8 @@ def train_pack(
         run: asks its workers to stop by this name.
         place: the node, for whoever has to end this process.
         now_ms: the time.
-        evaluated: told of each evaluation but the last, when its records are stored, with the pack's reference. It may raise
-            SystemExit: that is how Tune ends a trial early.
+        evaluated: told of each evaluation but the last, when its records are stored, with the pack's reference. It may
+            raise SystemExit: that is how Tune ends a trial early.
 
     Returns:
         `end`, one of complete, stopped, error, memory, store; `trials`, their number; `failed`, of those the failed

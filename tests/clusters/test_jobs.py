@@ -29,9 +29,7 @@ STUDY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def head() -> Iterator[Nodes]:
     pytest.importorskip("aiohttp_cors", reason="ray[default] is not installed: heads here take no jobs")
-    path = (
-        f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment: the job runs `python`
-    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an activated environment
     with four_nodes(nodes=1, cpus=2, dashboard=True, PATH=path) as nodes:
         yield nodes
 
