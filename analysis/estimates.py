@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta, binomtest
 
+from analysis.checks import check_trials
 from analysis.taxonomy import LABELS, STABLE, UNDETERMINED
 
 RATE_COLUMNS: dict[str, str] = {
@@ -41,7 +42,11 @@ def cell_rates(frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     """Count what became of the trials of each cell: one row a combination of `factors`, in order of appearance.
 
     Nothing is dropped: unfinished and failed trials have columns of their own. Columns: the factors, RATE_COLUMNS.
+
+    Raises:
+        StudyError: a table that cannot be counted (`check_trials`).
     """
+    check_trials(frame, ("state", "outcome", "inert", *factors))
     state, outcome = frame["state"], frame["outcome"]
     judged = (state == "complete") & outcome.notna() & (outcome != UNDETERMINED)
     counts = pd.DataFrame(

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.checks import check_trials
 from analysis.estimates import cell_rates
 
 MAX_LEVELS = 12
@@ -100,6 +101,7 @@ def blocks(frame: pd.DataFrame, factors: Iterable[str] | None = None) -> list[Bl
     `factors`: names of the study's factors; None: those of the trials' cells. A name that is no column of
     the frame (a factor that only other blocks have) is passed over.
     """
+    check_trials(frame, ("trial_id", "state", "outcome", "inert", "model", "data", "cell", "seed"))
     names = list(factors_of(frame) if factors is None else dict.fromkeys(factors))
     pairs = frame[["model", "data"]].drop_duplicates().itertuples(index=False)
     return [_block(frame[(frame["model"] == m) & (frame["data"] == d)], m, d, names) for m, d in pairs]

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.checks import check_trials
+
 Floats = NDArray[np.float64]
 REASONS: dict[str, str] = {
     "absent": "the other arm has no trial of this configuration and seed",
@@ -63,6 +65,7 @@ def one_block(table: pd.DataFrame, columns: Sequence[str], arms: Sequence[str]) 
     absent = [name for name in ("arm", "config", "seed", *columns) if name not in table]
     if absent:
         raise ValueError(f"the table has no column {', '.join(absent)}")
+    check_trials(table, ())
     if "block" in table and table["block"].nunique() > 1:
         raise ValueError(f"one block at a time, got {', '.join(map(str, table['block'].unique()))}")
     for arm in arms:

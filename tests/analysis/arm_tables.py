@@ -23,7 +23,11 @@ def arm_table(arms: Mapping[str, Sequence[Sequence[float]]], column: str = "stab
                 stable = value if column == "stable" else NAN if np.isnan(value) else float(value <= 0.25)
                 q = value if column == "q" else NAN if np.isnan(value) else 0.1 if value else 1.0
                 row = {"block": "b", "arm": arm, "config": f"c{config:04}", "seed": seed, "state": "complete"}
-                row |= {"stable": stable, "q": q, "outcome": "converged" if stable else "slow"}
+                row |= {
+                    "stable": stable,
+                    "q": q,
+                    "outcome": None if np.isnan(stable) else "converged" if stable else "slow",
+                }
                 row |= {name: v[config] if isinstance(v, list | np.ndarray) else v for name, v in more.items()}
                 rows.append(row)
     return pd.DataFrame(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,10 @@ import pandas as pd
 
 from analysis.frame import COLUMNS, cell_tag
 from analysis.outcome import LABELS
+
+
+def _trial_id(*content: Any) -> str:
+    return f"t1-{hashlib.sha256(repr(content).encode()).hexdigest()[:12]}"
 
 
 def make_frame(
@@ -33,7 +38,7 @@ def make_frame(
             p = max(0.02, 0.97 - 6 * (place - 0.5) ** 2 + 0.02 * np.log1p(cell.get("reg_weight", 0)))
             failure = "slow" if place < 0.4 else ("mode_collapse_late", "diverged", "stalled_d_won")[number % 3]
             row = dict.fromkeys(COLUMNS) | {
-                "trial_id": f"t1-{number:08x}{seed:04x}", "study": study, "cell": cell_tag(cell), "model": "gan",
+                "trial_id": _trial_id(study, data, cell, seed), "study": study, "cell": cell_tag(cell), "model": "gan",
                 "data": data, "g_lr": cell.get("lr", 1e-3), "d_lr": cell.get("lr", 1e-3),
                 "reg_weight": float(cell.get("reg_weight", 0)), "norm": "bn" if cell.get("batch_norm") else "none",
                 "batch_norm": bool(cell.get("batch_norm")), "d_steps": d_steps, "g_steps": g_steps,

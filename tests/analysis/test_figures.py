@@ -90,7 +90,7 @@ def test_saved_files(tmp_path: Path) -> None:
         assert image.width > 900
     again = save_heatmaps(frame, None, tmp_path / "again", "heat")[1]
     assert svg.read_bytes() == again.read_bytes()
-    both = pd.concat([frame, frame.assign(data="digits")])
+    both = pd.concat([frame, frame.assign(data="digits", trial_id="d" + frame["trial_id"])])
     names = [path.name for path in save_heatmaps(both, None, tmp_path, "heat")]
     assert names == ["heat-gan-ring8.png", "heat-gan-ring8.svg", "heat-gan-digits.png", "heat-gan-digits.svg"]
 

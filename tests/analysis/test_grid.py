@@ -46,7 +46,7 @@ def test_two_factors_make_rows_and_columns() -> None:
 def test_rates_that_differ_are_an_axis_and_a_facet() -> None:
     frame = make_frame({"lr": LR5, "reg_weight": [0, 5]})
     assert blocks(frame)[0].x.label == "learning rate of G and D (Adam)"
-    both = pd.concat([frame, frame.assign(d_lr=1.0)])
+    both = pd.concat([frame, frame.assign(d_lr=1.0, trial_id="d" + frame["trial_id"])])
     (block,) = blocks(both, ["g_lr", "d_lr", "reg_weight"])
     assert block.x.label == "learning rate of G (Adam)"
     assert len(block.facets) == len(set(both["d_lr"])) == 6

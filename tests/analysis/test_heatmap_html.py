@@ -88,7 +88,7 @@ def test_links_to_mlflow() -> None:
 
 def test_cells_of_two_blocks_are_told_apart() -> None:
     one = make_frame({"lr": LR5})
-    page = Page(heatmap_html(pd.concat([one, one.assign(data="digits")]), study="s"))
+    page = Page(heatmap_html(pd.concat([one, one.assign(data="digits", trial_id="d" + one["trial_id"])]), study="s"))
     assert len(page.data["cells"]) == 10
     filters = {cell["filters"][0] for cell in page.data["cells"].values()}
     assert len(filters) == 10
