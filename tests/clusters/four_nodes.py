@@ -21,13 +21,15 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 RAY = [sys.executable, "-W", "ignore", "-m", "ray.scripts.scripts"]
 MARK = "TEST_RAY_NODE"
 START_TIMEOUT_S = 120.0
+Host = tuple[str, list[str]]
+"""An address, and the command that starts another one there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +82,15 @@ class Nodes:
     folder: Path
     dashboard: int = 0
     """Port of the head's dashboard on 127.0.0.1, which takes jobs; 0: it has none."""
+    hosts: Iterator[Host] = field(default_factory=lambda: ((f"127.0.0.{i}", []) for i in itertools.count(2)))
+    """Where the next nodes are started."""
     all: list[RayNode] = field(default_factory=list)
     """Every node that was ever started, the head first."""
-    _hosts: Iterator[int] = field(default_factory=lambda: itertools.count(2))
 
     @property
     def address(self) -> str:
         """For `--cluster`."""
-        return f"127.0.0.2:{self.port}"
+        return f"{self.head.host}:{self.port}"
 
     @property
     def head(self) -> RayNode:
@@ -99,21 +102,24 @@ class Nodes:
         """The others."""
         return self.all[1:]
 
-    def add(self, **env: str) -> RayNode:
+    def add(self, prefix: Sequence[str] = (), **env: str) -> RayNode:
         """Start one more node and return when it has joined. `env` is added to its environment."""
-        node = self.start(**env)
+        node = self.start(prefix, **env)
         self.wait(node)
         return node
 
-    def start(self, **env: str) -> RayNode:
-        """Start one more node and return at once. Its folder is short: Unix sockets have paths of 107 bytes."""
-        host, mark = f"127.0.0.{next(self._hosts)}", uuid.uuid4().hex
+    def start(self, prefix: Sequence[str] = (), **env: str) -> RayNode:
+        """Start one more node by `prefix` and return at once.
+
+        Its folder is short: Unix sockets have paths of 107 bytes.
+        """
+        (host, inside), mark = next(self.hosts), uuid.uuid4().hex
         folder = self.folder / str(len(self.all))
         shown = ["true", "--dashboard-port", str(self.dashboard)] if self.dashboard else ["false"]
         head = ["--head", "--port", str(self.port), "--include-dashboard", *shown]
         role = ["--address", self.address] if self.all else head
         command = [
-            *RAY, "start", *role, "--block", "--node-ip-address", host, "--num-cpus", str(self.cpus),
+            *inside, *prefix, *RAY, "start", *role, "--block", "--node-ip-address", host, "--num-cpus", str(self.cpus),
             "--num-gpus", "0", "--temp-dir", str(folder),
             "--object-store-memory", "80000000", "--disable-usage-stats",
         ]  # fmt: skip
@@ -165,10 +171,13 @@ class Nodes:
 
 
 @contextlib.contextmanager
-def four_nodes(nodes: int = 4, cpus: int = 1, *, dashboard: bool = False, **env: str) -> Iterator[Nodes]:
+def four_nodes(
+    nodes: int = 4, cpus: int = 1, *, dashboard: bool = False, hosts: Sequence[Host] = (), **env: str
+) -> Iterator[Nodes]:
     """A cluster of a head and `nodes - 1` workers with `cpus` logical CPUs each, token authentication on.
 
-    `dashboard`: the head takes jobs, for which it needs ray[default]. `env` is added to the environment of every node.
+    `hosts`: where they are; loopback by default. `dashboard`: the head takes jobs, for which it needs ray[default].
+    `env` is added to the environment of every node.
     """
     cluster = Nodes(
         port=free_port(),
@@ -177,6 +186,8 @@ def four_nodes(nodes: int = 4, cpus: int = 1, *, dashboard: bool = False, **env:
         folder=Path(tempfile.mkdtemp(prefix="vs-", dir="/tmp")),
         dashboard=free_port() if dashboard else 0,
     )
+    if hosts:
+        cluster.hosts = iter(hosts)
     try:
         cluster.add(**env)
         others = [cluster.start(**env) for _ in range(nodes - 1)]

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,16 @@ VISTUDY = [sys.executable, "-W", "ignore", "-c", "from study.cli import main; ma
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 
 
-def vistudy(*args: str | Path, timeout_s: float = 240, code: int = 0, env: dict[str, str] | None = None) -> str:
-    """Run a command to its end, with `env` added; its output. Fails unless it exits with `code`."""
+def vistudy(
+    *args: str | Path,
+    timeout_s: float = 240,
+    code: int = 0,
+    env: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
+) -> str:
+    """Run a command to its end by `prefix`, with `env` added; its output. Fails unless it exits with `code`."""
     done = subprocess.run(
-        [*VISTUDY, *map(str, args)],
+        [*prefix, *VISTUDY, *map(str, args)],
         capture_output=True,
         text=True,
         timeout=timeout_s,
