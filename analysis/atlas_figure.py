@@ -16,6 +16,8 @@ from matplotlib.patches import Rectangle
 from analysis.atlas_data import Sheet, Shown, step_of
 from analysis.colours import GREY, INK, LINE, PAPER, share_colour, text_colour
 from analysis.grid import Cell
+from analysis.layout import LINE as LINE_OF_TITLE
+from analysis.layout import wrapped
 from analysis.taxonomy import LABEL_TEXT
 
 CELL, CAPTION, MARGIN, LEFT, GAP, TITLE, TICKS = 0.98, 0.17, 0.22, 0.85, 0.30, 0.32, 0.30
@@ -28,9 +30,11 @@ def atlas_figure(sheet: Sheet, study: str) -> Figure:
     """Draw a block's samples at the last time that kept any; a trial that ended before is dashed."""
     high, wide = sheet.size
     cell_h, cell_w = CELL * high / wide + CAPTION, CELL
-    title = TITLE if any(facet.title for facet in sheet.block.facets) else 0.0
     columns, rows = len(sheet.block.x.levels), len(sheet.block.y.levels)
     facet_w, facet_h = columns * cell_w, rows * cell_h
+    names = [wrapped(facet.title, facet_w + GAP / 2) for facet in sheet.block.facets]
+    lines = max(len(name.splitlines()) for name in names)
+    title = TITLE + (lines - 1) * LINE_OF_TITLE if lines else 0.0
     count = len(sheet.block.facets)
     across = min(count, max(1, int((WIDEST - LEFT - MARGIN + GAP) / (facet_w + GAP))))
     down = math.ceil(count / across)
@@ -47,10 +51,11 @@ def atlas_figure(sheet: Sheet, study: str) -> Figure:
     _text(ax, MARGIN, height - 0.24, f"{study}: samples", 12, weight="bold")
     _text(ax, MARGIN, height - 0.48, f"{sheet.heading} · after {steps} updates · seed {sheet.seeds[0]}", 8.5, GREY)
     cells = list(sheet.cells())
-    for number, facet in enumerate(sheet.block.facets):
+    for number, name in enumerate(names):
         x0 = LEFT + number % across * (facet_w + GAP)
         y0 = height - HEADER - (number // across) * (title + facet_h + TICKS) - title - facet_h
-        _text(ax, x0, y0 + facet_h + 0.12, facet.title, 8.5, weight="bold")
+        middle = y0 + facet_h + 0.12 + (len(name.splitlines()) - 1) * LINE_OF_TITLE / 2
+        _text(ax, x0, middle, name, 8.5, weight="bold")
         for (place, x, y), cell, shown in cells:
             if place == number:
                 first = next((item for item in shown if item.row["seed"] == sheet.seeds[0]), None)

@@ -22,7 +22,7 @@ from matplotlib.patheffects import withStroke
 from analysis.colours import GREY, INK, LINE, PAPER, THEORY, share_colour, text_colour
 from analysis.dirac_overlay import NAME, boundary_lines
 from analysis.grid import Block, Cell, Facet, blocks
-from analysis.layout import GAP, HEIGHT, MARGIN, TICKS, Layout
+from analysis.layout import GAP, HEIGHT, MARGIN, TICKS, Layout, wrapped
 from analysis.taxonomy import LABEL_TEXT
 
 SIZE, SMALL = 8.5, 6.8
@@ -95,7 +95,8 @@ def _draw(block: Block, title: str, overlay: Overlay | None = boundary_lines) ->
     _header(ax, plan, block, title, cells)
     for facet, (row, column), over in zip(block.facets, plan.places, lines, strict=True):
         x0, y0 = plan.corner(row, column)
-        _text(ax, x0, y0 + plan.facet_height + 0.08, facet.title, size=SIZE, weight="bold", va="bottom")
+        name = wrapped(facet.title, plan.facet_width + GAP / 2)
+        _text(ax, x0, y0 + plan.facet_height + 0.08, name, size=SIZE, weight="bold", va="bottom")
         for cell in facet.cells:
             _cell(ax, cell, x0 + cell.x * plan.cell, y0 + cell.y * HEIGHT, plan.cell)
         for line in over:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from dataclasses import dataclass
 
 from analysis.grid import Block
@@ -11,6 +12,24 @@ MARGIN = 0.22
 LEFT, GAP, FACET_TITLE, TICKS = 0.92, 0.28, 0.30, 0.26
 WIDEST, NARROWEST, TALLEST = 10.4, 6.3, 12.0
 HEIGHT = 0.52
+
+
+LINE = 0.16
+"""Inches of one more line of a facet's title."""
+CHARACTER = 0.074
+"""Inches of a character of it, on average."""
+
+
+def wrapped(title: str, width: float) -> str:
+    """A facet's title in lines that fit the width in inches: broken between its factors, else between words."""
+    room = max(8, int(width / CHARACTER))
+    lines: list[str] = []
+    for part in title.split(" · ") if title else ():
+        if lines and len(lines[-1]) + 3 + len(part) <= room:
+            lines[-1] += f" · {part}"
+        else:
+            lines += textwrap.wrap(part, room)
+    return "\n".join(lines)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +56,8 @@ class Layout:
         cell = 0.80 if len(block.x.levels) <= 6 else 0.70
         cell = max(cell, 0.085 * max(len(text) for text in block.x.texts))
         wide, high = cell * len(block.x.levels), HEIGHT * len(block.y.levels)
-        title = FACET_TITLE if any(facet.title for facet in block.facets) else 0.06
+        lines = max(len(wrapped(facet.title, wide + GAP / 2).splitlines()) for facet in block.facets)
+        title = FACET_TITLE + (lines - 1) * LINE if lines else 0.06
         rows, columns, places = _arrange(block, wide, high)
         left = LEFT if block.y.label else MARGIN
         inner = columns * (wide + GAP) - GAP

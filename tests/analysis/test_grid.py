@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from analysis.grid import blocks, factors_of, level_text
+from analysis.layout import wrapped
 from tests.analysis.frames import LR5, REG4, make_frame
 
 
@@ -91,3 +92,11 @@ def test_factors_of_the_cells() -> None:
 )  # fmt: skip
 def test_level_text(column: str, value: object, text: str) -> None:
     assert level_text(column, value) == text
+
+
+def test_titles_of_narrow_facets_are_broken_between_factors():
+    title = "batch norm off · D:G steps 5:10 · z pool"
+    assert wrapped(title, 9.0) == title
+    assert wrapped(title, 1.4) == "batch norm off\nD:G steps 5:10\nz pool"
+    assert max(map(len, wrapped(title, 0.8).splitlines())) <= 10
+    assert wrapped("", 1.0) == ""
