@@ -309,7 +309,8 @@ def torn_segment(scene: Scene) -> None:
     driver = scene.in_training()
     driver.kill()
     scene.end(driver)
-    time.sleep(1.0)  # its workers end
+    while scene.working():  # its workers end, and write no more
+        time.sleep(0.1)
     segments = sorted(scene.store.glob("packs/*/attempt-*/records-*"))
     segment = scene.rng.choice(segments)
     data = segment.read_bytes()
