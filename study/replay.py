@@ -116,7 +116,7 @@ class Replay:
         written = self._write_metrics(run, new, tags)
         if status != "RUNNING":
             self.api.set_status(run, status, self._end())
-        finished = status != before and status in ENDED.values()
+        finished = status != before and bool(self.outcome)
         return Counter(finished=int(finished), metrics=written, images=pictures)
 
     def _missing(self, run: Run) -> Records:

@@ -84,7 +84,7 @@ class PackedNet:
         }
 
     def __call__(self, x: Tensor, params: Params, stats: Stats | None = None, momentum: float | None = None) -> Tensor:
-        """Apply the net with `params`; float32, whatever the products inside are computed in.
+        """Apply the net with `params`; float32 where they are, whatever the products inside are computed in.
 
         Batch norm: without `stats` the batch's own statistics, nothing remembered; with `stats` and `momentum` the
         batch's own, and `stats` moves towards them; with `stats` alone, `stats` are used.
@@ -112,7 +112,8 @@ class PackedNet:
             flat = h.reshape(1, -1, h.shape[2]) if h.dim() == 3 else h
             return F.batch_norm(flat, mean, var, scale, shift, training, momentum or 0.0, BN_EPS).view_as(h)
 
-        return self.arch.forward(params, x, normalise).float()
+        out = self.arch.forward(params, x, normalise)
+        return out.float() if out.dtype == torch.bfloat16 else out
 
     def backward(
         self, loss: Tensor, of_loss: Tensor | None = None, *, retain_graph: bool = False

@@ -122,7 +122,7 @@ def test_forget_only_failed_trials(store: Ledger) -> None:
     store.write_pack(pack())
     store.finish_trial(outcome("a", state="failed"))
     store.finish_trial(outcome("b"))
-    with pytest.raises(StoreError, match="complete: b"):
+    with pytest.raises(StoreError, match="cannot be forgotten: b"):
         store.forget(["a", "b"])
     assert store.done() == {"a", "b"}
     store.forget(["a", "never-heard-of"])
