@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ def taped(tape: Tape) -> Iterator[None]:
         _tape.reset(token)
 
 
-class Source:
+class Source(ABC):
     """What a pack takes its inputs from, step by step."""
 
     def at(self, step: int) -> Tensor:
@@ -73,9 +74,9 @@ class Source:
         tape = _tape.get()
         return self.draw(step) if tape is None else tape.at(self, step)
 
+    @abstractmethod
     def draw(self, step: int) -> Tensor:
         """`at`, always from the source itself."""
-        raise NotImplementedError
 
 
 @functools.cache
