@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from analysis.columns import COLUMNS, RECORD_COLUMNS, cell_tag, columns_markdown
-from analysis.judged import judge_study
+from analysis.judged import Judged, judge_study
 from analysis.outcome import Outcome, Reference, Thresholds, deficiency
-from analysis.trials import by_trial, judge_trial, planned, refuse_strangers, series_of
+from analysis.trials import by_trial, judge_trial, planned, series_of
 from study.errors import StudyError
 
 if TYPE_CHECKING:
@@ -29,30 +30,31 @@ __all__ = [
 _FIELDS = ("model", "data", "g_lr", "d_lr", "reg_weight", "norm", "d_steps", "g_steps", "anchor", "z_use", "seed")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Trials:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trials(Judged):
     """What is stored of a study's trials, read once: tables and relabelling take it instead of the store."""
 
+    ledger: Ledger
     study: str
-    plan: dict[str, Any]
-    """Content of `plan.json`."""
-    entries: dict[str, dict[str, Any]]
-    """trial_id -> entry of the plan."""
-    outcomes: dict[str, dict[str, Any]]
-    """trial_id -> outcome file, of those that have ended."""
-    packs: dict[str, dict[str, Any]]
-    series: dict[str, dict[str, np.ndarray]]
-    """trial_id -> arrays (T,) of what the outcome rules read, of those that have a record or are complete."""
-    first_ms: int | None
-    """When the first record was written, milliseconds since 1970 (UTC); None without records."""
     registrations: tuple[dict[str, Any], ...]
     """Registrations of the study's claim, oldest first."""
 
+    @functools.cached_property
+    def packs(self) -> dict[str, dict[str, Any]]:
+        """pack_id -> what is stored of it. Read when first asked for."""
+        return self.ledger.packs()
+
+    @functools.cached_property
+    def series(self) -> dict[str, dict[str, np.ndarray]]:
+        """trial_id -> arrays (T,) of what the outcome rules read, of the complete. Read when first asked for."""
+        read = by_trial(self.ledger.histories(list(self.outcomes)), self.entries, self.study)
+        return {trial_id: series_of([]) for trial_id in self.outcomes} | {i: series_of(found) for i, found in read}
+
     def outcome(self, trial_id: str, thresholds: Thresholds) -> Outcome | None:
         """The outcome of a complete trial; None of any other."""
-        if self.outcomes.get(trial_id, {}).get("state") != "complete":
-            return None
-        return judge_trial(trial_id, self.series[trial_id], self.entries, self.outcomes, self.packs, thresholds)
+        if trial_id not in self.outcomes or thresholds == Thresholds():
+            return self.outcomes.get(trial_id)
+        return judge_trial(trial_id, self.series[trial_id], self.entries, self.ended, self.packs, thresholds)
 
 
 Store: TypeAlias = "Ledger | Trials | str | os.PathLike[str]"
@@ -60,31 +62,15 @@ Store: TypeAlias = "Ledger | Trials | str | os.PathLike[str]"
 
 
 def read_trials(store: Ledger | str | os.PathLike[str], study: str) -> Trials:
-    """Read plan, outcomes, records and registrations of a study.
+    """Read plan, outcomes and registrations of a study, and the records of trials that have not been judged before.
 
     Raises:
-        StudyError: unknown study; a trial planned twice; a record or outcome of a trial that was not asked for.
+        StudyError: as `judge_study`.
     """
     ledger = as_ledger(store)
-    document = ledger.read_plan(study)
-    plan = planned(document, study)
-    outcomes = ledger.read_outcomes(list(plan))
-    refuse_strangers(outcomes, plan, study)
-    series, first = {}, []
-    for trial_id, records in by_trial(ledger.histories(list(plan)), plan, study):
-        series[trial_id] = series_of(records)
-        first.append(min(record.get("unix_ms", 0) for record in records))
-    empty = {trial_id: series_of([]) for trial_id, ended in outcomes.items() if ended["state"] == "complete"}
-    return Trials(
-        study=study,
-        plan=document,
-        entries=plan,
-        outcomes=outcomes,
-        packs=ledger.packs() if outcomes else {},
-        series=dict(sorted((empty | series).items())),
-        first_ms=min(first, default=None),
-        registrations=tuple(ledger.registrations(study)),
-    )
+    judged = judge_study(ledger, study)
+    known = {field.name: getattr(judged, field.name) for field in dataclasses.fields(Judged)}
+    return Trials(ledger=ledger, study=study, registrations=tuple(ledger.registrations(study)), **known)
 
 
 def load_frame(
@@ -99,19 +85,14 @@ def load_frame(
     Raises:
         StudyError: as `read_trials`; a complete trial whose pack or reference is missing.
     """
-    if not isinstance(store, Trials) and thresholds == Thresholds():
-        known = judge_study(as_ledger(store), study)  # notes what it has judged: the next one has little to read
-        rows = [
-            _row(study, entry, known.ended.get(trial_id, {}), known.outcomes.get(trial_id), known.state(trial_id))
-            for trial_id, entry in known.entries.items()
-        ]
-        return _typed(rows)
     trials = store if isinstance(store, Trials) else read_trials(store, study)
-    rows = []
-    for trial_id, entry in trials.entries.items():
-        ended = trials.outcomes.get(trial_id, {})
-        state = ended.get("state", "running" if trial_id in trials.series else "planned")
-        rows.append(_row(trials.study, entry, ended, trials.outcome(trial_id, thresholds), state))
+    rows = [
+        _row(
+            trials.study, entry, trials.ended.get(trial_id, {}), trials.outcome(trial_id, thresholds),
+            trials.state(trial_id),
+        )
+        for trial_id, entry in trials.entries.items()
+    ]  # fmt: skip
     return _typed(rows)
 
 

@@ -23,7 +23,7 @@ from study.errors import StoreError
 if TYPE_CHECKING:
     from study.ledger import Ledger
 
-FORMAT = 1
+FORMAT = 2
 RULES = f"{OUTCOME_VERSION}-" + hashlib.sha256(repr(Thresholds()).encode()).hexdigest()[:12]
 """Which rules, with which thresholds, gave the outcomes of a note."""
 
@@ -54,6 +54,8 @@ class Judged:
     """trial_id -> what it showed, of those that are complete, by the present rules."""
     begun: dict[str, Begun]
     """trial_id -> progress of those that have records and have not ended."""
+    first_ms: int | None
+    """When the study's first record was written, milliseconds since 1970 (UTC); None without records."""
 
     def state(self, trial_id: str) -> str:
         """complete, failed, running or planned."""
@@ -77,23 +79,29 @@ def judge_study(ledger: Ledger, study: str) -> Judged:
     complete = {trial_id: outcome for trial_id, outcome in ended.items() if outcome["state"] == "complete"}
     keys = {trial_id: _key(outcome, segments) for trial_id, outcome in complete.items()}
     noted = _read(ledger, study)
-    outcomes = {trial_id: noted[trial_id][1] for trial_id, key in keys.items() if noted.get(trial_id, ("",))[0] == key}
-    new, begun = complete.keys() - outcomes.keys(), {}
+    known = {trial_id: noted[trial_id][1:] for trial_id, key in keys.items() if noted.get(trial_id, ("",))[0] == key}
+    new, begun, written = complete.keys() - known.keys(), {}, list[int]()
     unread = set(new)
-    for trial_id, records in by_trial(ledger.histories([*new, *(entries.keys() - ended.keys())]), entries, study):
-        if trial_id not in new:
+    for trial_id, records in by_trial(ledger.histories(list(entries.keys() - known.keys())), entries, study):
+        first_ms = min(record["unix_ms"] for record in records)
+        written.append(first_ms)
+        if trial_id in new:
+            unread.discard(trial_id)
+            known[trial_id] = (first_ms, _outcome(ledger, trial_id, records, entries, complete))
+        elif trial_id not in ended:
             first, last = records[0], records[-1]
             begun[trial_id] = Begun(
                 evaluations=(first["evaluation"], last["evaluation"]), unix_ms=(first["unix_ms"], last["unix_ms"])
             )
-            continue
-        unread.discard(trial_id)
-        outcomes[trial_id] = _outcome(ledger, trial_id, records, entries, complete)
     for trial_id in unread:  # complete without a record
-        outcomes[trial_id] = _outcome(ledger, trial_id, [], entries, complete)
+        known[trial_id] = (None, _outcome(ledger, trial_id, [], entries, complete))
     if new:
-        _write(ledger, study, {trial_id: (keys[trial_id], outcome) for trial_id, outcome in outcomes.items()})
-    return Judged(plan=document, entries=entries, ended=ended, outcomes=outcomes, begun=begun)
+        _write(ledger, study, {trial_id: (keys[trial_id], *of_trial) for trial_id, of_trial in known.items()})
+    written += [first_ms for first_ms, _ in known.values() if first_ms is not None]
+    return Judged(
+        plan=document, entries=entries, ended=ended, begun=begun, first_ms=min(written, default=None),
+        outcomes={trial_id: known[trial_id][1] for trial_id in complete},
+    )  # fmt: skip
 
 
 def _outcome(
@@ -117,8 +125,12 @@ def _key(outcome: Mapping[str, Any], segments: Mapping[str, Mapping[int, int]]) 
     return f"{outcome['pack_id']} {outcome['attempt']} {outcome['unix_ms']} {recorded}"
 
 
-def _read(ledger: Ledger, study: str) -> dict[str, tuple[str, Outcome]]:
-    """trial_id -> (key, outcome) of the note; empty if there is none that these rules can use."""
+Noted = tuple[str, int | None, Outcome]
+"""(what a trial was judged from, when its first record was written, what it showed)."""
+
+
+def _read(ledger: Ledger, study: str) -> dict[str, Noted]:
+    """trial_id -> what is noted of it; empty if there is no note that these rules can use."""
     data = ledger.read_judged(study)
     if data is None:
         return {}
@@ -128,21 +140,25 @@ def _read(ledger: Ledger, study: str) -> dict[str, tuple[str, Outcome]]:
             return {}
         names = [field.name for field in dataclasses.fields(Outcome)]
         return {
-            trial_id: (note["keys"][key], Outcome(**dict(zip(names, [label, tuple(flags), *rest], strict=True))))
-            for trial_id, (key, label, flags, *rest) in note["trials"].items()
+            trial_id: (
+                note["keys"][key],
+                first_ms,
+                Outcome(**dict(zip(names, [label, tuple(flags), *rest], strict=True))),
+            )
+            for trial_id, (key, first_ms, label, flags, *rest) in note["trials"].items()
         }
     except (ValueError, KeyError, TypeError, IndexError) as error:
         _log.warning("studies/%s/judged.json is damaged (%s); its trials are judged again", study, error)
         return {}
 
 
-def _write(ledger: Ledger, study: str, judged: Mapping[str, tuple[str, Outcome]]) -> None:
+def _write(ledger: Ledger, study: str, judged: Mapping[str, Noted]) -> None:
     """Note outcomes. Whoever may only read the store judges anew each time."""
-    keys = {key: i for i, key in enumerate(dict.fromkeys(key for key, _ in judged.values()))}
+    keys = {key: i for i, key in enumerate(dict.fromkeys(key for key, *_ in judged.values()))}
     names = [field.name for field in dataclasses.fields(Outcome)]
     trials = {
-        trial_id: [keys[key], *(getattr(outcome, name) for name in names)]
-        for trial_id, (key, outcome) in judged.items()
+        trial_id: [keys[key], first_ms, *(getattr(outcome, name) for name in names)]
+        for trial_id, (key, first_ms, outcome) in judged.items()
     }
     note = {"format": FORMAT, "rules": RULES, "keys": list(keys), "trials": trials}
     try:

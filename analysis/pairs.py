@@ -69,10 +69,10 @@ def one_block(table: pd.DataFrame, columns: Sequence[str], arms: Sequence[str]) 
     if "block" in table and table["block"].nunique() > 1:
         raise ValueError(f"one block at a time, got {', '.join(map(str, table['block'].unique()))}")
     for arm in arms:
-        rows = table[table["arm"] == arm]
+        rows = table.loc[table["arm"] == arm, ["config", "seed"]]
         if rows.empty:
             raise ValueError(f"no arm {arm!r}; the table has {', '.join(map(str, table['arm'].unique())) or 'no rows'}")
-        twice = rows[rows.duplicated(["config", "seed"])]
+        twice = rows[rows.duplicated()]
         if len(twice):
             first = twice.iloc[0]
             raise ValueError(
@@ -98,6 +98,7 @@ def pair(table: pd.DataFrame, treatment: str, baseline: str, value: str = "stabl
     if treatment == baseline:
         raise ValueError(f"arm {treatment} cannot be compared with itself")
     one_block(table, [value], [treatment, baseline])
+    table = table[["arm", "config", "seed", value, *({"state"} & set(table))]]  # others need not be copied
     sides, why = [], []
     for arm in (treatment, baseline):
         rows = table[table["arm"] == arm]

@@ -29,7 +29,7 @@ class Relabelled:
         self._once = dataclasses.replace(base, persistence_share=0.0, persistence_min=1)
         self._clean: dict[int, _Clean] = {}
         self._odd: list[str] = []
-        complete = [trial_id for trial_id, ended in trials.outcomes.items() if ended["state"] == "complete"]
+        complete = list(trials.outcomes)
         groups: dict[int, list[tuple[str, dict[str, Any], Reference, Floats]]] = {}
         for trial_id in complete:
             series, reference, evaluations = self._of(trial_id)
@@ -43,7 +43,7 @@ class Relabelled:
 
     def _of(self, trial_id: str) -> tuple[dict[str, Any], Reference, int]:
         trials = self._trials
-        pack = trials.packs[trials.outcomes[trial_id]["pack_id"]]
+        pack = trials.packs[trials.ended[trial_id]["pack_id"]]
         evaluations = int(trials.entries[trial_id]["config"]["evaluations"])
         return trials.series[trial_id], Reference.from_dict(pack["reference"]), evaluations
 

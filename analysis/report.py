@@ -24,7 +24,7 @@ from analysis.atlas_data import Modes
 from analysis.box import arm_table
 from analysis.heatmap_html import embedded_json, page_environment
 from analysis.outcome import Thresholds
-from analysis.report_pictures import Painter, Picture, Printed, pictures
+from analysis.report_pictures import Painter, Picture, Printed, Section, pictures
 from analysis.report_plotly import parallel
 from analysis.report_tables import DRAWS, Table, arm_tally, estimate_tables, estimates, packed
 from analysis.report_text import markdown, methods, provenance
@@ -137,19 +137,21 @@ def _gather(ledger: Ledger, trials: frames.Trials, painter: Painter, draws: int)
     table.attrs = {}  # pandas copies them, deeply, at every step
     notes: list[str] = []
     boxes = _boxes(trials.plan)
-    main, compare, stability, events = pictures(table, claim, trials, notes, thresholds)
-    for picture in (*main, *compare, *stability, *events):
+    drawn: dict[Section, list[Picture]] = {"main": [], "compare": [], "stability": [], "events": []}
+    for section, picture in pictures(table, claim, trials, notes, thresholds):
+        drawn[section].append(picture)
         painter.add(picture)
     verdict = view(of_plan, claim, trials.registrations)
     found = estimates(table, {**claim, "boxes": boxes}, notes, draws=draws) if claim else None
     numbers = () if found is None else estimate_tables(found)
     study_text = ledger.read_study_text(trials.study)
     return _Content(
-        study=trials.study, plan=trials.plan, claim=claim, table=table, verdict=verdict, main=tuple(main), notes=notes,
+        study=trials.study, plan=trials.plan, claim=claim, table=table, verdict=verdict, notes=notes,
+        main=tuple(drawn["main"]),
         sections=(
-            ("compare", "How the arms compare", (*verdict.tables, *numbers), tuple(compare)),
-            ("stability", "Where training is stable", (), tuple(stability)),
-            ("outcomes", "What became of the trials", (arm_tally(table),), tuple(events)),
+            ("compare", "How the arms compare", (*verdict.tables, *numbers), tuple(drawn["compare"])),
+            ("stability", "Where training is stable", (), tuple(drawn["stability"])),
+            ("outcomes", "What became of the trials", (arm_tally(table),), tuple(drawn["events"])),
         ),
         methods=methods(trials.plan, table, claim, thresholds, draws), study_text=study_text,
         provenance=provenance(
@@ -243,7 +245,7 @@ def _page(content: _Content, printed: Mapping[str, Printed], atlas: Markup | Non
 def _shown(picture: Picture, printed: Printed) -> dict[str, Any]:
     return {
         "key": picture.key, "title": picture.title, "caption": picture.caption, "browser": picture.browser,
-        "image": Markup(f"data:image/png;base64,{base64.b64encode(printed.page).decode()}"),
+        "image": Markup(f"data:image/webp;base64,{base64.b64encode(printed.page).decode()}"),
         "width": round(printed.inches * 100),
     }  # fmt: skip
 

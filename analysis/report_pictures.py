@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -27,8 +27,6 @@ from analysis.report_plotly import browser
 
 LARGE = 2000
 """Trials from which pictures are drawn in a process of their own, beside the statistics."""
-COLOURS = 256
-"""Of the pictures inside the page: they have few, and a palette makes them a third as large."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +54,7 @@ class Printed:
     paths: tuple[Path, ...]
     """PNG and SVG."""
     page: bytes
-    """PNG with a palette, for the page."""
+    """WebP, for the page."""
     inches: float
     """Width."""
 
@@ -66,18 +64,20 @@ def paint(figure: AnyFigure | Figure, folder: Path, key: str) -> Printed:
     drawn = figure if isinstance(figure, Figure) else draw(figure)
     paths = save(drawn, folder, key)
     with Image.open(paths[0]) as image, io.BytesIO() as buffer:
-        image.convert("RGB").quantize(COLOURS).save(buffer, "PNG")
+        image.convert("RGB").save(buffer, "WEBP", lossless=True, method=2)  # a fifth of the PNG
         return Printed(paths=tuple(paths), page=buffer.getvalue(), inches=float(drawn.get_size_inches()[0]))
 
 
 class Painter:
-    """Draws pictures, those of large studies in a second process. A context manager; `results` waits."""
+    """Draws pictures, those of large studies in a second process, too. A context manager; `results` draws the rest."""
 
     def __init__(self, folder: Path, trials: int) -> None:
         self._folder = folder
         # spawn, not fork: Arrow and BLAS have threads by now
         self._pool = ProcessPoolExecutor(1, get_context("spawn")) if trials >= LARGE else None
-        self._done: dict[str, Printed | Future[Printed]] = {}
+        self._added: dict[str, tuple[AnyFigure | Figure, Future[Printed] | None]] = {}
+        if self._pool is not None:
+            self._pool.submit(_import)
 
     def __enter__(self) -> Painter:
         return self
@@ -87,48 +87,61 @@ class Painter:
             self._pool.shutdown(cancel_futures=True)
 
     def add(self, picture: Picture) -> None:
-        """Draw it, now or soon."""
-        if self._pool is None or isinstance(picture.figure, Figure):
-            self._done[picture.key] = paint(picture.figure, self._folder, picture.key)
-        else:
-            self._done[picture.key] = self._pool.submit(paint, picture.figure, self._folder, picture.key)
+        """Draw it soon, or in the end."""
+        figure, later = picture.figure, None
+        if self._pool is not None and not isinstance(figure, Figure):
+            later = self._pool.submit(paint, figure, self._folder, picture.key)
+        self._added[picture.key] = (figure, later)
 
     def results(self) -> dict[str, Printed]:
         """Key -> what was drawn, in order of adding."""
-        return {key: made.result() if isinstance(made, Future) else made for key, made in self._done.items()}
+        done = {
+            key: paint(figure, self._folder, key)
+            for key, (figure, later) in reversed(self._added.items())
+            if later is None or later.cancel()  # the second process has not come to it
+        }
+        return {
+            key: done[key] if later is None or key in done else later.result()
+            for key, (_, later) in self._added.items()
+        }
 
 
-Pictures = list[Picture]
+def _import() -> None:
+    """Finding this function has imported what drawing needs, while nothing is there to be drawn yet."""
+
+
+Section = Literal["main", "compare", "stability", "events"]
+"""Where a picture stands: at the top, or with the comparison, with stability, with outcomes."""
 
 
 def pictures(
     table: pd.DataFrame, claim: Mapping[str, Any] | None, trials: Trials, notes: list[str], thresholds: Thresholds
-) -> tuple[Pictures, Pictures, Pictures, Pictures]:  # fmt: skip
-    """Pictures of the top, of the comparison, of stability, of outcomes. What cannot be drawn goes to `notes`."""
+) -> Iterator[tuple[Section, Picture]]:
+    """The pictures, those of one section in order; what is made fast comes first. What cannot be drawn: to `notes`."""
     baseline, treatment = _compared(table, claim)
     styles = arm_styles(list(dict.fromkeys(table["arm"])), baseline, treatment)
     others = [a for a in styles if a not in (baseline, treatment)]
-    main, compare = [], _compare(table, styles, notes, claim)
+    differences: list[Picture] = []
     if baseline and treatment:
-        main += _difference(
-            "difference", table, [treatment] if claim else [a for a in styles if a != baseline], baseline, notes
-        )
-        for slower in (claim or {}).get("slower", ()):
-            if slower in others:
-                compare += _difference(f"difference-{_key(slower)}", table, [treatment], slower, notes)
-    stability: Pictures = []
+        treatments = [treatment] if claim else [a for a in styles if a != baseline]
+        differences = _difference("difference", table, treatments, baseline, notes)
     if claim is None and not table["arm"].isin(_declared(trials.plan)).any():
         maps = _heatmaps(trials, thresholds)
-        main, stability = [*maps[:1], *main], maps[1:]
+        yield from (("main", picture) for picture in (*maps[:1], *differences))
+        yield from (("stability", picture) for picture in maps[1:])
     else:
+        yield from (("main", picture) for picture in differences)
         for block, part in table.groupby("block", sort=False):
-            stability.append(Picture.of(f"stability-{_key(str(block))}", stability_figure(part)))
-    events = [
-        Picture.of(f"time-{event}", found)
-        for event in ("threshold", "collapse", "divergence")
-        if (found := time_curves(table, styles, notes, event)) is not None
-    ]
-    return main, compare, stability, events
+            yield "stability", Picture.of(f"stability-{_key(str(block))}", stability_figure(part))
+    for event in ("threshold", "collapse", "divergence"):
+        if (found := time_curves(table, styles, notes, event)) is not None:
+            yield "events", Picture.of(f"time-{event}", found)
+    yield from (("compare", picture) for picture in _compare(table, styles, notes, claim))
+    if treatment:
+        for slower in (claim or {}).get("slower", ()):
+            if slower in others:
+                made = _difference(f"difference-{_key(slower)}", table, [treatment], slower, notes)
+                yield from (("compare", picture) for picture in made)
 
 
 def _declared(plan: Mapping[str, Any]) -> set[str]:
@@ -147,7 +160,9 @@ def _compared(table: pd.DataFrame, claim: Mapping[str, Any] | None) -> tuple[str
     return baseline, "λ = 5" if "λ = 5" in others else others[0]
 
 
-def _difference(key: str, table: pd.DataFrame, treatments: Sequence[str], baseline: str, notes: list[str]) -> Pictures:
+def _difference(
+    key: str, table: pd.DataFrame, treatments: Sequence[str], baseline: str, notes: list[str]
+) -> list[Picture]:
     found = difference_figure(table, treatments, baseline)
     if found.maps:
         return [Picture.of(key, found)]
@@ -157,17 +172,20 @@ def _difference(key: str, table: pd.DataFrame, treatments: Sequence[str], baseli
 
 def _compare(
     table: pd.DataFrame, styles: Mapping[str, int], notes: list[str], claim: Mapping[str, Any] | None
-) -> Pictures:
-    lr = stability_curves(table, styles, notes)
-    best = best_curves(table, styles, notes, (claim or {}).get("best_of", 20))
+) -> Iterator[Picture]:
     arms = list(styles)[:2] if claim is None else [claim["baseline"], claim["treatment"]]
-    found: list[tuple[str, AnyFigure | None]] = [("stability-by-lr", lr), ("best-of-k", best)]
-    for value in ("q", "failure"):
-        found.append((f"importance-{value}", importance_bars(table, arms, styles, notes, value)))
-    return [Picture.of(key, figure) for key, figure in found if figure is not None]
+    made: dict[str, Callable[[], AnyFigure | None]] = {
+        "stability-by-lr": lambda: stability_curves(table, styles, notes),
+        "best-of-k": lambda: best_curves(table, styles, notes, (claim or {}).get("best_of", 20)),
+        "importance-q": lambda: importance_bars(table, arms, styles, notes, "q"),
+        "importance-failure": lambda: importance_bars(table, arms, styles, notes, "failure"),
+    }
+    for key, make in made.items():
+        if (figure := make()) is not None:
+            yield Picture.of(key, figure)
 
 
-def _heatmaps(trials: Trials, thresholds: Thresholds) -> Pictures:
+def _heatmaps(trials: Trials, thresholds: Thresholds) -> list[Picture]:
     frame = load_frame(trials, thresholds=thresholds)
     drawn = heatmaps(frame)
     found = []

@@ -1,7 +1,8 @@
 """What a report costs: `python -m benchmarks.report_cost`.
 
-Writes a made-up study of 10,000 trials x 50 records (numbers only: nothing is trained) into a ledger and measures, in a
-process of its own, the wall and processor seconds and the peak memory of `analysis.report.report`, and of one heatmap.
+Writes a made-up study of 10,000 trials x 50 records (numbers only: nothing is trained) into a ledger and measures, each
+in a process of its own: judging all trials and noting their outcomes, as `vistudy run` leaves any study; then the wall
+and processor seconds and the peak memory of `analysis.report.report`; then one heatmap.
 Targets: a report under 15 s and 2 GB on 2 cores, its HTML under 15 MB; a heatmap from a frame under 2 s.
 """
 
@@ -208,6 +209,15 @@ def _series(kind: str, evaluations: int, rng: np.random.Generator) -> dict[str, 
     return values
 
 
+def measure_judging(store: Path, _: Path) -> dict[str, float]:
+    """Seconds of reading all records and judging all trials for the first time."""
+    from analysis.judged import judge_study
+
+    start = time.perf_counter()
+    judge_study(Ledger(store), "synthetic")
+    return {"judge_s": time.perf_counter() - start}
+
+
 def measure(store: Path, out: Path) -> dict[str, float]:
     """Seconds, memory and sizes of a report of the study `synthetic`, in this process and its children."""
     from analysis.report import report
@@ -237,6 +247,9 @@ def measure_heatmap(store: Path, out: Path) -> dict[str, float]:
     return {"heatmap_s": time.perf_counter() - start, "heatmap_trials": len(frame)}
 
 
+MODES = {"judge": measure_judging, "report": measure, "heatmap": measure_heatmap}
+
+
 def child(mode: str, store: Path, out: Path) -> dict[str, float]:
     """Run this module again in a process that has done nothing else; with its start and imports in `process_s`."""
     start = time.perf_counter()
@@ -251,19 +264,21 @@ def child(mode: str, store: Path, out: Path) -> dict[str, float]:
 def main() -> None:
     """Make the study, measure, print and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", nargs="?", choices=("report", "heatmap"), help="measure in this process; for itself")
+    parser.add_argument("mode", nargs="?", choices=tuple(MODES), help="measure in this process; for itself")
     parser.add_argument("paths", nargs="*", type=Path)
     parser.add_argument("--configs", type=int, default=200, help="configurations a block; fewer: nothing is written")
     options = parser.parse_args()
     if options.mode:
         store, out = options.paths
-        print(json.dumps((measure if options.mode == "report" else measure_heatmap)(store, out)))
+        print(json.dumps(MODES[options.mode](store, out)))
         return
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         trials = make_study(place / "store", configs=options.configs, claim=CLAIM)
         load = os.getloadavg()[0]
-        result = child("report", place / "store", place / "out") | child("heatmap", place / "store", place / "maps")
+        result = {}
+        for mode in MODES:
+            result |= child(mode, place / "store", place / mode)
     result = {name: round(value, 2) for name, value in result.items()}
     whole = {
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "trials": trials, "records_a_trial": 50,

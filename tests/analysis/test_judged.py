@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 
 from analysis import judged
-from analysis.frame import load_frame, read_trials
+from analysis.frame import Trials, load_frame, read_trials
 from analysis.judged import judge_study
+from analysis.outcome import Outcome
+from analysis.trials import judge_trial
 from study.errors import StoreError, StudyError
 from study.ledger import Ledger
 from tests.analysis.series import cut, series
@@ -59,13 +61,19 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     return found
 
 
+def from_records(trials: Trials, trial_id: str) -> Outcome:
+    return judge_trial(
+        trial_id, trials.series[trial_id], trials.entries, trials.ended, trials.packs, judged.Thresholds()
+    )
+
+
 def test_noted_outcomes_are_those_of_the_records(store: Ledger, read: list[str]) -> None:
-    trials = read_trials(store, "demo")
-    expected = {name: trials.outcome(name, judged.Thresholds()) for name in ("good", "wild", "endless", "blank")}
     for _ in range(2):
-        assert judge_study(Ledger(store.uri), "demo").outcomes == expected
+        trials = read_trials(Ledger(store.uri), "demo")
+        assert trials.outcomes == {name: from_records(trials, name) for name in ("good", "wild", "endless", "blank")}
+        assert trials.first_ms == 1_000
     assert sorted(read) == ["blank", "endless", "good", "wild"]  # the second time nothing was judged
-    assert expected["endless"].q_best == math.inf
+    assert trials.outcomes["endless"].q_best == math.inf
     first, again = load_frame(store, "demo"), load_frame(trials)
     pd.testing.assert_frame_equal(first, again)
 
@@ -87,8 +95,8 @@ def test_a_later_attempt_is_judged_anew(store: Ledger, read: list[str]) -> None:
         values = {name: float(worse[name][i]) for name in worse if name not in ("evaluation", "step")}
         attempt.append([{"trial_id": "good", "evaluation": i, "step": 10 * i, "wall_s": 0.0, "values": values}], 5_000)
         if i == 25:
-            middle = judge_study(Ledger(store.uri), "demo").outcomes["good"]
-            assert middle == read_trials(store, "demo").outcome("good", judged.Thresholds())
+            middle = read_trials(Ledger(store.uri), "demo")
+            assert middle.outcomes["good"] == from_records(middle, "good")
     outcome = store.read_outcomes(["good"])["good"]
     store.finish_trial(outcome | {"attempt": 2, "unix_ms": 9_000})
     read.clear()
@@ -100,12 +108,12 @@ def test_a_note_of_other_rules_or_a_damaged_one_is_not_used(store: Ledger, read:
     good = judge_study(store, "demo").outcomes
     note = json.loads(store.read_judged("demo") or b"")
     for name in note["trials"]:
-        note["trials"][name][1] = "oscillating"
+        note["trials"][name][2] = "oscillating"
     for broken in (
         json.dumps(note | {"rules": "0-of-long-ago"}).encode(),
         json.dumps(note | {"format": 0}).encode(),
         json.dumps(note)[:-40].encode(),
-        json.dumps(note | {"trials": {"good": [0, "oscillating"]}}).encode(),
+        json.dumps(note | {"trials": {"good": [0, 1_000, "oscillating"]}}).encode(),
         b"[]",
         b"\xff",
     ):

@@ -70,7 +70,7 @@ def test_report_of_a_claim_has_all_its_parts(made: tuple[Path, Report]) -> None:
     keys = {"difference", "difference-A3a", "stability-by-lr", "best-of-k", "stability-ring8-P", "time-threshold"}
     assert keys <= set(page.data["figures"])
     assert {path.name for path in found.figures} >= {f"{key}.{end}" for key in keys for end in ("png", "svg")}
-    assert page.html.count('<img src="data:image/png;base64,') == len(page.data["figures"]) - 1  # all but the parallel
+    assert page.html.count('<img src="data:image/webp;base64,') == len(page.data["figures"]) - 1  # all but the parallel
     for path in found.figures:
         if path.suffix == ".png":
             with Image.open(path) as image:

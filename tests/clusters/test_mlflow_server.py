@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,12 +22,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from tests.clusters.four_nodes import free_port
+from tests.clusters.postgres import PASSWORD, available, postgres
 from tests.study.runs import vistudy, write
 
 FOLDER = Path(__file__).parents[2] / "clusters" / "mlflow"
 COMPOSE_SCHEMA = os.environ.get("VISTUDY_COMPOSE_SCHEMA")
 """The Compose specification's compose-spec.json; it is not in this repository."""
-PASSWORD = "a-password-of-this-test"
 
 STUDY = {
     "study": "mirrored",
@@ -79,60 +78,9 @@ def test_serve_asks_for_its_settings():
     assert "MLFLOW_BACKEND_STORE_URI: is not set: postgresql+psycopg2://" in done.stderr
 
 
-def postgres_bin() -> Path | None:
-    """Folder of PostgreSQL's programs (Debian's package postgresql)."""
-    found = shutil.which("initdb")
-    folders = [*([Path(found).parent] if found else []), *sorted(Path("/usr/lib/postgresql").glob("*/bin"))]
-    return folders[-1] if folders else None
-
-
 needs = pytest.mark.skipif(
-    postgres_bin() is None or not all(importlib.util.find_spec(name) for name in ("psycopg2", "flask_wtf")),
-    reason="needs PostgreSQL, psycopg2 and Flask-WTF",
+    not available() or not importlib.util.find_spec("flask_wtf"), reason="needs PostgreSQL, psycopg2 and Flask-WTF"
 )
-
-
-@contextlib.contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """A new database server on loopback; its URI."""
-    programs, port = postgres_bin(), free_port()
-    assert programs is not None
-    folder.mkdir()
-    as_user: dict[str, Any] = {}
-    if os.geteuid() == 0:  # it refuses to run as root
-        shutil.chown(folder, "postgres", "postgres")
-        for parent in folder.parents[:3]:
-            parent.chmod(parent.stat().st_mode | 0o011)
-        as_user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-    secret = folder / "password"
-    secret.write_text(PASSWORD)
-    secret.chmod(0o644)
-    subprocess.run(
-        [programs / "initdb", "-D", folder / "data", "-U", "mlflow", f"--pwfile={secret}", "-A", "scram-sha-256"],
-        check=True,
-        capture_output=True,
-        cwd="/",
-        **as_user,
-    )
-    options = ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={folder}"]
-    server = subprocess.Popen(
-        [programs / "postgres", "-D", folder / "data", "-p", str(port), *options],
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        **as_user,
-    )
-    try:
-        made = subprocess.run  # waits for the server, and makes the database
-        command = [programs / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", "mlflow"]
-        deadline = time.monotonic() + 60
-        while made(command, env={"PGPASSWORD": PASSWORD}, capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline
-            assert server.poll() is None
-            time.sleep(0.3)
-        yield f"postgresql+psycopg2://mlflow:{PASSWORD}@127.0.0.1:{port}/mlflow"
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
 
 
 @contextlib.contextmanager
@@ -181,7 +129,7 @@ def status(url: str, password: str | None = None) -> int:
 @pytest.mark.cluster
 @pytest.mark.slow
 def test_a_study_is_mirrored_to_it_and_strangers_are_not_let_in(tmp_path):
-    with postgres(tmp_path / "postgres") as database, serving(tmp_path, database) as url:
+    with postgres() as server, serving(tmp_path, server.create("mlflow")) as url:
         search = f"{url}/api/2.0/mlflow/experiments/search?max_results=10"
         assert status(search) == 401
         assert status(search, "wrong") == 401

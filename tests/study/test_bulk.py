@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import sqlalchemy
 from study import bulk, tracking
 from study.ledger import Attempt, Ledger
 from study.tracking import TrackingError, sync
+from tests.clusters.postgres import Postgres, available, postgres
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
 
 # MLflow leaves its SQLite connections to the garbage collector.
@@ -142,22 +143,23 @@ def test_every_row_of_every_table(
     assert ours == theirs
 
 
+@pytest.fixture(scope="module")
+def database_server() -> Iterator[Postgres]:
+    if not available():
+        pytest.skip("needs PostgreSQL and psycopg2")
+    with postgres() as server:
+        yield server
+
+
 @pytest.mark.slow
-@pytest.mark.skipif("VISTUDY_TEST_POSTGRESQL" not in os.environ, reason="VISTUDY_TEST_POSTGRESQL names no server")
 @pytest.mark.parametrize("scenario", [killed_then_finished, relabelled, run_in_the_bin, tag_behind_metrics])
-def test_every_row_in_postgresql(scenario: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With VISTUDY_TEST_POSTGRESQL=postgresql+psycopg2://user@host:port, a server where databases may be made."""
-    server = os.environ["VISTUDY_TEST_POSTGRESQL"]
-    engine = sqlalchemy.create_engine(f"{server}/postgres", isolation_level="AUTOCOMMIT")
+def test_every_row_in_postgresql(
+    scenario: Scenario, database_server: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)  # where MLflow puts files if nobody says where
-
-    def new_uri() -> str:
-        name = f"vistudy_{uuid.uuid4().hex}"
-        with engine.connect() as connection:
-            connection.execute(sqlalchemy.text(f"CREATE DATABASE {name}"))
-        return f"{server}/{name}"
-
-    ours, theirs = rows_of_both_ways(scenario, tmp_path, new_uri, monkeypatch)
+    ours, theirs = rows_of_both_ways(
+        scenario, tmp_path, lambda: database_server.create(f"vistudy_{uuid.uuid4().hex}"), monkeypatch
+    )
     assert ours["metrics"]
     assert ours == theirs
 
