@@ -43,6 +43,8 @@ class Server:
 
     folder: Path
     port: int
+    database: str = ""
+    """Its URI; empty: a file in the folder."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,7 +56,7 @@ class Server:
         """Start it, and wait until it answers."""
         command = [
             sys.executable, "-W", "ignore", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port),
-            "--backend-store-uri", f"sqlite:///{self.folder}/server.db",
+            "--backend-store-uri", self.database or f"sqlite:///{self.folder}/server.db",
             "--artifacts-destination", str(self.folder / "artifacts"), "--workers", "1",
         ]  # fmt: skip
         self.process = subprocess.Popen(
@@ -77,6 +79,10 @@ class Server:
         os.killpg(self.process.pid, which)
         if which == signal.SIGKILL:
             self.process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send(signal.SIGKILL)
 
     def stop(self) -> None:
         """End it."""

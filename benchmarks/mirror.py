@@ -2,7 +2,8 @@
 
 A ledger of that many trials is made through `study.ledger`, with samples of points at the last evaluation, and synced
 into an empty database: in bulk, and by MLflow's client (of fewer trials: it is slow). Each in a process of its own.
-Imports and the making of the database are not counted. Prints JSON and writes benchmarks/results/mirror-<date>.json.
+Imports and the making of the database are not counted. Every value is compared with the ledger's afterwards. Prints
+JSON and writes benchmarks/results/mirror-<date>.json.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import argparse
 import datetime
 import json
 import resource
-import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -28,8 +28,13 @@ from study.provenance import versions
 STUDY, PACK = "mirrored", 32
 
 
-def make(root: Path, trials: int, records: int, metrics: int) -> Ledger:
-    """A store with a study whose trials are all complete: packs of PACK trials, numbers drawn from a seed."""
+def make(
+    root: Path, trials: int, records: int, metrics: int, *, samples: bool = True, over_s: float = 0.0
+) -> Ledger:  # fmt: skip
+    """A store with a study whose trials are all complete: packs of PACK trials, numbers drawn from a seed.
+
+    `over_s`: seconds over which the packs are spread evenly.
+    """
     ledger, rng = Ledger(root), np.random.default_rng(0)
     ledger.create()
     plan = [
@@ -39,7 +44,9 @@ def make(root: Path, trials: int, records: int, metrics: int) -> Ledger:
     ]  # fmt: skip
     ledger.write_study(STUDY, "study: mirrored\n", {"study": STUDY, "trials": plan}, {"created_ms": 1})
     names = ["finite", *(f"metric_{k:02d}" for k in range(1, metrics))]
+    began = time.monotonic()
     for first in range(0, trials, PACK):
+        time.sleep(max(0.0, began + over_s * first / trials - time.monotonic()))
         ids = [trial["trial_id"] for trial in plan[first : first + PACK]]
         pack_id = f"p{first:06d}"
         ledger.write_pack({"pack_id": pack_id, "trials": [], "trial_ids": ids, "reference": {}, "created_ms": first})
@@ -52,7 +59,8 @@ def make(root: Path, trials: int, records: int, metrics: int) -> Ledger:
                 for i, row in zip(ids, drawn, strict=True)
             ]  # fmt: skip
             attempt.append(lines, unix_ms=1_700_000_000_000 + 1000 * (first + evaluation))
-        attempt.samples(records - 1, {i: rng.standard_normal((500, 2)).astype(np.float16) for i in ids})
+        if samples:
+            attempt.samples(records - 1, {i: rng.standard_normal((500, 2)).astype(np.float16) for i in ids})
         for i in ids:
             ledger.finish_trial(
                 {"trial_id": i, "state": "complete", "pack_id": pack_id, "attempt": 1, "wall_s": 1.0, "device": "cpu",
@@ -61,8 +69,29 @@ def make(root: Path, trials: int, records: int, metrics: int) -> Ledger:
     return ledger
 
 
+def differences(ledger: Ledger, uri: str) -> tuple[int, int]:
+    """(metrics in a database, values that are in the ledger and not there, or there and not in the ledger)."""
+    import sqlalchemy as sa
+
+    rows = sa.text(
+        "SELECT tags.value, metrics.key, metrics.step, metrics.value FROM metrics JOIN tags "
+        "ON tags.run_uuid = metrics.run_uuid AND tags.key = 'vistudy.trial_id'"
+    )
+    count, there = 0, set[int]()  # hashes of rows: a million rows are 100 MB
+    with sa.create_engine(uri, poolclass=sa.NullPool).connect() as connection:
+        for row in connection.execution_options(stream_results=True).execute(rows):
+            count += 1
+            there.add(hash(tuple(row)))
+    unlike = len(there)
+    for trial_id, records in ledger.histories():
+        for record in records:
+            for name, value in record["values"].items():
+                unlike += -1 if hash((trial_id, name, record["step"], value)) in there else 1
+    return count, unlike
+
+
 def measure(root: Path, way: str) -> dict[str, Any]:
-    """Sync a store in this process. Times without imports; every metric is counted in the database afterwards."""
+    """Sync a store in this process. Times without imports; every value is compared with the ledger's afterwards."""
     from study import tracking
 
     ledger, uri = Ledger(root), f"sqlite:///{root}/{way}.db"
@@ -74,10 +103,10 @@ def measure(root: Path, way: str) -> dict[str, Any]:
     wall = time.perf_counter()
     report = tracking.sync(ledger, STUDY, uri)
     wall, cpu = time.perf_counter() - wall, time.process_time() - opened
-    with sqlite3.connect(f"{root}/{way}.db") as database:
-        (rows,) = database.execute("SELECT count(*) FROM metrics").fetchone()
-    if rows != report.metrics_written:
-        raise SystemExit(f"{way}: {rows} metrics in the database, {report.metrics_written} were to be written")
+    peak = peak_mb()
+    rows, unlike = differences(ledger, uri)
+    if rows != report.metrics_written or unlike:
+        raise SystemExit(f"{way}: {rows} of {report.metrics_written} metrics in the database, {unlike} differ")
     trials = report.runs_created
     return {
         "way": way,
@@ -91,7 +120,7 @@ def measure(root: Path, way: str) -> dict[str, Any]:
         "metrics_per_s": round(rows / wall),
         "open_database_cpu_s": round(opened - opening, 2),
         "peak_mb_before": before,
-        "peak_mb": peak_mb(),
+        "peak_mb": peak,
         "database_mb": round((root / f"{way}.db").stat().st_size / 1e6, 1),
     }
 
