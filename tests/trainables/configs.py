@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from trainables.config import TrainConfig
 from trainables.engine import Engine
 from trainables.models import MODELS
@@ -47,3 +49,16 @@ def train(*configs: TrainConfig) -> dict[str, list[Record]]:
 def values(records: list[Record]) -> list[tuple[int, int, dict[str, str]]]:
     """What is bitwise reproducible of some records: floats by their bits, so that NaN equals NaN."""
     return [(r.evaluation, r.step, {k: float(v).hex() for k, v in r.values.items()}) for r in records]
+
+
+def updates(optimizer: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """From now on, (parameters before, gradient) of every update that an optimizer makes."""
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    inner = optimizer.step
+
+    def step(flat: torch.Tensor, gradient: torch.Tensor) -> None:
+        seen.append((flat.detach().clone(), gradient.detach().clone()))
+        inner(flat, gradient)
+
+    optimizer.step = step
+    return seen

@@ -9,7 +9,7 @@ from trainables.optim import column
 CPU = torch.device("cpu")
 
 
-def history(kind: str, *, lag: int = 2, decay: float = 0.5, g_steps: int = 3, periods: int = 3) -> list[float]:
+def history(kind: str, *, lag: int = 2, decay: float = 0.75, g_steps: int = 3, periods: int = 3) -> list[float]:
     """The anchor's parameter at each generator update, when update u leads from parameter u to u + 1."""
     flat, seen = torch.zeros(1, 1), []
     anchor = Anchor(kind, flat, lag=lag, decay=column([decay], CPU))
@@ -30,7 +30,11 @@ def history(kind: str, *, lag: int = 2, decay: float = 0.5, g_steps: int = 3, pe
         ("previous_period", [0, 0, 0, 0, 0, 0, 3, 3, 3]),
         ("previous_update", [0, 0, 1, 2, 3, 4, 5, 6, 7]),
         ("lag", [0, 0, 0, 1, 2, 3, 4, 5, 6]),
-        ("ema", [0, 0.5, 1.25, 2.125, 3.0625, 4.03125, 5.015625, 6.0078125, 7.00390625]),
+        # a_u = 3/4 a_(u-1) + u/4
+        (
+            "ema",
+            [0, 0.25, 0.6875, 1.265625, 1.94921875, 2.7119140625, 3.533935546875, 4.40045166015625, 5.3003387451171875],
+        ),
     ],
 )
 def test_which_generator_is_the_old_one(kind, expected):

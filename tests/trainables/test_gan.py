@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn.functional import softplus
 
-from tests.trainables.configs import gan, train, values
+from tests.trainables.configs import gan, train, updates, values
 from trainables import losses
 from trainables.config import hyperparameters
 from trainables.models.base import ANCHORS
@@ -63,6 +64,37 @@ def test_gradient_of_the_term_on_a_linear_generator():
     (gradient,) = torch.autograd.grad(term.sum(), w1)
     second_moment = z[0].T @ z[0] / 50
     torch.testing.assert_close(gradient, 2 * 5.0 / 3 * (w1 - w0).detach() @ second_moment, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fields", [{}, {"r1_weight": 10.0}, {"norm": "bn"}, {"g_loss": "saturating"}], ids=str)
+def test_every_update_descends_16_and_26(fields):
+    """The gradients of a period's updates are those of both losses written out, by autograd."""
+    p = pack(gan(reg_weight=3.0, d_steps=2, g_steps=3, **fields))
+    d_updates, g_updates = updates(p.d_optimizer), updates(p.g_optimizer)
+    x, z_d, z_g = ([stream.at(i).clone() for i in range(2)] for stream in (p._real, p._z_d, p._z_g))
+    p.period(diagnose=False)
+    g_old, d_now = g_updates[0][0], p.d.flat.detach()
+
+    def g(flat: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return p.g(z, p.g.views(flat))
+
+    def d(flat: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+        return p.d(batch, p.d.views(flat)).squeeze(2)
+
+    for i, (flat, gradient) in enumerate(d_updates):
+        flat.requires_grad_()
+        real, fake = d(flat, points := x[i].requires_grad_()), d(flat, g(g_old, z_d[i]))
+        (slope,) = torch.autograd.grad(real.sum(), points, create_graph=True)
+        r1 = slope.flatten(2).square().sum(2).mean()
+        loss = (softplus(-real) + softplus(fake)).mean() + fields.get("r1_weight", 0.0) / 2 * r1
+        torch.testing.assert_close(gradient, torch.autograd.grad(loss, flat)[0], rtol=1e-3, atol=1e-5)
+    for i, (flat, gradient) in enumerate(g_updates):
+        made, z = g(flat.requires_grad_(), z_g[i // 2]), z_g[i // 2]
+        logits = d(d_now, made)
+        adversarial = -softplus(logits).mean() if "g_loss" in fields else softplus(-logits).mean()
+        loss = adversarial + 3.0 * (made - g(g_old, z)).square().mean()
+        torch.testing.assert_close(gradient, torch.autograd.grad(loss, flat)[0], rtol=1e-3, atol=1e-5)
+    assert (len(d_updates), len(g_updates)) == (2, 3)
 
 
 @pytest.mark.parametrize("norm", ["none", "bn"])

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tests.trainables.configs import updates
 from trainables import losses
 from trainables.archs import Mlp, Sizes, code_discriminator_arch
 from trainables.data import DATASETS
@@ -48,6 +49,21 @@ def test_equations_30_and_33_have_the_labels_of_the_paper():
     low = q.d(q.e(x, q.e.frozen), q.d.frozen)
     q._g_step(0, 0, x, aae.OldSamples(q.e, q.anchor), diagnose=False)
     assert q.d(q.e(x, q.e.frozen), q.d.frozen).mean().item() > low.mean().item() + 0.01
+
+
+@pytest.mark.parametrize("loss", ["eq33", "eq34"])
+def test_every_update_of_the_encoder_descends_33_or_34_with_the_term(loss):
+    """The gradients of a period's updates are those of the loss written out, by autograd."""
+    p = pack(aae_loss=loss, reg_weight=3.0, g_steps=2, z_use="same", **({"lambda_rec": 7.0} if loss == "eq34" else {}))
+    seen, decoders = updates(p.e_optimizer), updates(p.g_optimizer)
+    x = p._x(1)
+    p.period(diagnose=False)
+    for (flat, gradient), (decoder, _) in zip(seen, decoders, strict=True):
+        codes, old = (p.e(x, p.e.views(parameters)) for parameters in (flat.requires_grad_(), seen[0][0].detach()))
+        error = (p.g(codes, p.g.views(decoder)) - x).square().mean() if loss == "eq34" else 0.0
+        adversarial = F.softplus(-p.d(codes, p.d.frozen)).mean()
+        total = adversarial + 3.0 * (codes - old).square().mean() + 7.0 * error
+        torch.testing.assert_close(gradient, torch.autograd.grad(total, flat)[0], rtol=1e-3, atol=1e-5)
 
 
 def linear(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributions import Normal, kl_divergence
 
+from tests.trainables.configs import updates
 from trainables import losses
 from trainables.archs import Mlp, Sizes, joint_discriminator_arch
 from trainables.models import ali
@@ -86,6 +88,32 @@ def test_t4_moves_the_first_step_and_t3_does_not(stochastic):
         assert torch.equal(own.nets[net].flat, with_t3.nets[net].flat)
     assert (own.e.flat - full.e.flat).norm() > 1e-3
     torch.testing.assert_close(own.g.flat, full.g.flat)  # through x both densities of T4 change alike
+
+
+def test_every_update_descends_40():
+    """The gradients of a period's updates of E and G are those of (40) written out, by autograd."""
+    p = pack(ali_loss="eq40", reg_weight=1.5, g_steps=2, stochastic=True, z_use="same")
+    of_e, of_g = updates(p.e_optimizer), updates(p.g_optimizer)
+    b = p._batch("g", 0, 1)
+    p.period(diagnose=False)
+    starts = of_e[0][0].clone(), of_g[0][0].clone()
+
+    def normal(moments: tuple[torch.Tensor, torch.Tensor]) -> Normal:
+        return Normal(moments[0], (moments[1] / 2).exp())
+
+    for (e, e_gradient), (g, g_gradient) in zip(of_e, of_g, strict=True):
+        for flat in (e, g):
+            flat.requires_grad_()
+        posterior = normal(p._posterior(p.e(b.x, p.e.views(e))))
+        likelihood = normal(p._likelihood(p.g(b.z, p.g.views(g))))
+        codes, x = posterior.loc + posterior.scale * b.z_noise, likelihood.loc + likelihood.scale * b.x_noise
+        encoded, generated = (p.d(ali._pairs(*pair), p.d.frozen) for pair in ((b.x, codes), (x, b.z)))
+        now, old = (normal(p._posterior(p.e(x, p.e.views(flat)))) for flat in (e, starts[0]))
+        t3 = kl_divergence(likelihood, normal(p._likelihood(p.g(b.z, p.g.views(starts[1]))))).sum(2).mean()
+        t4 = (old.log_prob(b.z) - now.log_prob(b.z)).sum(2).mean()
+        total = F.softplus(-encoded).mean() + F.softplus(-generated).mean() + 1.5 * t3 + t4
+        for found, expected in zip((e_gradient, g_gradient), torch.autograd.grad(total, (e, g)), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_gradient_of_t4_in_a_pack_is_that_of_maximum_likelihood(monkeypatch):
