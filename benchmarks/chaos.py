@@ -2,9 +2,10 @@
 
     python -m benchmarks.chaos --faults 20 --seed 1 [--kinds worker_killed,driver_sigterm]
 
-Real processes on this machine: Ray nodes on loopback, drivers, an MLflow server. After every fault the same command is
-given until it succeeds. Then no trial is lost or doubled, every record has the bits of the undisturbed run, and MLflow
-has one run a trial, none left RUNNING. One row a fault goes to `benchmarks/results/chaos-<date>.json`.
+Real processes on this machine: Ray nodes on loopback, drivers, an MLflow server, on PostgreSQL where that is installed.
+After every fault the same command is given until it succeeds. Then no trial is lost or doubled, every record has the
+bits of the undisturbed run, and MLflow has one run a trial, none left RUNNING. One row a fault goes to
+`benchmarks/results/chaos-<date>.json`.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from typing import Any
 from benchmarks.chaos_faults import FAULTS, SLOW, Scene, Server, SkippedFault, free_port, undisturbed
 from study.ledger import Ledger
 from tests.clusters.four_nodes import Nodes, four_nodes
+from tests.clusters.postgres import Postgres, available
 
 NODES = 3
 MOST_RUNS = 4
@@ -115,6 +117,7 @@ class Harness:
         self._folder, self._d_updates = folder, d_updates
         self._cluster = contextlib.ExitStack()
         self._server: Server | None = None
+        self._postgres: Postgres | None = None
         self.nodes: Nodes
         self.whole: Bits = {}
 
@@ -132,6 +135,8 @@ class Harness:
     def __exit__(self, *_: object) -> None:
         if self._server is not None:
             self._server.stop()
+        if self._postgres is not None:
+            self._postgres.stop()
         self._cluster.close()
 
     def _renew(self) -> None:
@@ -143,7 +148,12 @@ class Harness:
         file = self._folder / f"{name}.yaml"
         file.write_text(json.dumps(study(name, self._d_updates)))
         if server and self._server is None:
-            self._server = Server(self._folder, free_port())
+            database = ""
+            if available():
+                self._postgres = Postgres()
+                self._postgres.start()
+                database = self._postgres.create("mlflow")
+            self._server = Server(self._folder, free_port(), database)
             self._server.start()
         return Scene(
             nodes=self.nodes,
@@ -152,12 +162,15 @@ class Harness:
             rng=rng,
             uri=self._server.uri if server and self._server else None,
             server=self._server if server else None,
+            postgres=self._postgres if server else None,
         )
 
     def break_(self, number: int, kind: str, seed: int) -> Row:
         """One fault, and all that follows."""
         name = f"chaos-{number:03d}"
-        scene = self._scene(name, random.Random(f"{seed} {number} {kind}"), server=kind.startswith("mlflow"))
+        scene = self._scene(
+            name, random.Random(f"{seed} {number} {kind}"), server=kind.startswith(("mlflow", "postgres"))
+        )
         problem, first_s = "", 0.0
         try:
             FAULTS[kind](scene)

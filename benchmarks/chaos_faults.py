@@ -17,6 +17,7 @@ from pathlib import Path
 
 from study.ledger import Ledger
 from tests.clusters.four_nodes import Nodes, RayNode
+from tests.clusters.postgres import Postgres
 
 VISTUDY = [sys.executable, "-W", "ignore", "-c", "from study.cli import main; main()"]
 CHECKPOINT_EVERY_S = 1.0
@@ -101,6 +102,8 @@ class Scene:
     rng: random.Random
     uri: str | None = None
     server: Server | None = None
+    postgres: Postgres | None = None
+    """Behind the server."""
     broken_at: float = 0.0
     """When the fault was injected (monotonic seconds)."""
     codes: list[int] = field(default_factory=list)
@@ -348,8 +351,13 @@ def two_drivers(scene: Scene) -> None:
 
 
 def postgres_killed(scene: Scene) -> None:
-    """Not here: `clusters/mlflow` runs it in a container."""
-    raise SkippedFault("no PostgreSQL is started by this harness")
+    """SIGKILL of the database behind the MLflow server, which goes on without it; it is back some seconds later."""
+    if scene.postgres is None:
+        raise SkippedFault("no PostgreSQL on this machine (Debian: apt-get install postgresql)")
+    with _ending(scene, scene.in_training()):
+        scene.postgres.kill()
+        time.sleep(scene.rng.uniform(0.0, 8.0))
+        scene.postgres.start()
 
 
 FAULTS: dict[str, Fault] = {
@@ -364,6 +372,7 @@ FAULTS: dict[str, Fault] = {
     "driver_sigint": _driver(signal.SIGINT),
     "mlflow_killed": mlflow_killed,
     "mlflow_frozen": mlflow_frozen,
+    "postgres_killed": postgres_killed,
     "disk_full": disk_full,
     "checkpoint_truncated": _damaged_checkpoint(_truncated),
     "checkpoint_bit_flipped": _damaged_checkpoint(_flipped),

@@ -65,13 +65,17 @@ class Postgres:
         """Start it, and wait until it answers. Raises RuntimeError after a minute."""
         command = [self._program("postgres"), "-D", self._folder / "data", "-p", str(self._port)]
         command += ["-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self._folder}"]
-        self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/", **self._as_user)
         ready = [self._program("pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self._port)]
         deadline = time.monotonic() + 60
-        while subprocess.run(ready, check=False).returncode:
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                raise RuntimeError("PostgreSQL does not start")
-            time.sleep(0.1)
+        while time.monotonic() < deadline:
+            if (
+                self._process is None or self._process.poll() is not None
+            ):  # processes of a killed one may still be there
+                self._process = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd="/", **self._as_user)
+            time.sleep(0.2)
+            if self._process.poll() is None and subprocess.run(ready, check=False).returncode == 0:
+                return
+        raise RuntimeError("PostgreSQL does not start")
 
     def create(self, database: str) -> str:
         """Make an empty database; returns its URI."""
