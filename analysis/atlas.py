@@ -20,8 +20,9 @@ from markupsafe import Markup
 from analysis.atlas_data import MOST_PICTURES, Modes, Sheet, Shown, Time, sheets, step_of
 from analysis.atlas_figure import save_figures
 from analysis.colours import share_colour, text_colour
-from analysis.grid import Cell, level_text
+from analysis.grid import Cell
 from analysis.heatmap_html import embedded_json, page_environment, rates_summary
+from analysis.levels import level_text
 from analysis.taxonomy import FLAG_TEXT, LABEL_TEXT
 from study.errors import StudyError
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.grid import BINS, FACTOR_TEXT, MAX_FACETS, MAX_LEVELS, level_text
+from analysis.grid import BINS, FACTOR_TEXT, MAX_FACETS, MAX_LEVELS
+from analysis.levels import level_text
 from analysis.taxonomy import STABLE, UNDETERMINED
 
 MAX_ROWS = 12

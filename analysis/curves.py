@@ -14,8 +14,8 @@ import pandas as pd
 
 from analysis.box import WORDS, settings, slim
 from analysis.budget import best_of_k
-from analysis.grid import level_text
 from analysis.importance import Importances, importances
+from analysis.levels import level_text
 from analysis.panels import BANDS, MAX_CURVES, Bar, BarFigure, BarPanel, Curve, CurveFigure, Panel
 from analysis.survival import TimeCurve, incidence_curve, threshold_curve
 from analysis.width import stable_curve

@@ -15,6 +15,7 @@ import pandas as pd
 
 from analysis.checks import check_trials
 from analysis.estimates import cell_rates
+from analysis.levels import level_text, needs_exponent
 
 MAX_LEVELS = 12
 """A numeric axis with more levels (a sampled study) is cut into bins."""
@@ -35,7 +36,6 @@ FACTOR_TEXT = {
     "z_dim": "size of z",
     "batch_size": "batch size",
 }
-_NORM = {"bn": "on", "none": "off", "none_ref_nobias": "off, no biases"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,26 +112,6 @@ def factors_of(frame: pd.DataFrame) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.split("=")[0] for tag in frame["cell"].unique() for part in tag.split(",") if part))
 
 
-def level_text(column: str | None, value: Any, *, exponent: bool | None = None) -> str:
-    """A level as people write it: 1e-4, 0.5, on, off. `exponent`: force it for numbers, or forbid it."""
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    if column == "norm":
-        return _NORM.get(str(value), str(value))
-    if isinstance(value, bool | np.bool_):
-        return "on" if value else "off"
-    if isinstance(value, float):  # numpy's float64 is one
-        if value != 0 and (_needs_exponent(value) if exponent is None else exponent):
-            mantissa, power = f"{value:.2e}".split("e")
-            return f"{float(mantissa):g}e{int(power)}"
-        return f"{value:.3g}" if abs(value) < 1e3 else f"{value:g}"
-    return str(value)
-
-
-def _needs_exponent(value: float) -> bool:
-    return value != 0 and not 0.01 <= abs(value) < 1e4
-
-
 def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) -> Block:
     part = trials.assign(_x=0, _y=0)
     if {"d_steps", "g_steps"} <= set(part.columns):
@@ -174,7 +154,7 @@ def _axis(part: pd.DataFrame, column: str, name: str) -> Axis:
     if part[column].nunique() <= MAX_LEVELS:
         levels = _ordered(part[column])
         power = column.endswith("lr") and any(
-            _needs_exponent(float(v)) for v in levels if v is not None
+            needs_exponent(float(v)) for v in levels if v is not None
         )  # one notation along an axis
         texts = tuple(level_text(column, v, exponent=power or None) for v in levels)
         return Axis(column=column, label=name, levels=levels, texts=texts)

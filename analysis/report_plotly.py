@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis.box import WORDS, settings
 from analysis.colours import GREY, INK, LINE, PAPER, THEORY
-from analysis.grid import level_text
+from analysis.levels import level_text
 from analysis.panels import (
     ARM_STYLES,
     BANDS,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.grid import level_text
+from analysis.levels import level_text
 from analysis.outcome import Thresholds
 from analysis.report_tables import Table
 from analysis.taxonomy import OUTCOME_VERSION

@@ -258,7 +258,7 @@ def _label(ledger: Ledger, study: str, trial_id: str, records: list[dict[str, An
 
 def _what(config: TrainConfig) -> str:
     """Model, data and the hyperparameters that heatmaps have on their axes."""
-    from analysis.grid import level_text
+    from analysis.levels import level_text
 
     values = dataclasses.asdict(config)
     texts = {"g_lr": "G lr", "d_lr": "D lr", "relaxation": "η", "reg_weight": "λ"}

@@ -108,7 +108,7 @@ def print_trials(preview: Preview) -> None:
 
 
 def _level(level: object) -> str:
-    from analysis.grid import level_text
+    from analysis.levels import level_text
 
     return level_text(None, level)
 

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.grid import blocks, factors_of, level_text
+from analysis.grid import blocks, factors_of
 from analysis.layout import wrapped
+from analysis.levels import level_text
 from tests.analysis.frames import LR5, REG4, make_frame
 
 
