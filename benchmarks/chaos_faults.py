@@ -27,11 +27,12 @@ TERM_BOUND_S = 25.0
 """SIGTERM is to be answered within that."""
 CLOCK = """
 import os, time
-shift = float(os.environ["CHAOS_CLOCK_S"])
+shift, jump = float(os.environ["CHAOS_CLOCK_S"]), os.environ["CHAOS_CLOCK_FILE"]
 real, real_ns = time.time, time.time_ns
-time.time = lambda: real() + shift
-time.time_ns = lambda: real_ns() + int(shift * 1e9)
+time.time = lambda: real() + (shift if os.path.exists(jump) else 0.0)
+time.time_ns = lambda: real_ns() + (int(shift * 1e9) if os.path.exists(jump) else 0)
 """
+"""A driver's `sitecustomize`: its clock is right until the file is there."""
 
 
 class SkippedFault(Exception):
@@ -331,14 +332,19 @@ def torn_segment(scene: Scene) -> None:
 
 
 def clock_jump(scene: Scene) -> None:
-    """The driver's clock is an hour off, ahead or behind; it is killed, and the next one has the right time."""
+    """The driver's clock jumps by an hour, ahead or back; every second time it is killed soon after."""
     site = scene.store.with_suffix(".site")
     site.mkdir()
     (site / "sitecustomize.py").write_text(CLOCK)
     path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
-    driver = scene.in_training({"PYTHONPATH": path, "CHAOS_CLOCK_S": str(scene.rng.choice((-3600, 3600)))})
-    driver.kill()
-    scene.end(driver)
+    shift, jump = scene.rng.choice((-3600, 3600)), site / "jump"
+    env = {"PYTHONPATH": path, "CHAOS_CLOCK_S": str(shift), "CHAOS_CLOCK_FILE": str(jump)}
+    driver = scene.in_training(env)
+    with _ending(scene, driver):
+        jump.touch()
+        if scene.rng.random() < 0.5:
+            time.sleep(scene.rng.uniform(0.0, 3.0))
+            driver.kill()
 
 
 def two_drivers(scene: Scene) -> None:
