@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import datetime
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -134,7 +133,6 @@ def regime(args: argparse.Namespace, *, outage: bool) -> dict[str, Any]:
     """One study in a new database."""
     with tempfile.TemporaryDirectory(prefix="vistudy-tracker-") as scratch, postgres() as database:
         folder, uri = Path(scratch), database.create("mlflow")
-        os.chdir(folder)  # where MLflow puts files if no server says where
         if not args.server:
             return follow(folder / "store", uri, uri, _killed(database) if outage else None, args)
         server = Server(folder, free_port(), uri)

@@ -115,8 +115,8 @@ class BulkExperiment(Experiment):
     Files are the exception: `upload` stores them at once, in the folder of a run that is there already.
     """
 
-    def __init__(self, client: Any, uri: str, name: str) -> None:
-        super().__init__(client, uri, name)
+    def __init__(self, client: Any, name: str, location: str | None = None) -> None:
+        super().__init__(client, name, location)
         self._engine = client._tracking_client.store.engine
         self._location = str(client.get_experiment(self.id).artifact_location)
         self._folders: dict[str, str] = {}

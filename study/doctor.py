@@ -284,7 +284,7 @@ def _mlflow(study: str, ids: Any, outcomes: Mapping[str, Mapping[str, Any]], uri
         client = connect(uri)
         if client.get_experiment_by_name(study) is None:
             return
-        api = Experiment(client, uri, study)
+        api = Experiment(client, study)
         runs = [run for run in api.runs() if run.tags.get("vistudy.kind") == "trial"]
     except Exception as error:  # MLflow's, its database's and the network's have no common kind
         shown = without_password(uri)

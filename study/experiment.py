@@ -15,7 +15,7 @@ from typing import Any
 
 from study.artifacts import Files, fingerprint
 from study.replay import Point, Run
-from study.tracking_uri import UI_ENVIRONMENT, artifact_location, check_database, database_file
+from study.tracking_uri import UI_ENVIRONMENT, check_database, database_file
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow's pages take a study for an application of language models and open on its traces."""
@@ -84,11 +84,11 @@ def shared_metric(there: Collection[str], names: Collection[str]) -> str | None:
 class Experiment:
     """The MLflow calls that we make, on one experiment. Each sends what differs from the `Run` given, and notes it."""
 
-    def __init__(self, client: Any, uri: str, name: str) -> None:
+    def __init__(self, client: Any, name: str, location: str | None = None) -> None:
+        """`location`: URI of the folder for files, if the experiment is new; None: as MLflow wants it."""
         self._client = client
         found = self._client.get_experiment_by_name(name)
         if found is None:
-            location = artifact_location(uri)
             location = f"{location}/{urllib.parse.quote(name)}" if location else None
             self.id = str(self._client.create_experiment(name, artifact_location=location, tags=EXPERIMENT_TAGS))
         else:

@@ -25,6 +25,7 @@ from study.tracking_uri import (
     SEARCHES,
     UI_ENVIRONMENT,
     TrackingError,
+    artifact_location,
     check_tracking_uri,
     default_tracking_uri,
     ui_command,
@@ -71,17 +72,22 @@ def sync(
         StudyBusyError: another process is syncing this study.
     """
     check_tracking_uri(tracking_uri)
-    syncer = Syncer(ledger, study_name, lambda: open_experiment(tracking_uri, study_name), samples=samples, modes=modes)
+    syncer = Syncer(
+        ledger, study_name, lambda: open_experiment(tracking_uri, study_name, ledger.uri), samples=samples, modes=modes
+    )
     with _translated(tracking_uri):
         return syncer.sync(
             outcomes=outcomes, judge=judge, relabel=relabel, artifacts=artifacts, final=final, progress=progress
         )
 
 
-def open_experiment(uri: str, name: str) -> Experiment:
-    """A study's experiment, made if it is not there: in bulk where that is known to be safe, else call by call."""
+def open_experiment(uri: str, name: str, store: str | None = None) -> Experiment:
+    """A study's experiment, made if it is not there: in bulk where that is known to be safe, else call by call.
+
+    Pictures go where the server wants them; without a server into `mlartifacts`, beside an SQLite file or in the store.
+    """
     client = connect(uri)
-    return BulkExperiment(client, uri, name) if writable(client) else Experiment(client, uri, name)
+    return (BulkExperiment if writable(client) else Experiment)(client, name, artifact_location(uri, store))
 
 
 def open_database(uri: str) -> None:
@@ -156,7 +162,7 @@ class Mirror:
         self._ledger, self._uri, self._every_s, self._running_every_s = ledger, uri, every_s, running_every_s
         self._running_at = time.monotonic()
         self._judge = judge
-        self._syncer = Syncer(ledger, study, lambda: open_experiment(uri, study), modes=modes)
+        self._syncer = Syncer(ledger, study, lambda: open_experiment(uri, study, ledger.uri), modes=modes)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="vistudy-mirror", daemon=True)
         self._seen: dict[str, int] = {}

@@ -83,9 +83,11 @@ def ui_command(tracking_uri: str, host: str = "127.0.0.1", port: int = 5000) -> 
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
-def artifact_location(uri: str) -> str | None:
-    """Folder for artifacts beside a database file; None where the server decides."""
+def artifact_location(uri: str, store: str | None = None) -> str | None:
+    """Folder for artifacts: beside a database file, of another database in a local store; else None: MLflow decides."""
     path = database_file(uri)
+    if path is None and not uri.startswith("http") and store is not None and "://" not in store:
+        return (Path(store).absolute() / "mlartifacts").as_uri()
     return (path.parent / "mlartifacts").as_uri() if path else None
 
 
