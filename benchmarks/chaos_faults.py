@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from study.ledger import Ledger
-from tests.clusters.four_nodes import Nodes, RayNode
+from tests.clusters.four_nodes import Nodes, RayNode, four_nodes
+from tests.clusters.namespaces import possible, switched
 from tests.clusters.postgres import Postgres
 
 VISTUDY = [sys.executable, "-W", "ignore", "-c", "from study.cli import main; main()"]
@@ -110,11 +111,13 @@ class Scene:
     codes: list[int] = field(default_factory=list)
     """Exit code of every run so far."""
     note: str = ""
+    prefix: Sequence[str] = ()
+    """What starts a command where the driver is to be."""
 
     def start(self, env: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         """Start `vistudy run`; its output is kept beside the store."""
         command = [
-            *VISTUDY, "run", str(self.file), "--store", str(self.store), "--cluster", self.nodes.address,
+            *self.prefix, *VISTUDY, "run", str(self.file), "--store", str(self.store), "--cluster", self.nodes.address,
             "--checkpoint-every", str(CHECKPOINT_EVERY_S), "--hang-after", str(HANG_AFTER_S),
         ]  # fmt: skip
         command += ["--tracking-uri", self.uri] if self.uri else []
@@ -229,6 +232,28 @@ def _freeze(seconds: float) -> Fault:
         scene.nodes.add()
 
     return fault
+
+
+def link_cut(scene: Scene) -> None:
+    """On hosts with addresses of their own, a cluster made for it: one that trains loses its link, for 3 or 40 s."""
+    if not possible():
+        raise SkippedFault("network namespaces need root and the command ip")
+    usual = scene.nodes
+    try:
+        with switched(3) as lan, four_nodes(nodes=3, hosts=lan.hosts) as nodes:
+            scene.nodes, scene.prefix = nodes, lan.inside(0)
+            driver = scene.in_training()
+            with _ending(scene, driver):
+                host = nodes.all.index(scene.busy_node())
+                lan.cut(host)
+                try:
+                    deadline = time.monotonic() + scene.rng.choice((3.0, 40.0))
+                    while driver.poll() is None and time.monotonic() < deadline:
+                        time.sleep(0.1)
+                finally:
+                    lan.heal(host)
+    finally:
+        scene.nodes, scene.prefix = usual, ()
 
 
 def head(scene: Scene) -> None:
@@ -373,6 +398,7 @@ FAULTS: dict[str, Fault] = {
     "node_frozen_5s": _freeze(5.0),
     "node_frozen_80s": _freeze(80.0),
     "head_killed": head,
+    "link_cut": link_cut,
     "driver_killed": _driver(signal.SIGKILL),
     "driver_sigterm": _driver(signal.SIGTERM),
     "driver_sigint": _driver(signal.SIGINT),
@@ -386,7 +412,7 @@ FAULTS: dict[str, Fault] = {
     "clock_jump": clock_jump,
     "two_drivers": two_drivers,
 }
-SLOW = ("node_frozen_80s", "head_killed")
+SLOW = ("node_frozen_80s", "head_killed", "link_cut")
 """These cost a minute or two each: every other round has them."""
 
 
