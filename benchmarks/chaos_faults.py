@@ -413,7 +413,7 @@ FAULTS: dict[str, Fault] = {
     "two_drivers": two_drivers,
 }
 SLOW = ("node_frozen_80s", "head_killed", "link_cut")
-"""These cost a minute or two each: every other round has them."""
+"""These cost a minute or two each: every fourth round has them."""
 
 
 def free_port() -> int:
