@@ -167,12 +167,14 @@ class Scene:
         return self.rng.choice(sorted(pids))
 
     def busy_node(self) -> RayNode:
-        """A node, not the head, with such a worker."""
-        pids = set(self.working())
-        busy = [node for node in self.nodes.workers if pids & set(node.pids)]
-        if not busy:
-            raise SkippedFault("no node but the head was training")
-        return self.rng.choice(busy)
+        """A node, not the head, with such a worker; the head may be the first to train, and others follow."""
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            pids = set(self.working())
+            if busy := [node for node in self.nodes.workers if pids & set(node.pids)]:
+                return self.rng.choice(busy)
+            time.sleep(0.05)
+        raise SkippedFault("no node but the head was training")
 
 
 Fault = Callable[[Scene], None]
