@@ -298,17 +298,19 @@ def mlflow_frozen(scene: Scene) -> None:
 
 
 def disk_full(scene: Scene) -> None:
-    """The store's filesystem, a small tmpfs, is full in the middle of training; then room is made."""
+    """The store's filesystem, a tmpfs of 400 MB, is full in the middle of training; then room is made."""
     scene.store.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(scene.store)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400m", "tmpfs", str(scene.store)]
     if subprocess.run(mount, check=False, capture_output=True).returncode:
         raise SkippedFault("a tmpfs cannot be mounted here (needs root)")
     filler = scene.store / "filler"
     driver = scene.in_training()
     try:
-        with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(1 << 12))
+        with filler.open("wb", buffering=0) as file:
+            for chunk in (1 << 20, 1 << 12):
+                with contextlib.suppress(OSError):
+                    while True:
+                        file.write(bytes(chunk))
         code = scene.end(driver)
     finally:
         filler.unlink()

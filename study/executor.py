@@ -264,6 +264,8 @@ class _Watch:
                     self._look(pack_id, self._ledger.heartbeat(pack_id))
                 except StudyError as error:
                     _log.warning("cannot see whether pack %s is alive: %s", pack_id, error)
+                except Exception:  # whatever it is, the other packs are watched
+                    _log.exception("pack %s cannot be watched", pack_id)
 
     def _look(self, pack_id: str, sign: dict[str, Any] | None) -> None:
         now = time.monotonic()
@@ -287,9 +289,12 @@ class _Watch:
 
 def _kill(node: str, pid: int) -> None:
     """Kill a process on its node. A node that does not answer is Ray's to declare dead."""
+
+    def end() -> None:  # Ray takes no builtin
+        os.kill(pid, signal.SIGKILL)
+
     affinity = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
-    task = ray.remote(num_cpus=0, max_retries=0)(os.kill)
-    task.options(scheduling_strategy=affinity).remote(pid, signal.SIGKILL)
+    ray.remote(num_cpus=0, max_retries=0)(end).options(scheduling_strategy=affinity).remote()
 
 
 @contextlib.contextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from ray.remote_function import RemoteFunction
 
 from study import executor
 from study.executor import _sigterm, _Watch
@@ -122,3 +124,16 @@ def test_workers_that_do_not_stop_in_time_are_left(disk: Ledger, monkeypatch: py
     with _sigterm(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1"):
         signal.raise_signal(signal.SIGTERM)
         wait_until(lambda: bool(interrupts))
+
+
+def test_what_kills_a_process_is_something_that_ray_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray refuses builtins such as os.kill. Here the task runs in this process."""
+
+    def run(self: RemoteFunction, args: Any = (), kwargs: Any = None, **options: Any) -> None:
+        assert options["scheduling_strategy"].node_id == "ab" * 28
+        self._function(*args)
+
+    monkeypatch.setattr(RemoteFunction, "_remote", run)
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        executor._kill("ab" * 28, sleeper.pid)
+        assert sleeper.wait(10) == -signal.SIGKILL
