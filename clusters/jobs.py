@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
@@ -24,6 +25,8 @@ STUDY = "vistudy.study"
 FILE = "study.yaml"
 STOP_S = 60.0
 """How long a job that was told to stop may take to its end."""
+AGENT_S = 30.0
+"""How long a head that has just started may take until it has what starts jobs."""
 _LOOK_EVERY_S = 1.0
 
 
@@ -76,10 +79,20 @@ class Jobs:
         run = ["python", "-c", "from study.cli import main; main()", "run", FILE, "--cluster", "auto", *options]
         with tempfile.TemporaryDirectory(prefix="vistudy-job-") as folder, self._explained():
             (Path(folder) / FILE).write_text(text, "utf-8")
-            job_id = self._client.submit_job(
+            job_id = self._submit(
                 entrypoint=shlex.join(run), runtime_env=code() | {"working_dir": folder}, metadata={STUDY: study}
             )
             return _job(self._client.get_job_info(job_id))
+
+    def _submit(self, **job: Any) -> str:
+        deadline = time.monotonic() + AGENT_S
+        while True:
+            try:
+                return self._client.submit_job(**job)
+            except RuntimeError as error:
+                if "No available agent" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(_LOOK_EVERY_S)
 
     def of(self, study: str | None = None) -> list[Job]:
         """Jobs of a study, or of all studies, the newest last."""

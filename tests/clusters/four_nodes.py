@@ -122,6 +122,7 @@ class Nodes:
             *inside, *prefix, *RAY, "start", *role, "--block", "--node-ip-address", host, "--num-cpus", str(self.cpus),
             "--num-gpus", "0", "--temp-dir", str(folder),
             "--object-store-memory", "80000000", "--disable-usage-stats",
+            "--dashboard-agent-listen-port", str(free_port()),  # the usual one may still be taken by another node's
         ]  # fmt: skip
         with open(self.folder / f"{len(self.all)}.log", "wb") as log:
             process = subprocess.Popen(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from clusters import jobs
 from study.ledger import Ledger
 from tests.clusters.four_nodes import Nodes, four_nodes
 from tests.study.runs import records, vistudy, write
@@ -74,3 +75,22 @@ def test_what_no_job_can_be_made_of(tmp_path):
     output = vistudy("run", file, "--detach", "--cluster", "http://127.0.0.1:9", *store, code=2, timeout_s=60)
     assert "Check that it is the address" in output
     assert not (tmp_path / "store").exists()
+
+
+def test_a_head_that_has_just_started_is_waited_for(monkeypatch):
+    answers = ["Request failed with status code 500: No available agent to submit job", "raysubmit_1"]
+
+    class Client:
+        def submit_job(self, **job: Any) -> str:
+            answer = answers.pop(0)
+            if answer.startswith("Request failed"):
+                raise RuntimeError(answer)
+            return answer
+
+    monkeypatch.setattr(jobs, "_LOOK_EVERY_S", 0.0)
+    head = object.__new__(jobs.Jobs)
+    head._client = Client()
+    assert head._submit(entrypoint="true") == "raysubmit_1"
+    answers.append("Request failed with status code 500: something else")
+    with pytest.raises(RuntimeError, match="something else"):
+        head._submit(entrypoint="true")
