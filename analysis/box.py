@@ -82,10 +82,9 @@ class Box:
 
 def settings(table: pd.DataFrame) -> pd.DataFrame:
     """Levels of the factors of each trial as text, one column a factor, from the column `config`."""
-    parsed = {
-        text: dict(part.split("=", 1) for part in text.split(",") if "=" in part) for text in table["config"].unique()
-    }
-    return pd.DataFrame([parsed[text] for text in table["config"]], index=table.index)
+    codes, texts = pd.factorize(table["config"])
+    parsed = pd.DataFrame([dict(part.split("=", 1) for part in text.split(",") if "=" in part) for text in texts])
+    return parsed.take(codes).set_axis(table.index)
 
 
 def lay_out(table: pd.DataFrame) -> Box:

@@ -31,16 +31,18 @@ def check_trials(table: pd.DataFrame, needed: Sequence[str]) -> None:
         raise TableError(f"the table of trials lacks the column{'s' * (len(absent) > 1)} {', '.join(absent)}")
     if "trial_id" in table and "arm" not in table:  # a trial may stand in several arms
         _none(table["trial_id"].duplicated(), table, "stands there twice", "trial_id")
-    if "state" in table:
+    if "state" in table and not set(table["state"].unique()) <= set(STATES):
         _none(~table["state"].isin(STATES), table, f"is no state; want one of {', '.join(STATES)}", "state")
-    if "outcome" in table:
+    if "outcome" in table and not set(table["outcome"].dropna().unique()) <= set(LABELS):
         known = table["outcome"].isna() | table["outcome"].isin(LABELS)
         _none(~known, table, f"is no outcome; want one of {', '.join(LABELS)}", "outcome")
     if "stable" in table:
-        said = table["stable"].notna() & ~table["stable"].isin([np.inf, -np.inf])  # those are refused as values
-        _none(said & ~table["stable"].isin([0, 1]), table, "is neither 0 nor 1", "stable")
+        stable = table["stable"].to_numpy(dtype=float, na_value=np.nan)
+        said = np.isfinite(stable)  # infinite ones are refused as values
+        _none(said & (stable != 0) & (stable != 1), table, "is neither 0 nor 1", "stable")
         if "outcome" in table:
-            other = said & table["outcome"].notna() & (table["stable"].eq(1) != table["outcome"].eq(STABLE))
+            outcome = table["outcome"]
+            other = said & outcome.notna().to_numpy() & ((stable == 1) != outcome.eq(STABLE).to_numpy(dtype=bool))
             _none(other, table, "says something else than the trial's outcome", "stable")
 
 

@@ -6,17 +6,19 @@ Pure functions of an arm table (`analysis.arms.load_arms`, or `analysis.box.arm_
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from analysis.box import lay_out
+from analysis.box import Box, lay_out
 from analysis.dirac_overlay import NAME, boundary_lines
 from analysis.estimates import wilson
 from analysis.grid import Block
 from analysis.panels import Tile, TileFigure, TileMap
+from analysis.sequences import Floats
 from analysis.taxonomy import LABEL_TEXT
 
 
@@ -42,15 +44,19 @@ def paired_interval(both: int, rescued: int, broken: int, neither: int) -> tuple
     return max(-1.0, middle - math.sqrt(max(down, 0.0))), min(1.0, middle + math.sqrt(max(up, 0.0)))
 
 
-def difference_map(table: pd.DataFrame, treatment: str, baseline: str, *, title: str | None = None) -> TileMap:
+def difference_map(
+    table: pd.DataFrame, treatment: str, baseline: str, *, title: str | None = None, box: Box | None = None
+) -> TileMap:
     """Difference of the shares of stable trials in each cell of one block, from pairs of equal config and seed.
+
+    `box`: what `lay_out` gave for the table, if it is known.
 
     Raises:
         ValueError: an arm has two trials of one config and seed; the table has several blocks.
     """
     if table["block"].nunique() != 1:
         raise ValueError(f"difference_map: one block at a time, got {table['block'].unique().tolist()}")
-    box = lay_out(table)
+    box = box or lay_out(table)
     part = table[["arm", "config", "seed", "stable"]].assign(x=box.x, y=box.y)
     part = part[part["arm"].isin([treatment, baseline])]
     twice = part.duplicated(["arm", "config", "seed"])
@@ -108,28 +114,30 @@ def difference_figure(
 ) -> TileFigure:
     """Difference maps of every block that has both arms, for each treatment. Raises ValueError as `difference_map`."""
     arms = [treatments] if isinstance(treatments, str) else list(treatments)
-    maps, parts = [], []
+    maps, pooled = [], dict[str, None]()
     for block, part in table.groupby("block", sort=False):
-        for arm in arms:
-            if {arm, baseline} <= set(part["arm"]):
-                name = str(block) if len(arms) == 1 else f"{block}: {arm}"
-                maps.append(difference_map(part, arm, baseline, title=name))
-                parts.append(part)
+        compared = [arm for arm in arms if {arm, baseline} <= set(part["arm"].unique())]
+        if not compared:
+            continue
+        box = lay_out(part)
+        pooled |= dict.fromkeys(box.pooled)
+        for arm in compared:
+            name = str(block) if len(arms) == 1 else f"{block}: {arm}"
+            maps.append(difference_map(part, arm, baseline, title=name, box=box))
     what = arms[0] if len(arms) == 1 else "the arm"
     return TileFigure(
         title=title or f"What {arms[0] if len(arms) == 1 else 'each arm'} changes against {baseline}",
         caption=(
             f"Percentage points of stable trials, {what} minus {baseline}, from pairs of equal configuration and seed. "
             "Outlined: the 95 % interval (paired score interval) leaves 0 out; with many cells some will by chance. "
-            f"Dashed: no pair was judged in both arms. Blank: no configuration there.{_pooled_note(parts)}"
+            f"Dashed: no pair was judged in both arms. Blank: no configuration there.{_pooled_note(pooled)}"
         ),
         small=f"Small print: stable trials in {what} vs in {baseline} of the pairs, and the interval.",
         maps=tuple(maps), diverging=True,
     )  # fmt: skip
 
 
-def _pooled_note(parts: Sequence[pd.DataFrame]) -> str:
-    pooled = dict.fromkeys(name for part in parts for name in lay_out(part).pooled)
+def _pooled_note(pooled: Collection[str]) -> str:
     return f" Pooled over {', '.join(pooled)}." if pooled else ""
 
 
@@ -139,9 +147,10 @@ def stability_figure(table: pd.DataFrame, *, title: str = "") -> TileFigure:
     maps = []
     for arm, part in table.assign(_x=box.x, _y=box.y).groupby("arm", sort=False):
         tiles: list[list[Tile | None]] = [[None] * len(box.x_texts) for _ in box.y_texts]
-        for key, cell in part.groupby(["_x", "_y"]):
+        stable, states = part["stable"].to_numpy(dtype=float), part["state"].to_numpy(dtype=object)
+        for key, rows in part.groupby(["_x", "_y"]).indices.items():
             x, y = cast("tuple[int, int]", key)
-            tiles[y][x] = _share_tile(cell, box.place(x, y))
+            tiles[y][x] = _share_tile(stable[rows], states[rows], box.place(x, y))
         maps.append(TileMap(
             title=str(arm), x_label=box.x_label, y_label=box.y_label, x_texts=box.x_texts, y_texts=box.y_texts,
             tiles=tuple(tuple(row) for row in tiles),
@@ -151,32 +160,27 @@ def stability_figure(table: pd.DataFrame, *, title: str = "") -> TileFigure:
         title=title or f"Stable trials by arm: {block}",
         caption=(
             "k/n: k stable of n trials that were judged. Dashed: none was judged. Blank: no configuration there."
-            f"{_pooled_note([table])}"
+            f"{_pooled_note(box.pooled)}"
         ),
         maps=tuple(maps), diverging=False,
     )  # fmt: skip
 
 
-def _share_tile(cell: pd.DataFrame, place: str) -> Tile:
-    judged = cell["stable"].dropna()
-    n, k = len(judged), int(judged.sum())
-    lost = _losses(cell)
+def _share_tile(stable: Floats, states: np.ndarray, place: str) -> Tile:
+    judged = ~np.isnan(stable)
+    n, k = int(judged.sum()), int(stable[judged].sum())
+    # what became of the trials that were not judged
+    lost = ", ".join(
+        f"{count} {'unclear' if state == 'complete' else state}"
+        for state, count in Counter(states[~judged].tolist()).most_common()
+    )
     if n == 0:
         return Tile(
-            value=math.nan, text="", small=("no outcome",), note=f"{place}\nno outcome of {len(cell)} trials: {lost}"
+            value=math.nan, text="", small=("no outcome",), note=f"{place}\nno outcome of {stable.size} trials: {lost}"
         )
     low, high = wilson(k, n)
     note = f"{place}\n{k} of {n} stable, 95 % interval {low:.0%} to {high:.0%}" + (f"\n{lost}" if lost else "")
     return Tile(value=k / n, text=f"{k}/{n}", small=(), note=note)
-
-
-def _losses(cell: pd.DataFrame) -> str:
-    """What became of the trials that were not judged."""
-    lost = cell[cell["stable"].isna()]
-    if lost.empty:
-        return ""
-    counts: Mapping[Any, int] = lost["state"].where(lost["state"] != "complete", "unclear").value_counts().to_dict()
-    return ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def grid_figure(block: Block) -> TileFigure:

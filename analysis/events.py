@@ -6,6 +6,7 @@ first three are ends that are known; only stops are censoring.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -158,10 +159,13 @@ def estimate(ends: Ends, weights: Floats) -> Curves:
     return Curves(time=times, free=free, event=event, horizon=float(ends.budget.max()))
 
 
+@functools.lru_cache(maxsize=4)
 def resampled(n_configs: int, draws: int, seed: int) -> Floats:
-    """How often each configuration is in each of `draws` resamples. (draws, n_configs)"""
+    """How often each configuration is in each of `draws` resamples; to be read only. (draws, n_configs)"""
     rng = np.random.default_rng(seed)
-    return rng.multinomial(n_configs, np.full(n_configs, 1 / n_configs), size=draws).astype(float)
+    drawn = rng.multinomial(n_configs, np.full(n_configs, 1 / n_configs), size=draws).astype(float)
+    drawn.flags.writeable = False  # the next caller gets the same
+    return drawn
 
 
 def bootstrap(parts: tuple[Ends, ...], statistic: Callable[..., Floats], draws: int, seed: int) -> Floats:

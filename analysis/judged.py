@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from analysis.outcome import Outcome
 from analysis.taxonomy import OUTCOME_VERSION, Thresholds
 from analysis.trials import by_trial, judge_trial, planned, refuse_strangers, series_of
+from analysis.workers import second_process
 from study.errors import StoreError
 
 if TYPE_CHECKING:
@@ -80,21 +81,17 @@ def judge_study(ledger: Ledger, study: str) -> Judged:
     keys = {trial_id: _key(outcome, segments) for trial_id, outcome in complete.items()}
     noted = _read(ledger, study)
     known = {trial_id: noted[trial_id][1:] for trial_id, key in keys.items() if noted.get(trial_id, ("",))[0] == key}
-    new, begun, written = complete.keys() - known.keys(), {}, list[int]()
-    unread = set(new)
-    for trial_id, records in by_trial(ledger.histories(list(entries.keys() - known.keys())), entries, study):
-        first_ms = min(record["unix_ms"] for record in records)
-        written.append(first_ms)
-        if trial_id in new:
-            unread.discard(trial_id)
-            known[trial_id] = (first_ms, _outcome(ledger, trial_id, records, entries, complete))
-        elif trial_id not in ended:
+    new = {trial_id: outcome for trial_id, outcome in complete.items() if trial_id not in known}
+    begun, written = dict[str, Begun](), list[int]()
+    known |= _judge(ledger, study, new, entries)
+    others = entries.keys() - complete.keys()
+    for trial_id, records in by_trial(ledger.histories(others, ended), entries, study):
+        written.append(min(record["unix_ms"] for record in records))
+        if trial_id not in ended:
             first, last = records[0], records[-1]
             begun[trial_id] = Begun(
                 evaluations=(first["evaluation"], last["evaluation"]), unix_ms=(first["unix_ms"], last["unix_ms"])
             )
-    for trial_id in unread:  # complete without a record
-        known[trial_id] = (None, _outcome(ledger, trial_id, [], entries, complete))
     if new:
         _write(ledger, study, {trial_id: (keys[trial_id], *of_trial) for trial_id, of_trial in known.items()})
     written += [first_ms for first_ms, _ in known.values() if first_ms is not None]
@@ -102,6 +99,35 @@ def judge_study(ledger: Ledger, study: str) -> Judged:
         plan=document, entries=entries, ended=ended, begun=begun, first_ms=min(written, default=None),
         outcomes={trial_id: known[trial_id][1] for trial_id in complete},
     )  # fmt: skip
+
+
+def _judge(
+    ledger: Ledger, study: str, complete: Mapping[str, dict[str, Any]], entries: Mapping[str, dict[str, Any]]
+) -> dict[str, tuple[int | None, Outcome]]:
+    """trial_id -> (when its first record was written, what it showed) of complete trials; many: in two processes."""
+    other = second_process(len(complete))
+    if other is None or ledger.disk.local is None:  # a store in this process's memory is seen by no other
+        return _judge_here(ledger, study, complete, entries)
+    packs = sorted({outcome["pack_id"] for outcome in complete.values()})
+    theirs = set(packs[::2])  # a pack is read by one of the two
+    parts = [
+        {trial_id: outcome for trial_id, outcome in complete.items() if (outcome["pack_id"] in theirs) == there}
+        for there in (True, False)
+    ]
+    later = other.submit(_judge_here, ledger, study, parts[0], {trial_id: entries[trial_id] for trial_id in parts[0]})
+    return _judge_here(ledger, study, parts[1], entries) | later.result()
+
+
+def _judge_here(
+    ledger: Ledger, study: str, complete: Mapping[str, dict[str, Any]], entries: Mapping[str, dict[str, Any]]
+) -> dict[str, tuple[int | None, Outcome]]:
+    found: dict[str, tuple[int | None, Outcome]] = {}
+    for trial_id, records in by_trial(ledger.histories(complete.keys(), complete), entries, study):
+        first_ms = min(record["unix_ms"] for record in records)
+        found[trial_id] = (first_ms, _outcome(ledger, trial_id, records, entries, complete))
+    for trial_id in complete.keys() - found.keys():  # complete without a record
+        found[trial_id] = (None, _outcome(ledger, trial_id, [], entries, complete))
+    return found
 
 
 def _outcome(

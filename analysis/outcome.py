@@ -22,6 +22,7 @@ from analysis.sequences import (
     centred_medians,
     first_lasting,
     mann_kendall_z,
+    median,
     stretches,
     tail_length,
     turning_points,
@@ -235,11 +236,11 @@ class _Run:
         """The label of a complete trial that did not diverge: the first rule that holds."""
         t, q = self.thresholds, self.q[self.final]
         condition, peak = self.collapsed
-        median = float(np.median(q))
+        middle = median(q)
         if tail_length(condition) >= self.persistence:
             return "mode_collapse_late"
         window = self.final[self.known]
-        coverage, precision = (float(np.median(self.relative(name)[window])) for name in ("cov", "prec"))
+        coverage, precision = (median(self.relative(name)[window]) for name in ("cov", "prec"))
         if coverage <= t.early_coverage and precision >= t.early_precision and not np.any(peak >= t.collapse_peak):
             return "mode_collapse_early"
         if np.mean(q <= t.tau_ok) >= t.converged_share:
@@ -249,7 +250,7 @@ class _Run:
                 return "oscillating"
             if self.improving():
                 return "slow"
-        if median >= t.tau_bad:
+        if middle >= t.tau_bad:
             return "stalled_d_won" if self.d_won_at_end() else "stalled"
         return "plateau"
 
@@ -259,7 +260,7 @@ class _Run:
         fourth = self.evaluation[self.late] > 0.75 * self.evaluations
         if fourth.all() or not fourth.any() or mann_kendall_z(q) >= self.thresholds.trend_z:
             return False
-        return bool(np.median(capped(q[~fourth])) - np.median(capped(q[fourth])) >= self.thresholds.trend_drop)
+        return bool(median(capped(q[~fourth])) - median(capped(q[fourth])) >= self.thresholds.trend_drop)
 
     def d_won(self) -> Bools:
         limit = self.thresholds.d_won_accuracy
@@ -267,7 +268,7 @@ class _Run:
 
     def d_won_at_end(self) -> bool:
         limit = self.thresholds.d_won_accuracy
-        return all(np.median(self.get(name)[self.final]) >= limit for name in ("d_acc_real", "d_acc_fake"))
+        return all(median(self.get(name)[self.final]) >= limit for name in ("d_acc_real", "d_acc_fake"))
 
     def flags(self, t_thr: float | None) -> set[str]:
         t, w, flags = self.thresholds, self.persistence, set()
@@ -284,7 +285,7 @@ class _Run:
                 flags.add("late_spike")
         if "dist_running" in self.values and self.final.any():
             running = deficiency(self.values, self.reference, suffix="_running")[self.final]
-            gap = np.abs(np.median(capped(running)) - np.median(capped(self.q[self.final])))
+            gap = np.abs(median(capped(running)) - median(capped(self.q[self.final])))
             if gap > t.bn_mismatch:
                 flags.add("bn_stats_mismatch")
         if first_lasting(self.get("saturated_share") >= t.saturation, w) is not None:
@@ -313,7 +314,7 @@ class _Run:
             t_thr=t_thr,
             t_coll=float(self.step[known][condition.size - tail]) if lasting else None,
             t_div=t_div,
-            q_final=float(np.median(final)) if final.size and name not in ("diverged", UNDETERMINED) else None,
+            q_final=median(final) if final.size and name not in ("diverged", UNDETERMINED) else None,
             q_best=float(self.q[known].min()) if known.any() else None,
             version=OUTCOME_VERSION,
         )
@@ -322,6 +323,6 @@ class _Run:
 def _column(values: Mapping[str, NDArray[Any]], name: str, like: Floats | None = None) -> Floats:
     """A recorded value as float64, (T,); all NaN where it was not recorded."""
     if name in values:
-        return np.array(values[name], dtype=np.float64)
+        return np.asarray(values[name], dtype=np.float64)
     shape = like if like is not None else next(iter(values.values()), np.empty(0))
     return np.full(np.shape(shape), np.nan)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -66,13 +65,17 @@ def one_block(table: pd.DataFrame, columns: Sequence[str], arms: Sequence[str]) 
     if absent:
         raise ValueError(f"the table has no column {', '.join(absent)}")
     check_trials(table, ())
-    if "block" in table and table["block"].nunique() > 1:
+    if "block" in table and len(table["block"].unique()) > 1:
         raise ValueError(f"one block at a time, got {', '.join(map(str, table['block'].unique()))}")
+    there = table["arm"].unique()
     for arm in arms:
-        rows = table.loc[table["arm"] == arm, ["config", "seed"]]
-        if rows.empty:
-            raise ValueError(f"no arm {arm!r}; the table has {', '.join(map(str, table['arm'].unique())) or 'no rows'}")
-        twice = rows[rows.duplicated()]
+        if arm not in there:
+            raise ValueError(f"no arm {arm!r}; the table has {', '.join(map(str, there)) or 'no rows'}")
+    again = table.duplicated(["arm", "config", "seed"])
+    if not again.any():
+        return
+    for arm in arms:
+        twice = table[again & (table["arm"] == arm)]
         if len(twice):
             first = twice.iloc[0]
             raise ValueError(
@@ -83,9 +86,11 @@ def one_block(table: pd.DataFrame, columns: Sequence[str], arms: Sequence[str]) 
 def reason_codes(rows: pd.DataFrame, value: str) -> Floats:
     """Per row: NaN if the value is there, else the place in REASONS of why it is not. (rows,)"""
     names = list(REASONS)
-    states = rows["state"] if "state" in rows else pd.Series("complete", index=rows.index)
-    codes = [names.index(STATE_REASONS.get(str(state), "undetermined")) for state in states]
-    return np.where(rows[value].notna().to_numpy(), np.nan, np.array(codes, dtype=float))
+    lacking = rows[value].isna().to_numpy()
+    states = rows.loc[lacking, "state"] if "state" in rows else ["complete"] * int(lacking.sum())
+    codes = np.full(len(rows), np.nan)
+    codes[lacking] = [names.index(STATE_REASONS.get(str(state), "undetermined")) for state in states]
+    return codes
 
 
 def pair(table: pd.DataFrame, treatment: str, baseline: str, value: str = "stable") -> Pairs:
@@ -98,36 +103,33 @@ def pair(table: pd.DataFrame, treatment: str, baseline: str, value: str = "stabl
     if treatment == baseline:
         raise ValueError(f"arm {treatment} cannot be compared with itself")
     one_block(table, [value], [treatment, baseline])
-    table = table[["arm", "config", "seed", value, *({"state"} & set(table))]]  # others need not be copied
-    sides, why = [], []
-    for arm in (treatment, baseline):
-        rows = table[table["arm"] == arm]
-        if np.isinf(rows[value].to_numpy(dtype=float, na_value=np.nan)).any():
-            raise ValueError(f"arm {arm}: {value} is infinite somewhere")
-        wide: Any = pd.DataFrame(
-            {
-                "config": rows["config"].astype(str).to_numpy(),
-                "seed": rows["seed"].to_numpy(),
-                "value": rows[value].to_numpy(dtype=float, na_value=np.nan),
-                "why": reason_codes(rows, value),
-                "there": 1.0,
-            }
-        ).pivot(index="config", columns="seed")
-        sides.append(wide["value"])
-        why.append(wide["why"].where(wide["why"].notna() | wide["there"].isna(), np.inf))
-    configs, seeds = sides[0].index.union(sides[1].index), sides[0].columns.union(sides[1].columns)
-    t, b = (side.reindex(index=configs, columns=seeds).to_numpy(dtype=float) for side in sides)
-    codes = [side.reindex(index=configs, columns=seeds).to_numpy(dtype=float) for side in why]
-    somewhere = ~(np.isnan(codes[0]) & np.isnan(codes[1]))
-    first = np.fmin(*(np.where(np.isnan(code), 0.0, code) for code in codes))  # nobody's: "absent"; inf: judged
+    needed = ["arm", "config", "seed", value, *({"state"} & set(table))]
+    rows = table.loc[table["arm"].isin([treatment, baseline]), needed]
+    values = rows[value].to_numpy(dtype=float, na_value=np.nan)
+    if np.isinf(values).any():
+        raise ValueError(f"arm {rows['arm'][np.isinf(values)].iloc[0]}: {value} is infinite somewhere")
+    config, configs = pd.factorize(rows["config"].astype(str), sort=True)
+    seed, seeds = pd.factorize(rows["seed"], sort=True)
+    place = (
+        (rows["arm"] != treatment).to_numpy(dtype=int),
+        config,
+        seed,
+    )  # of each trial in arrays (arm, config, seed)
+    sides = np.full((2, len(configs), len(seeds)), np.nan)
+    sides[place] = values
+    codes = np.full(sides.shape, np.nan)  # NaN: no trial; inf: judged
+    codes[place] = np.nan_to_num(reason_codes(rows, value), nan=np.inf)
+    somewhere = ~np.isnan(codes).all(axis=0)
+    first = np.nan_to_num(codes, nan=0.0, posinf=np.inf).min(axis=0)  # nobody's: "absent"
     excluded = Counter(list(REASONS)[int(code)] for code in first[somewhere & np.isfinite(first)])
+    t, b = sides
     paired = np.isfinite(t) & np.isfinite(b)
     kept = paired.any(axis=1)
     return Pairs(
         treatment=treatment,
         baseline=baseline,
         value=value,
-        configs=tuple(configs[kept]),
+        configs=tuple(np.asarray(configs)[kept].tolist()),
         seeds=tuple(map(str, seeds)),
         t=np.where(paired, t, np.nan)[kept],
         b=np.where(paired, b, np.nan)[kept],

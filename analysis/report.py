@@ -24,7 +24,8 @@ from analysis.atlas_data import Modes
 from analysis.box import arm_table
 from analysis.heatmap_html import embedded_json, page_environment
 from analysis.outcome import Thresholds
-from analysis.report_pictures import Painter, Picture, Printed, Section, pictures
+from analysis.prints import Printed
+from analysis.report_pictures import Painter, Picture, Section, pictures
 from analysis.report_plotly import parallel
 from analysis.report_tables import DRAWS, Table, arm_tally, estimate_tables, estimates, packed
 from analysis.report_text import markdown, methods, provenance
@@ -115,11 +116,11 @@ def report(
     out.mkdir(parents=True, exist_ok=True)
     ledger = frames.as_ledger(store)
     trials = frames.read_trials(ledger, study)
-    with Painter(out / "figures", len(trials.entries)) as painter:
-        content = _gather(ledger, trials, painter, draws)
-        tables = _write_tables(content, out / "tables")
-        atlas = _atlas(ledger, study, trials.plan, modes)
-        printed = painter.results()
+    painter = Painter(out / "figures", len(trials.entries))
+    content = _gather(ledger, trials, painter, draws)
+    tables = _write_tables(content, out / "tables")
+    atlas = _atlas(ledger, study, trials.plan, modes)
+    printed = painter.results()
     (out / "report.html").write_text(_page(content, printed, atlas, mlflow_url), encoding="utf-8")
     (out / "report.md").write_text(_markdown(content, printed, out), encoding="utf-8")
     return Report(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.figure import Figure
-from PIL import Image
 
 from analysis.curves import best_curves, importance_bars, stability_curves, time_curves
 from analysis.difference import difference_figure, grid_figure, stability_figure
@@ -21,12 +20,10 @@ from analysis.figures import heatmaps
 from analysis.frame import Trials, load_frame
 from analysis.grid import blocks
 from analysis.outcome import Thresholds
-from analysis.panels import AnyFigure, arm_styles, save
-from analysis.prints import draw
+from analysis.panels import AnyFigure, arm_styles
+from analysis.prints import Printed, paint
 from analysis.report_plotly import browser
-
-LARGE = 2000
-"""Trials from which pictures are drawn in a process of their own, beside the statistics."""
+from analysis.workers import second_process
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,67 +44,51 @@ class Picture:
         return cls(key=key, title=figure.title, caption=figure.caption, figure=figure, browser=browser(figure))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Printed:
-    """A picture that was drawn for print."""
-
-    paths: tuple[Path, ...]
-    """PNG and SVG."""
-    page: bytes
-    """WebP, for the page."""
-    inches: float
-    """Width."""
-
-
-def paint(figure: AnyFigure | Figure, folder: Path, key: str) -> Printed:
-    """Draw a picture for print and write its files."""
-    drawn = figure if isinstance(figure, Figure) else draw(figure)
-    paths = save(drawn, folder, key)
-    with Image.open(paths[0]) as image, io.BytesIO() as buffer:
-        image.convert("RGB").save(buffer, "WEBP", lossless=True, method=2)  # a fifth of the PNG
-        return Printed(paths=tuple(paths), page=buffer.getvalue(), inches=float(drawn.get_size_inches()[0]))
-
-
 class Painter:
-    """Draws pictures, those of large studies in a second process, too. A context manager; `results` draws the rest."""
+    """Draws pictures, those of large studies in a second process, too. `results` draws the rest."""
 
     def __init__(self, folder: Path, trials: int) -> None:
         self._folder = folder
-        # spawn, not fork: Arrow and BLAS have threads by now
-        self._pool = ProcessPoolExecutor(1, get_context("spawn")) if trials >= LARGE else None
-        self._added: dict[str, tuple[AnyFigure | Figure, Future[Printed] | None]] = {}
-        if self._pool is not None:
-            self._pool.submit(_import)
-
-    def __enter__(self) -> Painter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        self._other = second_process(trials)
+        self._figures: dict[str, AnyFigure | Figure] = {}
+        self._waiting: deque[str] = deque()
+        """What either process may draw: the other takes the oldest, this one the newest."""
+        self._elsewhere: dict[str, Future[Printed]] = {}
+        self._lock = Lock()
 
     def add(self, picture: Picture) -> None:
         """Draw it soon, or in the end."""
-        figure, later = picture.figure, None
-        if self._pool is not None and not isinstance(figure, Figure):
-            later = self._pool.submit(paint, figure, self._folder, picture.key)
-        self._added[picture.key] = (figure, later)
+        self._figures[picture.key] = picture.figure
+        if self._other is None or isinstance(picture.figure, Figure):
+            return
+        with self._lock:
+            self._waiting.append(picture.key)
+            idle = all(drawn.done() for drawn in self._elsewhere.values())
+        if idle:
+            self._send()
+
+    def _send(self, _: object = None) -> None:
+        """Have the other process draw one more: one at a time, what it has been given cannot be taken back."""
+        with self._lock:
+            if not self._waiting or self._other is None:
+                return
+            key = self._waiting.popleft()
+            drawn = self._other.submit(paint, self._figures[key], self._folder, key)
+            self._elsewhere[key] = drawn
+        drawn.add_done_callback(self._send)
 
     def results(self) -> dict[str, Printed]:
         """Key -> what was drawn, in order of adding."""
-        done = {
-            key: paint(figure, self._folder, key)
-            for key, (figure, later) in reversed(self._added.items())
-            if later is None or later.cancel()  # the second process has not come to it
-        }
-        return {
-            key: done[key] if later is None or key in done else later.result()
-            for key, (_, later) in self._added.items()
-        }
-
-
-def _import() -> None:
-    """Finding this function has imported what drawing needs, while nothing is there to be drawn yet."""
+        shared, done = set(self._waiting) | self._elsewhere.keys(), dict[str, Printed]()
+        for key in self._figures.keys() - shared:
+            done[key] = paint(self._figures[key], self._folder, key)
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    break
+                key = self._waiting.pop()
+            done[key] = paint(self._figures[key], self._folder, key)
+        return {key: done[key] if key in done else self._elsewhere[key].result() for key in self._figures}
 
 
 Section = Literal["main", "compare", "stability", "events"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -87,8 +89,12 @@ def judge_trial(
 
 def series_of(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Arrays (T,) of evaluation, step and every value that any record has and the outcome rules read."""
-    names = [name for name in VALUES_READ if any(name in record["values"] for record in records)]
-    nan = float("nan")
     series = {key: np.array([record[key] for record in records], dtype=np.float64) for key in _SERIES_KEYS}
-    rows = [[record["values"].get(name, nan) for name in names] for record in records]
+    values = [record["values"] for record in records]
+    present = set[str]().union(*values)
+    names = [name for name in VALUES_READ if name in present]
+    if len(names) > 1 and all(len(of_record) == len(present) for of_record in values):
+        rows: list[Sequence[float]] = list(map(itemgetter(*names), values))  # half the time of asking one by one
+    else:
+        rows = [[of_record.get(name, math.nan) for name in names] for of_record in values]
     return series | dict(zip(names, np.array(rows, np.float64).reshape(len(rows), len(names)).T.copy(), strict=True))

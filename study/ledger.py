@@ -10,7 +10,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -289,21 +289,26 @@ class Ledger(StudyFiles, Signs):
         for _, records in sorted(self.histories(trial_ids), key=lambda history: history[0]):
             yield from records
 
-    def histories(self, trial_ids: Collection[str] | None = None) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    def histories(
+        self, trial_ids: Collection[str] | None = None, outcomes: Mapping[str, dict[str, Any]] | None = None
+    ) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         """(trial_id, its records by evaluation) of all trials or some that have any; pack by pack, one held at a time.
 
         The highest attempt wins. A trial that several packs hold is taken from one of them only: the pack of its
         outcome, else the newest. What an older attempt wrote beyond the last evaluation of the attempt that finished
-        is left out.
+        is left out. `outcomes`: what `read_outcomes` gave for (at least) these trials, if they were read before.
         """
         wanted = None if trial_ids is None else set(trial_ids)
-        outcomes = self.read_outcomes(wanted)
+        if outcomes is None:
+            outcomes = self.read_outcomes(wanted)
+        elif wanted is not None:
+            outcomes = {trial_id: outcomes[trial_id] for trial_id in wanted & outcomes.keys()}
         for pack_id, members in self._homes(wanted, outcomes).items():
             merged = journal.merge(self._disk, pack_id, self.attempts(pack_id), members, outcomes)
             for trial_id in sorted(merged):
                 yield trial_id, [merged[trial_id][evaluation] for evaluation in sorted(merged[trial_id])]
 
-    def _homes(self, wanted: set[str] | None, outcomes: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
+    def _homes(self, wanted: set[str] | None, outcomes: Mapping[str, dict[str, Any]]) -> dict[str, set[str]]:
         """Pack -> the trials to be read from it: each trial stands in one."""
         home = {trial_id: outcome["pack_id"] for trial_id, outcome in outcomes.items()}
         if wanted is None or wanted - outcomes.keys():

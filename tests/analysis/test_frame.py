@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,10 @@ class Stranger:
         self.segments, self.read_judged = ledger.segments, ledger.read_judged
         self.registrations, self.found = ledger.registrations, records
 
-    def histories(self, trial_ids: object) -> list[tuple[str, list[dict[str, Any]]]]:
+    def histories(self, trial_ids: Collection[str], outcomes: object = None) -> list[tuple[str, list[dict[str, Any]]]]:
         groups = itertools.groupby(self.found, key=lambda record: record["trial_id"])
-        return [(trial_id, list(records)) for trial_id, records in groups]
+        planned = {entry["trial_id"] for entry in self.read_plan("demo")["trials"]}
+        return [(i, list(records)) for i, records in groups if i in trial_ids or i not in planned]
 
 
 @pytest.mark.parametrize(

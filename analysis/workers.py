@@ -1,0 +1,22 @@
+"""A second process for large studies."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Executor
+
+LARGE = 2000
+"""Trials from which a second process gains more than its start takes."""
+
+
+def second_process(trials: int) -> Executor | None:
+    """A process that stands ready, for work on so many trials; None if this one is better left alone.
+
+    Unlike multiprocessing's, it does not import the caller's script, which need not guard its main part.
+    """
+    if trials < LARGE or (os.cpu_count() or 1) < 2:
+        return None
+    from joblib.externals.loky import get_reusable_executor  # here: small studies need not import it
+
+    executor: Executor = get_reusable_executor(max_workers=1, timeout=60)
+    return executor

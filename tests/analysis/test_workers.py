@@ -1,0 +1,57 @@
+"""A second process gives what one gives, also to a script that does not guard its main part."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from analysis import workers
+from analysis.judged import judge_study
+from benchmarks.report_cost import CLAIM, make_study
+from study.ledger import Ledger
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = """
+import os, sys
+from analysis import workers
+workers.LARGE = 1
+print("script", os.getpid())
+from analysis.report import report
+print(len(report(sys.argv[1], "synthetic", sys.argv[2], draws=50).figures))
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """80 trials in two packs; a plan of two blocks."""
+    folder = tmp_path_factory.mktemp("large") / "store"
+    make_study(folder, configs=5, evaluations=12, blocks=2, claim={**CLAIM, "best_of": 3})
+    return folder
+
+
+@pytest.mark.skipif("workers.second_process(workers.LARGE) is None", reason="needs two cores")
+def test_two_processes_judge_as_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = store / "studies" / "synthetic" / "judged.json"
+    alone = judge_study(Ledger(store), "synthetic")
+    noted = note.read_bytes()
+    note.unlink()
+    monkeypatch.setattr(workers, "LARGE", 1)
+    together = judge_study(Ledger(store), "synthetic")
+    assert together == alone
+    assert len(note.read_bytes()) == len(noted)
+
+
+@pytest.mark.skipif("workers.second_process(workers.LARGE) is None", reason="needs two cores")
+def test_a_report_in_two_processes_from_a_plain_script(store: Path, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(store), str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("script") == 1  # the other process has not run it
+    pictures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
+    assert len(pictures) == int(done.stdout.split()[-1])
+    assert {"difference.png", "difference.svg", "stability-by-lr.png"} <= set(pictures)
