@@ -61,6 +61,10 @@ class Printed:
     """Width."""
 
 
+def ready() -> None:
+    """Whoever calls this has imported what drawing needs."""
+
+
 def paint(figure: AnyFigure | Figure, folder: Path, key: str) -> Printed:
     """Draw a picture for print and write its files."""
     drawn = figure if isinstance(figure, Figure) else draw(figure)

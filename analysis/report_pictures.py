@@ -21,7 +21,7 @@ from analysis.frame import Trials, load_frame
 from analysis.grid import blocks
 from analysis.outcome import Thresholds
 from analysis.panels import AnyFigure, arm_styles
-from analysis.prints import Printed, paint
+from analysis.prints import Printed, paint, ready
 from analysis.report_plotly import browser
 from analysis.workers import second_process
 
@@ -55,6 +55,8 @@ class Painter:
         """What either process may draw: the other takes the oldest, this one the newest."""
         self._elsewhere: dict[str, Future[Printed]] = {}
         self._lock = Lock()
+        if self._other is not None:
+            self._other.submit(ready)
 
     def add(self, picture: Picture) -> None:
         """Draw it soon, or in the end."""

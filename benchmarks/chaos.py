@@ -31,6 +31,7 @@ from typing import Any
 
 from benchmarks.chaos_faults import FAULTS, SLOW, Scene, Server, SkippedFault, free_port, undisturbed
 from study.ledger import Ledger
+from study.provenance import git_state
 from tests.clusters.four_nodes import Nodes, four_nodes
 from tests.clusters.postgres import Postgres, available
 
@@ -101,7 +102,7 @@ def redone(store: Path) -> int:
 
 def mlflow_counts(uri: str, name: str, trial_ids: Sequence[str]) -> tuple[int, int]:
     """(trials that have not exactly one run, runs left RUNNING)."""
-    from study.tracking import connect
+    from study.experiment import connect
 
     client = connect(uri)
     experiment = client.get_experiment_by_name(name)
@@ -241,12 +242,12 @@ def kinds_in_order(faults: int, seed: int, chosen: Sequence[str]) -> list[str]:
     return order[:faults]
 
 
-def chaos(faults: int, seed: int, chosen: Sequence[str], d_updates: int) -> Iterator[Row | float]:
-    """Seconds of the undisturbed run; then one row a fault."""
+def chaos(faults: int, seed: int, chosen: Sequence[str], d_updates: int, done: int = 0) -> Iterator[Row | float]:
+    """Seconds of the undisturbed run; then one row a fault, without the first `done`."""
     folder = Path(tempfile.mkdtemp(prefix="vistudy-chaos-"))
     with Harness(folder, d_updates) as harness:
         yield harness.took_s
-        for number, kind in enumerate(kinds_in_order(faults, seed, chosen), 1):
+        for number, kind in list(enumerate(kinds_in_order(faults, seed, chosen), 1))[done:]:
             yield harness.break_(number, kind, seed)
     if not any(folder.glob("chaos-*/")):
         shutil.rmtree(folder)
@@ -260,6 +261,7 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(FAULTS), help="comma-separated")
     parser.add_argument("--d-updates", type=int, default=1200, help="budget of a trial: how long training takes")
     parser.add_argument("--out", type=Path, default=RESULTS / f"chaos-{datetime.date.today().isoformat()}.json")
+    parser.add_argument("--go-on", action="store_true", help="after the last fault that --out has; else it is replaced")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without ending what was started
     chosen = args.kinds.split(",")
@@ -267,9 +269,16 @@ def main() -> None:
         parser.error(f"unknown kinds {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
     rows: list[Row] = []
     found: dict[str, Any] = {"command": f"python -m benchmarks.chaos --faults {args.faults} --seed {args.seed}"}
-    for item in chaos(args.faults, args.seed, chosen, args.d_updates):
+    if args.go_on and args.out.exists():
+        before = json.loads(args.out.read_text())
+        if before["command"] != found["command"]:
+            parser.error(f"--go-on: {args.out} is of another run: {before['command']}")
+        rows += [Row(**row) for row in before["rows"]]
+        found = before
+    parts = found.setdefault("parts", [])
+    for item in chaos(args.faults, args.seed, chosen, args.d_updates, len(rows)):
         if isinstance(item, float):
-            found["undisturbed_s"] = round(item, 1)
+            parts.append({"from_fault": len(rows) + 1, "undisturbed_s": round(item, 1), "git": git_state()})
             print(f"undisturbed: {item:.1f} s", flush=True)
             continue
         rows.append(item)
