@@ -169,11 +169,13 @@ def tile_colour(value: float, diverging: bool) -> str:
     return "#" + "".join(f"{round(a + (b - a) * (place - i)):02x}" for a, b in pairs)
 
 
-def save(figure: Figure, out_dir: Path, stem: str) -> list[Path]:
-    """Write `<stem>.png` (200 dpi) and `<stem>.svg`; the same figure gives the same SVG, byte for byte."""
+def save(figure: Figure, out_dir: Path, stem: str, *, png: bool) -> list[Path]:
+    """Write `<stem>.svg` and, if wanted, `<stem>.png` (200 dpi); the same figure gives the same SVG, byte for byte."""
     out_dir.mkdir(parents=True, exist_ok=True)
-    png, svg = out_dir / f"{stem}.png", out_dir / f"{stem}.svg"
-    figure.savefig(png, dpi=200, pil_kwargs={"compress_level": 4})
+    paths = [out_dir / f"{stem}.svg"]
     with mpl.rc_context({"svg.hashsalt": "vistudy"}):
-        figure.savefig(svg, format="svg", metadata={"Date": None})
-    return [png, svg]
+        figure.savefig(paths[0], format="svg", metadata={"Date": None})
+    if png:
+        paths.append(out_dir / f"{stem}.png")
+        figure.savefig(paths[1], dpi=200, pil_kwargs={"compress_level": 4})
+    return paths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
-from PIL import Image
 
 from analysis.colours import GREY, INK, LINE, PAPER, THEORY, text_colour
 from analysis.panels import (
@@ -54,9 +52,7 @@ class Printed:
     """A picture that was drawn for print."""
 
     paths: tuple[Path, ...]
-    """PNG and SVG."""
-    page: bytes
-    """WebP, for the page."""
+    """SVG, then PNG if that was wanted."""
     inches: float
     """Width."""
 
@@ -65,13 +61,10 @@ def ready() -> None:
     """Whoever calls this has imported what drawing needs."""
 
 
-def paint(figure: AnyFigure | Figure, folder: Path, key: str) -> Printed:
+def paint(figure: AnyFigure | Figure, folder: Path, key: str, png: bool) -> Printed:
     """Draw a picture for print and write its files."""
     drawn = figure if isinstance(figure, Figure) else draw(figure)
-    paths = save(drawn, folder, key)
-    with Image.open(paths[0]) as image, io.BytesIO() as buffer:
-        image.convert("RGB").save(buffer, "WEBP", lossless=True, method=1, quality=20)  # half the PNG; less is slow
-        return Printed(paths=tuple(paths), page=buffer.getvalue(), inches=float(drawn.get_size_inches()[0]))
+    return Printed(paths=tuple(save(drawn, folder, key, png=png)), inches=float(drawn.get_size_inches()[0]))
 
 
 def _sheet(width: float, height: float) -> tuple[Figure, Axes]:

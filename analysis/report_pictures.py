@@ -47,8 +47,8 @@ class Picture:
 class Painter:
     """Draws pictures, those of large studies in a second process, too. `results` draws the rest."""
 
-    def __init__(self, folder: Path, trials: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, trials: int, *, png: bool) -> None:
+        self._folder, self._png = folder, png
         self._other = second_process(trials)
         self._figures: dict[str, AnyFigure | Figure] = {}
         self._waiting: deque[str] = deque()
@@ -75,7 +75,7 @@ class Painter:
             if not self._waiting or self._other is None:
                 return
             key = self._waiting.popleft()
-            drawn = self._other.submit(paint, self._figures[key], self._folder, key)
+            drawn = self._other.submit(paint, self._figures[key], self._folder, key, self._png)
             self._elsewhere[key] = drawn
         drawn.add_done_callback(self._send)
 
@@ -83,13 +83,13 @@ class Painter:
         """Key -> what was drawn, in order of adding."""
         shared, done = set(self._waiting) | self._elsewhere.keys(), dict[str, Printed]()
         for key in self._figures.keys() - shared:
-            done[key] = paint(self._figures[key], self._folder, key)
+            done[key] = paint(self._figures[key], self._folder, key, self._png)
         while True:
             with self._lock:
                 if not self._waiting:
                     break
                 key = self._waiting.pop()
-            done[key] = paint(self._figures[key], self._folder, key)
+            done[key] = paint(self._figures[key], self._folder, key, self._png)
         return {key: done[key] if key in done else self._elsewhere[key].result() for key in self._figures}
 
 

@@ -37,11 +37,12 @@ def report(
     store: Store = DEFAULT_STORE,
     tracking_uri: Uri = None,
     folder: Folder = None,
+    png: Annotated[bool, typer.Option("--png", help="Write the figures as PNG (200 dpi), too.")] = False,
 ) -> None:
     """Write everything that a study found: one offline HTML page, Markdown, tables, figures; a copy goes to MLflow."""
     from study import commands
 
-    made, behind = commands.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder)
+    made, behind = commands.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder, png=png)
     out.print(made.headline, soft_wrap=True, markup=False)
     for note in made.notes:
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)

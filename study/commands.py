@@ -298,10 +298,12 @@ def report(
     store: str = DEFAULT_STORE,
     tracking_uri: str | None = None,
     out: str | os.PathLike[str] | None = None,
+    png: bool = False,
 ) -> tuple[Report, str | None]:
     """Write a study's report. Returns what was written, and why MLflow has no copy of it, if it has not.
 
     `out`: folder; by default `reports/<study>` in a local store, else in the present folder.
+    `png`: write the pictures for print as PNG, too.
 
     Raises:
         StudyError: unknown study, or a store that does not add up.
@@ -315,7 +317,7 @@ def report(
     ledger.read_plan(study)
     uri = tracking_uri or default_tracking_uri(store)
     folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "reports", study)
-    made = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes())
+    made = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
     try:
         sync_all(ledger, study, uri, [made.html, made.markdown])
     except TrackingError as error:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import base64
 import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -54,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Report]:
     claim = {**CONTROLS, "question": EVIL, "id": EVIL}
     text = f"study: synthetic\n# {EVIL}\n"
     make_study(folder / "store", configs=12, evaluations=12, blocks=2, claim=claim, arms=ARMS, text=text)
-    return folder, report(folder / "store", "synthetic", folder / "out", draws=200)
+    return folder, report(folder / "store", "synthetic", folder / "out", draws=200, png=True)
 
 
 def test_report_of_a_claim_has_all_its_parts(made: tuple[Path, Report]) -> None:
@@ -70,7 +72,11 @@ def test_report_of_a_claim_has_all_its_parts(made: tuple[Path, Report]) -> None:
     keys = {"difference", "difference-A3a", "stability-by-lr", "best-of-k", "stability-ring8-P", "time-threshold"}
     assert keys <= set(page.data["figures"])
     assert {path.name for path in found.figures} >= {f"{key}.{end}" for key in keys for end in ("png", "svg")}
-    assert page.html.count('<img src="data:image/webp;base64,') == len(page.data["figures"]) - 1  # all but the parallel
+    assert (
+        page.html.count('<img src="data:image/svg+xml;base64,') == len(page.data["figures"]) - 1
+    )  # all but the parallel
+    for picture in re.findall(r'<img src="data:image/svg\+xml;base64,([^"]+)"', page.html):
+        assert ElementTree.fromstring(base64.b64decode(picture)).tag.endswith("}svg")
     for path in found.figures:
         if path.suffix == ".png":
             with Image.open(path) as image:

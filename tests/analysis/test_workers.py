@@ -54,4 +54,4 @@ def test_a_report_in_two_processes_from_a_plain_script(store: Path, tmp_path: Pa
     assert done.stdout.count("script") == 1  # the other process has not run it
     pictures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
     assert len(pictures) == int(done.stdout.split()[-1])
-    assert {"difference.png", "difference.svg", "stability-by-lr.png"} <= set(pictures)
+    assert {"difference.svg", "stability-by-lr.svg"} <= set(pictures)
