@@ -115,11 +115,12 @@ def _filled(spans: list[tuple[float, float]], slots: int) -> Filled:
 
 
 def main() -> None:
-    """Measure, print, and write benchmarks/results/scaling-<date>.json."""
+    """Measure, print, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--packs-each", type=int, default=3, help="Packs of a slot, at least 2.")
     parser.add_argument("--pack-s", type=float, default=60.0, help="Seconds that a pack takes.")
+    parser.add_argument("--out", type=Path, help="Result; by default benchmarks/results/scaling-<date>.json.")
     parser.add_argument("--dry", action="store_true", help="Write no result.")
     args, started = parser.parse_args(), datetime.datetime.now(datetime.UTC)
     load, rows = os.getloadavg()[0], []
@@ -141,7 +142,7 @@ def main() -> None:
         "versions": versions(),
         "git": git_state(),
     }
-    path = RESULTS / f"scaling-{started.date()}.json"
+    path = args.out or RESULTS / f"scaling-{started.date()}.json"
     path.write_text(json.dumps(head | {"rows": rows}, indent=1) + "\n", "utf-8")
 
 
