@@ -110,12 +110,8 @@ def pair(table: pd.DataFrame, treatment: str, baseline: str, value: str = "stabl
         raise ValueError(f"arm {rows['arm'][np.isinf(values)].iloc[0]}: {value} is infinite somewhere")
     config, configs = pd.factorize(rows["config"].astype(str), sort=True)
     seed, seeds = pd.factorize(rows["seed"], sort=True)
-    place = (
-        (rows["arm"] != treatment).to_numpy(dtype=int),
-        config,
-        seed,
-    )  # of each trial in arrays (arm, config, seed)
-    sides = np.full((2, len(configs), len(seeds)), np.nan)
+    place = ((rows["arm"] != treatment).to_numpy(dtype=int), config, seed)
+    sides = np.full((2, len(configs), len(seeds)), np.nan)  # (arm, config, seed)
     sides[place] = values
     codes = np.full(sides.shape, np.nan)  # NaN: no trial; inf: judged
     codes[place] = np.nan_to_num(reason_codes(rows, value), nan=np.inf)

@@ -81,7 +81,9 @@ class Painter:
 
     def results(self) -> dict[str, Printed]:
         """Key -> what was drawn, in order of adding."""
-        shared, done = set(self._waiting) | self._elsewhere.keys(), dict[str, Printed]()
+        done: dict[str, Printed] = {}
+        with self._lock:
+            shared = {*self._waiting, *self._elsewhere}
         for key in self._figures.keys() - shared:
             done[key] = paint(self._figures[key], self._folder, key, self._png)
         while True:

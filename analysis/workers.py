@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Executor
 
 LARGE = 2000
@@ -14,9 +13,12 @@ def second_process(trials: int) -> Executor | None:
 
     Unlike multiprocessing's, it does not import the caller's script, which need not guard its main part.
     """
-    if trials < LARGE or (os.cpu_count() or 1) < 2:
+    if trials < LARGE:
         return None
-    from joblib.externals.loky import get_reusable_executor  # here: small studies need not import it
+    from joblib import cpu_count  # here: small studies need not import it
+    from joblib.externals.loky import get_reusable_executor
 
+    if cpu_count() < 2:
+        return None
     executor: Executor = get_reusable_executor(max_workers=1, timeout=60)
     return executor
