@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,17 @@ def _judge(
         {trial_id: outcome for trial_id, outcome in complete.items() if (outcome["pack_id"] in theirs) == there}
         for there in (True, False)
     ]
-    later = other.submit(_judge_here, ledger, study, parts[0], {trial_id: entries[trial_id] for trial_id in parts[0]})
-    return _judge_here(ledger, study, parts[1], entries) | later.result()
+    found = dict[str, tuple[int | None, Outcome]]()
+    try:
+        later = other.submit(
+            _judge_here, ledger, study, parts[0], {trial_id: entries[trial_id] for trial_id in parts[0]}
+        )
+        found = _judge_here(ledger, study, parts[1], entries)
+        return found | later.result()
+    except BrokenExecutor as error:
+        _log.warning("a second process died (%s); this one judges the rest", error)
+        rest = {trial_id: outcome for trial_id, outcome in complete.items() if trial_id not in found}
+        return found | _judge_here(ledger, study, rest, entries)
 
 
 def _judge_here(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -24,6 +25,8 @@ from analysis.panels import AnyFigure, arm_styles
 from analysis.prints import Printed, paint, ready
 from analysis.report_plotly import browser
 from analysis.workers import second_process
+
+_log = logging.getLogger("vistudy.report")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,9 +77,14 @@ class Painter:
         with self._lock:
             if not self._waiting or self._other is None:
                 return
-            key = self._waiting.popleft()
-            drawn = self._other.submit(paint, self._figures[key], self._folder, key, self._png)
-            self._elsewhere[key] = drawn
+            try:
+                drawn = self._other.submit(
+                    paint, self._figures[self._waiting[0]], self._folder, self._waiting[0], self._png
+                )
+            except BrokenExecutor:  # it died: this process draws what waits, and what the other has not finished
+                self._other = None
+                return
+            self._elsewhere[self._waiting.popleft()] = drawn
         drawn.add_done_callback(self._send)
 
     def results(self) -> dict[str, Printed]:
@@ -92,7 +100,13 @@ class Painter:
                     break
                 key = self._waiting.pop()
             done[key] = paint(self._figures[key], self._folder, key, self._png)
-        return {key: done[key] if key in done else self._elsewhere[key].result() for key in self._figures}
+        for key, drawn in self._elsewhere.items():
+            try:
+                done[key] = drawn.result()
+            except BrokenExecutor as error:
+                _log.warning("a second process died (%s); this one draws %s", error, key)
+                done[key] = paint(self._figures[key], self._folder, key, self._png)
+        return {key: done[key] for key in self._figures}
 
 
 Section = Literal["main", "compare", "stability", "events"]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from concurrent.futures import Executor
 from pathlib import Path
 
 import pytest
 
-from analysis import workers
+from analysis import judged, report_pictures, workers
 from analysis.judged import judge_study
+from analysis.report import report
 from benchmarks.report_cost import CLAIM, make_study
 from study.ledger import Ledger
 
@@ -55,3 +58,24 @@ def test_a_report_in_two_processes_from_a_plain_script(store: Path, tmp_path: Pa
     pictures = sorted(path.name for path in (tmp_path / "out" / "figures").iterdir())
     assert len(pictures) == int(done.stdout.split()[-1])
     assert {"difference.svg", "stability-by-lr.svg"} <= set(pictures)
+
+
+@pytest.mark.skipif("workers.second_process(workers.LARGE) is None", reason="needs two cores")
+def test_a_second_process_that_dies_costs_nothing(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = judge_study(Ledger(store), "synthetic")
+    (store / "studies" / "synthetic" / "judged.json").unlink()
+    whole = {path.name for path in report(store, "synthetic", tmp_path / "whole", draws=50).figures}
+    (store / "studies" / "synthetic" / "judged.json").unlink()
+
+    def dying(_: int) -> Executor:
+        found = workers.second_process(workers.LARGE)
+        assert found is not None
+        found.submit(os._exit, 1)
+        return found
+
+    monkeypatch.setattr(judged, "second_process", dying)
+    assert judge_study(Ledger(store), "synthetic") == alone
+    monkeypatch.setattr(report_pictures, "second_process", dying)
+    assert {path.name for path in report(store, "synthetic", tmp_path / "out", draws=50).figures} == whole
+    for name in whole:
+        assert (tmp_path / "out/figures" / name).read_bytes() == (tmp_path / "whole/figures" / name).read_bytes()
