@@ -4,8 +4,9 @@
         vistudy("run", file, "--store", store, "--cluster", nodes.address, env=nodes.env)
         nodes.kill(nodes.workers[0])
 
-What belongs to a node is known by a mark in its environment, which every process that Ray starts inherits: so a node is
-ended whole, by process ids, whatever became of its parents. Nothing else on the machine is touched.
+What belongs to a node is known by a mark in its environment, which every process that Ray starts inherits, and by its
+session, since Ray's agents overwrite their environment with their title: so a node is ended whole, by process ids,
+whatever became of its parents. Nothing else on the machine is touched.
 """
 
 from __future__ import annotations
@@ -47,7 +48,11 @@ class RayNode:
     @property
     def pids(self) -> dict[int, str]:
         """Living processes -> command line, raylet, GCS server and workers among them."""
-        return {pid: line for pid, line in _processes().items() if _mark_of(pid) == self.mark}
+        return {
+            pid: line
+            for pid, line in _processes().items()
+            if _mark_of(pid) == self.mark or _session_of(pid) == self.process.pid
+        }
 
     @property
     def raylet(self) -> int:
@@ -223,6 +228,12 @@ def _mark_of(pid: int) -> str | None:
         for item in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
             if item.startswith(f"{MARK}=".encode()):
                 return item.decode().partition("=")[2]
+    return None
+
+
+def _session_of(pid: int) -> int | None:
+    with contextlib.suppress(OSError):
+        return os.getsid(pid)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,9 +101,18 @@ def test_a_wrong_token_is_refused(nodes):
 
 
 def test_nothing_is_left(nodes):
+    """Nor Ray's agents, which outlive a killed raylet and overwrite the environment that marks them."""
     with four_nodes(nodes=1) as alone:
-        assert alone.head.pids
         assert sys.executable in next(iter(alone.head.pids.values()))
+        deadline = time.monotonic() + 30
+        while "ray::RuntimeEnvAgent" not in "".join(alone.head.pids.values()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        agents = [pid for pid, line in alone.head.pids.items() if "Agent" in line]
+        alone.kill_raylet(alone.head)
+    assert agents
+    assert not [
+        pid for pid in agents if Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
     assert not alone.head.pids
     assert not alone.folder.exists()
     assert nodes.head.raylet
