@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,7 @@ class Node:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """A connected Ray cluster, seen as places for packs: one GPU each where there are GPUs, else one CPU each."""
+    """A connected Ray cluster, seen as places for packs: a GPU or a share of one where there are any, else a CPU."""
 
     name: str
     nodes: tuple[Node, ...]
@@ -31,6 +32,8 @@ class Cluster:
     """On this machine only, started for this run."""
     inline: bool = False
     """No Ray: packs are trained one after another in this process."""
+    packs_per_gpu: int = 1
+    """Packs that share a GPU, each in a process of its own."""
 
     @property
     def gpus(self) -> int:
@@ -39,13 +42,20 @@ class Cluster:
 
     @property
     def slots(self) -> int:
-        """Packs that can run at once."""
-        return self.gpus or sum(node.cpus for node in self.nodes)
+        """Packs that can run at once. Beside its share of a GPU, each needs a CPU."""
+        if not self.gpus:
+            return sum(node.cpus for node in self.nodes)
+        return sum(min(node.cpus, node.gpus * self.packs_per_gpu) for node in self.nodes)
+
+    @property
+    def gpu_share(self) -> float:
+        """Of a pack. Ray counts in ten-thousandths: rounded up, the last pack would not fit."""
+        return math.floor(1e4 / self.packs_per_gpu) / 1e4
 
     @property
     def resources(self) -> dict[str, float]:
         """What one pack asks of Ray."""
-        return {"cpu": 1, "gpu": 1} if self.gpus else {"cpu": 1}
+        return {"cpu": 1, "gpu": self.gpu_share} if self.gpus else {"cpu": 1}
 
     def check(self) -> None:
         """Refuse a cluster on which no node can hold one pack: Ray would wait for ever.

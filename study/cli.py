@@ -26,6 +26,7 @@ from study.options import (
     Cluster,
     DataRoot,
     Inception,
+    PacksPerGpu,
     Store,
     StudyFile,
     StudyName,
@@ -90,6 +91,7 @@ def plan(
     store: Store = DEFAULT_STORE,
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
+    packs_per_gpu: PacksPerGpu = 1,
     data_root: DataRoot = None,
     inception_weights: Inception = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
@@ -102,7 +104,7 @@ def plan(
     from study import commands
 
     set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
-    preview = commands.plan(study, store=store, cluster=cluster, yes=yes, pilot=pilot)
+    preview = commands.plan(study, store=store, cluster=cluster, packs_per_gpu=packs_per_gpu, yes=yes, pilot=pilot)
     if as_json:
         out.print_json(json.dumps(preview_json(preview)))
         return
@@ -119,6 +121,7 @@ def run(
     store: Store = DEFAULT_STORE,
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
+    packs_per_gpu: PacksPerGpu = 1,
     data_root: DataRoot = None,
     inception_weights: Inception = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run failed trials again.")] = False,
@@ -143,7 +146,7 @@ def run(
             "data-root": data_root,
             "inception-weights": inception_weights,
         }
-        given |= {"checkpoint-every": checkpoint_every, "hang-after": hang_after}
+        given |= {"packs-per-gpu": packs_per_gpu, "checkpoint-every": checkpoint_every, "hang-after": hang_after}
         options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
         options += ["--retry-failed"] * retry_failed + ["--yes"] * yes
         cli_jobs.detach(study, cluster, store, options)
@@ -161,6 +164,7 @@ def run(
             store=store,
             tracking_uri=tracking_uri,
             cluster=cluster,
+            packs_per_gpu=packs_per_gpu,
             yes=yes,
             retry_failed=retry_failed,
             checkpoint_every_s=checkpoint_every,

@@ -87,10 +87,13 @@ def plan(
     *,
     store: str = DEFAULT_STORE,
     cluster: str = "local",
+    packs_per_gpu: int = 1,
     yes: bool = False,
     pilot: bool = True,
 ) -> Preview:
     """Expand a study, look what the store already has, check that the cluster can hold a pack, estimate the cost.
+
+    The estimate does not know that packs which share a GPU slow each other.
 
     Raises:
         StudyError: a mistake in the file, the store or the address.
@@ -102,25 +105,25 @@ def plan(
     check_data(planned)
     ledger.exists()
     if cluster == "local":
-        return _plan_here(planned, ledger, pilot=pilot)
+        return _plan_here(planned, ledger, packs_per_gpu, pilot=pilot)
     from study import launch
 
-    with launch.cluster(cluster) as on:
+    with launch.cluster(cluster, packs_per_gpu) as on:
         costs = launch.costs([trial.config for trial in planned.trials], on) if pilot else None
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         cost = launch.pilot(todo.packs, on) if pilot and todo.packs else None
         return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
 
 
-def _plan_here(planned: Plan, ledger: Ledger, *, pilot: bool) -> Preview:
+def _plan_here(planned: Plan, ledger: Ledger, packs_per_gpu: int, *, pilot: bool) -> Preview:
     """As on the cluster `local`: it is this machine, so nothing of Ray's has to be started, or imported."""
     from study import probe
     from study.pilot import PILOT_STRUCTURES, estimate, measure, representatives
     from study.todo import this_machine, work
 
-    on = this_machine()
+    on = this_machine(packs_per_gpu)
     configs = [trial.config for trial in planned.trials]
-    costs = probe.costs(configs, PILOT_STRUCTURES) if pilot else None
+    costs = probe.costs(configs, PILOT_STRUCTURES, on.gpu_share) if pilot else None
     todo = work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
     cost = None
     if pilot and todo.packs:
@@ -150,6 +153,7 @@ def run(
     store: str = DEFAULT_STORE,
     tracking_uri: str | None = None,
     cluster: str = "local",
+    packs_per_gpu: int = 1,
     yes: bool = False,
     retry_failed: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
@@ -166,6 +170,7 @@ def run(
         store: directory or fsspec URI of the ledger.
         tracking_uri: MLflow; by default an SQLite file in the store.
         cluster: `local`, or the address of a running Ray cluster.
+        packs_per_gpu: packs that share a GPU, each in a process of its own with that share of its memory.
         yes: allow very many trials.
         retry_failed: run failed trials again.
         checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again. Where
@@ -197,6 +202,7 @@ def run(
         Trainer(
             ledger=ledger,
             cluster=cluster,
+            packs_per_gpu=packs_per_gpu,
             uri=uri,
             retry_failed=retry_failed,
             checkpoint_every_s=checkpoint_every_s,

@@ -79,6 +79,7 @@ def execute(
         journal=functools.partial(Ledger, ledger.uri),
         checkpoint_every_s=checkpoint_every_s,
         run=run,
+        gpu_share=on.gpu_share,
         **settings,
     )
     tuner = tune.Tuner(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import signal
 import threading
@@ -29,15 +30,16 @@ __all__ = ["Work", "cluster", "costs", "judged_by", "pilot", "preload", "prepare
 
 
 @contextmanager
-def cluster(name: str) -> Iterator[Cluster]:
+def cluster(name: str, packs_per_gpu: int = 1) -> Iterator[Cluster]:
     """Connect, and refuse a cluster on which a pack can never be placed."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         with connect(name) as connected:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # Ray's own handler aborts the process
-            connected.check()
-            yield connected
+            shared = dataclasses.replace(connected, packs_per_gpu=packs_per_gpu)
+            shared.check()
+            yield shared
     except ClusterError as error:
         raise StudyError(str(error)) from error
 
@@ -96,12 +98,14 @@ def costs(configs: Sequence[TrainConfig], on: Cluster) -> dict[Structure, PackCo
     if not groups:
         return {}
     if on.inline:
-        return {key: cost for key, group in groups if (cost := cost_of(group[0], periods(group))) is not None}
+        return {key: cost for key, group in groups if (cost := cost_of(group[0], periods(group), 1.0)) is not None}
     import ray
 
-    remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(cost_of)
+    remote = ray.remote(num_cpus=1, num_gpus=min(1, on.gpus))(cost_of)  # a whole GPU: no other pack disturbs it
     try:
-        found: list[PackCost | None] = ray.get([remote.remote(group[0], periods(group)) for _, group in groups])
+        found: list[PackCost | None] = ray.get(
+            [remote.remote(group[0], periods(group), on.gpu_share) for _, group in groups]
+        )
     except ray.exceptions.RayError as error:  # a worker or its node died: packs have a default size
         logging.getLogger("vistudy.probe").warning("packs are not measured: %s", error)
         return {}

@@ -20,6 +20,9 @@ Uri = Annotated[
     typer.Option("--tracking-uri", help="MLflow: sqlite:///FILE or http(s)://HOST:PORT. Default: a file in the store."),
 ]
 Cluster = Annotated[str, typer.Option("--cluster", help="local, debug (no Ray), or HOST:PORT of a running Ray head.")]
+PacksPerGpu = Annotated[
+    int, typer.Option("--packs-per-gpu", min=1, help="Packs that share a GPU: small nets leave it idle, as metrics do.")
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Allow very many trials.")]
 DataRoot = Annotated[
     Path | None,

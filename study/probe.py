@@ -22,6 +22,7 @@ from trainables.data.root import DataError
 from trainables.engine import denormals_flushed
 from trainables.metrics import cache
 from trainables.models import MODELS, Pack
+from trainables.tune import limit_memory
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 """Numbers of trials that are tried."""
@@ -79,8 +80,8 @@ class CpuMeter:
 class CudaMeter:
     """A GPU."""
 
-    def __init__(self) -> None:
-        self.total_bytes: int | None = torch.cuda.get_device_properties(0).total_memory
+    def __init__(self, gpu_share: float) -> None:
+        self.total_bytes: int | None = limit_memory(torch.device("cuda:0"), gpu_share)
 
     def now(self) -> float:
         """Seconds, when the GPU has done what it was told."""
@@ -118,28 +119,29 @@ def _periods(config: TrainConfig) -> int:
     return -(-config.d_updates // config.steps_of_period()[0])
 
 
-def costs(configs: Sequence[TrainConfig], most: int) -> dict[Structure, PackCost]:
+def costs(configs: Sequence[TrainConfig], most: int, gpu_share: float) -> dict[Structure, PackCost]:
     """Measured costs of the structures that are worth it, of `most` structures at most, on this machine."""
-    found = {key: cost_of(group[0], periods(group)) for key, group in list(worth(configs).items())[:most]}
+    found = {key: cost_of(group[0], periods(group), gpu_share) for key, group in list(worth(configs).items())[:most]}
     return {key: cost for key, cost in found.items() if cost is not None}
 
 
-def cost_of(config: TrainConfig, of_all: int) -> PackCost | None:
+def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | None:
     """The cost of a structure from the cache of this machine, or measured here and kept there.
 
     `of_all`: periods of all trials together; if they would take less than WORTH_S, this stops and gives None. So does
-    an error of the training code, which is the trials' to report.
+    an error of the training code, which is the trials' to report. `gpu_share`: packs have to fit that much of a GPU's
+    memory. How fast they are is measured with the whole GPU.
     """
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as a pack's process
     gpu = torch.cuda.is_available()
-    path = f"probes/{_key(config, gpu)}.json"
+    path = f"probes/{_key(config, gpu, gpu_share)}.json"
     try:
         known = cache.read(cache_root() / path)
         if known is not None:
             return from_json(known)
     except (DataError, ValueError, KeyError, TypeError, OSError) as error:
         _log.info("a probe in the cache cannot be used, and is made anew: %s", error)
-    meter: Meter = CudaMeter() if gpu else CpuMeter()
+    meter: Meter = CudaMeter(gpu_share) if gpu else CpuMeter()
     try:
         cost = measure(config, of_all, meter, torch.device("cuda" if gpu else "cpu"))
     except Exception as error:  # whatever a model may raise: its trials will, too, and have a state for it
@@ -204,11 +206,19 @@ def _fitting(sizes: Sequence[int], peaks: Sequence[int], total: int | None, larg
     return largest if each <= 0 else min(largest, int(b + (MEMORY_SHARE * total - high) / each))
 
 
-def _key(config: TrainConfig, gpu: bool) -> str:
-    """What a probe depends on: machine, versions, threads, structure."""
+def _key(config: TrainConfig, gpu: bool, gpu_share: float) -> str:
+    """What a probe depends on: machine, versions, threads, structure, memory."""
     device = torch.cuda.get_device_name(0) if gpu else _cpu()
     versions = {name: version(name) for name in ("vistudy", "torch")} | {"python": platform.python_version()}
-    what = [device, os.cpu_count(), versions, torch.get_num_threads(), training(config), SIZES]
+    what = [
+        device,
+        os.cpu_count(),
+        versions,
+        torch.get_num_threads(),
+        training(config),
+        SIZES,
+        gpu_share if gpu else 1.0,
+    ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
 
 

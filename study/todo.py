@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from clusters.base import Cluster, Node
 from study.design import Plan
 from study.ledger import Ledger
 from study.packing import MAX_TRIALS_CPU, MAX_TRIALS_GPU, Pack, PackCost, Structure, make_packs, resumable, training
@@ -27,26 +28,13 @@ class Work:
     """Why the new packs are as large as they are, a sentence for each reason."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Machine:
-    """This machine as the cluster `local`, which need not be started to be known."""
-
-    name: str = "local"
-    cpus: int
-    gpus: int
-
-    @property
-    def slots(self) -> int:
-        """Packs that can run at once."""
-        return self.gpus or self.cpus
-
-
-def this_machine() -> Machine:
-    """CPUs and GPUs that this process may use."""
+def this_machine(packs_per_gpu: int = 1) -> Cluster:
+    """CPUs and GPUs that this process may use: the cluster `local`, which need not be started to be known."""
     import torch
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Machine(cpus=cpus, gpus=torch.cuda.device_count())
+    here = Node(name="local", cpus=cpus, gpus=torch.cuda.device_count())
+    return Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu)
 
 
 def work(

@@ -47,6 +47,7 @@ class Trainer:
         *,
         ledger: Ledger,
         cluster: str,
+        packs_per_gpu: int,
         uri: str,
         retry_failed: bool,
         checkpoint_every_s: float,
@@ -55,6 +56,7 @@ class Trainer:
         tick: Tick,
     ) -> None:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
+        self._packs_per_gpu = packs_per_gpu
         self._checkpoint_every_s, self._hang_after_s = checkpoint_every_s, hang_after_s
         self._say, self._tick = say, tick
         self._mirror: Mirror | None = None
@@ -141,7 +143,7 @@ class Trainer:
         from study.preflight import before_run
 
         if self._on is None:
-            on = self._connection.enter_context(launch.cluster(self._cluster))
+            on = self._connection.enter_context(launch.cluster(self._cluster, self._packs_per_gpu))
             before_run(on, self._ledger.uri)
             self._on = on
         return self._on

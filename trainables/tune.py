@@ -36,6 +36,10 @@ CHECKPOINT_SHARE = 33.0
 """A checkpoint is followed by at least this many times its own duration of training: it costs under 3 %."""
 
 
+CONTEXT_BYTES = 600 * 2**20
+"""Of a GPU's memory, for a process that uses it, before any tensor."""
+
+
 class Attempt(Protocol):
     """The one writer of one try at a pack."""
 
@@ -114,6 +118,7 @@ def train_pack(
     checkpoint_every_s: float,
     run: str = "",
     place: str = "",
+    gpu_share: float = 1.0,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     evaluated: Evaluated = lambda item, reference: None,
 ) -> dict[str, Any]:
@@ -125,6 +130,7 @@ def train_pack(
         checkpoint_every_s: seconds of training between checkpoints, or more where they are slow; 0: every evaluation.
         run: asks its workers to stop by this name.
         place: the node, for whoever has to end this process.
+        gpu_share: of a GPU that other packs train on, too. Its memory is divided likewise.
         now_ms: the time.
         evaluated: told of each evaluation but the last, when its records are stored, with the pack's reference. It may
             raise SystemExit: that is how Tune ends a trial early.
@@ -142,7 +148,7 @@ def train_pack(
         if ledger.stop_asked(run):
             return _end("stopped", trials)
         trials = len(ledger.read_pack(pack_id)["trials"])
-        return _train(ledger, pack_id, checkpoint_every_s, run, place, now_ms, evaluated)
+        return _train(ledger, pack_id, checkpoint_every_s, run, place, gpu_share, now_ms, evaluated)
     except Stopped:
         return _end("stopped", trials)
     except torch.AcceleratorError:
@@ -157,6 +163,7 @@ def _train(
     every_s: float,
     run: str,
     place: str,
+    gpu_share: float,
     now_ms: Callable[[], int],
     evaluated: Evaluated,
 ) -> dict[str, Any]:
@@ -164,6 +171,7 @@ def _train(
     attempt = ledger.open_attempt(pack_id)
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    limit_memory(device, gpu_share)
     origin = {"pack_id": pack_id, "attempt": attempt.number, "device": device_name(device), "versions": versions()}
     finished: set[str] = set()
 
@@ -317,6 +325,24 @@ def _caught(evaluations: Iterator[Evaluation]) -> Iterator[Evaluation | _Failure
             break
         yield item
     yield last
+
+
+def limit_memory(device: torch.device, gpu_share: float) -> int | None:
+    """Let this process take its share of a GPU's memory and no more. Returns its bytes; None: a CPU, or no limit.
+
+    More is an out-of-memory error of this process, which halves its pack and touches no neighbour.
+    """
+    if device.type != "cuda":
+        return None
+    total = torch.cuda.get_device_properties(device).total_memory
+    mine = share_of_memory(total, gpu_share)
+    torch.cuda.set_per_process_memory_fraction(mine / total, device)
+    return mine
+
+
+def share_of_memory(total: int, gpu_share: float) -> int:
+    """Bytes that tensors of a pack may take of a GPU's. What CUDA itself needs for a process is taken off a share."""
+    return total if gpu_share == 1.0 else int(max(gpu_share * total - CONTEXT_BYTES, gpu_share * total / 2))
 
 
 def _release_memory(device: torch.device) -> None:

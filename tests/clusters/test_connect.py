@@ -16,6 +16,7 @@ from analysis.frame import load_frame
 from clusters import Cluster, ClusterError
 from clusters.address import address
 from clusters.base import Node
+from study.ledger import Ledger
 from tests.study.runs import ENVIRONMENT, vistudy, write
 
 STUDY = {
@@ -39,13 +40,14 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def head() -> Iterator[str]:
-    """Address of a Ray head with two CPUs on loopback."""
+def head(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Address of a Ray head with two CPUs on loopback, and with GPUs, in name only, if a test says how many."""
     port = free_port()
     with tempfile.TemporaryDirectory(prefix="vs-", dir="/tmp") as folder:
         command = [
             str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--node-ip-address", "127.0.0.1",
-            "--port", str(port), "--num-cpus", "2", "--include-dashboard", "false", "--temp-dir", folder,
+            "--port", str(port), "--num-cpus", "2",
+            "--num-gpus", str(getattr(request, "param", 0)), "--include-dashboard", "false", "--temp-dir", folder,
             "--object-store-memory", "100000000", "--disable-usage-stats",
         ]  # fmt: skip
         process = subprocess.Popen(
@@ -73,16 +75,40 @@ def test_the_same_command_runs_on_a_cluster(head, tmp_path):
     assert load_frame(store, "on-a-cluster")["state"].tolist() == ["complete"] * 4
 
 
-def cluster(*nodes: tuple[int, int]) -> Cluster:
-    return Cluster(
-        name="c", nodes=tuple(Node(name=f"n{i}", cpus=c, gpus=g) for i, (c, g) in enumerate(nodes)), local=False
-    )
+@pytest.mark.cluster
+@pytest.mark.parametrize("head", [1], indirect=True)
+@pytest.mark.parametrize("packs_per_gpu", [1, 2])
+def test_packs_share_a_gpu(head, packs_per_gpu, tmp_path):
+    """Which is one in name only: they train on CPUs, but Ray places them."""
+    file, store = write(tmp_path / "study.yaml", STUDY | {"budget": {"d_updates": 5000, "evaluations": 10}}), tmp_path
+    args = ("--store", store, "--cluster", head, "--packs-per-gpu", str(packs_per_gpu))
+    output = vistudy("run", file, *args, env=TOKEN)
+    assert f"in 2 packs on {packs_per_gpu} GPU slots of {head}" in output
+    times: dict[str, list[int]] = {}
+    for record in Ledger(store).records():
+        times.setdefault(record["trial_id"], []).append(record["unix_ms"])
+    last_start, first_end = max(map(min, times.values())), min(map(max, times.values()))
+    assert (last_start < first_end) is (packs_per_gpu == 2)
+
+
+def cluster(*nodes: tuple[int, int], packs_per_gpu: int = 1) -> Cluster:
+    found = tuple(Node(name=f"n{i}", cpus=c, gpus=g) for i, (c, g) in enumerate(nodes))
+    return Cluster(name="c", nodes=found, local=False, packs_per_gpu=packs_per_gpu)
 
 
 def test_slots_are_gpus_where_there_are_any():
     assert cluster((4, 0), (2, 0)).slots == 6
     assert cluster((4, 2), (8, 1)).slots == 3
     assert cluster((4, 2)).resources == {"cpu": 1, "gpu": 1}
+    assert cluster((4, 2), (8, 1), (64, 0), packs_per_gpu=3).slots == 4 + 3  # a pack needs a CPU, too
+    assert cluster((4, 0), packs_per_gpu=3).slots == 4
+
+
+@pytest.mark.parametrize("packs", range(1, 40))
+def test_as_many_shares_fit_a_gpu_as_were_asked_for(packs):
+    """Ray counts in ten-thousandths, and rounds."""
+    share = cluster((64, 1), packs_per_gpu=packs).resources["gpu"]
+    assert packs * round(share * 1e4) <= 1e4 < (packs + 1) * round(share * 1e4)
 
 
 def test_a_cluster_that_cannot_hold_a_pack_is_refused():

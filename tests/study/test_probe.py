@@ -114,7 +114,7 @@ def test_an_error_of_a_model_is_not_the_probes_to_report(
 
     monkeypatch.setenv("VISTUDY_CACHE", str(tmp_path))
     monkeypatch.setattr(probe, "measure", broken)
-    assert probe.cost_of(gan(), FOR_EVER) is None
+    assert probe.cost_of(gan(), FOR_EVER, 1.0) is None
     assert "no such kernel" in caplog.text
 
 
@@ -164,20 +164,20 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[TrainConfi
 
 
 def test_a_probe_is_kept(measured: list[TrainConfig]) -> None:
-    first = probe.cost_of(gan(), FOR_EVER)
-    assert probe.cost_of(gan(seed=1, d_updates=77), FOR_EVER) == first
+    first = probe.cost_of(gan(), FOR_EVER, 1.0)
+    assert probe.cost_of(gan(seed=1, d_updates=77), FOR_EVER, 1.0) == first
     assert len(measured) == 1
-    probe.cost_of(gan(norm="bn"), FOR_EVER)
+    probe.cost_of(gan(norm="bn"), FOR_EVER, 1.0)
     assert len(measured) == 2
 
 
 def test_a_damaged_probe_is_made_anew(measured: list[TrainConfig], tmp_path: Path) -> None:
-    first = probe.cost_of(gan(), FOR_EVER)
+    first = probe.cost_of(gan(), FOR_EVER, 1.0)
     (path,) = (tmp_path / "cache" / "probes").iterdir()
     path.write_bytes(path.read_bytes()[:-3])
-    assert probe.cost_of(gan(), FOR_EVER) == first
+    assert probe.cost_of(gan(), FOR_EVER, 1.0) == first
     assert len(measured) == 2
-    assert probe.cost_of(gan(), FOR_EVER) == first
+    assert probe.cost_of(gan(), FOR_EVER, 1.0) == first
     assert len(measured) == 2
 
 
@@ -186,7 +186,7 @@ def test_without_a_cache_it_is_measured_each_time(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VISTUDY_CACHE", str(tmp_path / "file" / "below"))
-    assert probe.cost_of(gan(), FOR_EVER) == probe.cost_of(gan(), FOR_EVER)
+    assert probe.cost_of(gan(), FOR_EVER, 1.0) == probe.cost_of(gan(), FOR_EVER, 1.0)
     assert len(measured) == 2
 
 
@@ -195,7 +195,7 @@ def test_a_real_probe_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(probe, "SIZES", (1, 4))
     before = torch.get_num_threads()
     try:
-        cost = probe.cost_of(gan(), FOR_EVER)
+        cost = probe.cost_of(gan(), FOR_EVER, 1.0)
     finally:
         torch.set_num_threads(before)
     assert cost is not None

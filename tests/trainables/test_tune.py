@@ -15,7 +15,7 @@ import torch
 from study.ledger import Attempt, Ledger
 from tests.trainables.configs import gan
 from trainables.models.gan import GanConfig, GanPack
-from trainables.tune import train_pack
+from trainables.tune import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack
 
 CONFIGS = [gan(seed=s, evaluations=4) for s in (0, 1)]
 
@@ -234,3 +234,25 @@ def test_errors_of_the_store_are_the_machines(tmp_path, monkeypatch, where):
     result = train(ledger)
     assert (result["end"], result["errno"]) == ("store", errno.ESTALE)
     assert ledger.done() == set()
+
+
+def test_a_share_of_a_gpu_leaves_room_for_the_other_processes():
+    gib = 2**30
+    assert share_of_memory(80 * gib, 1.0) == 80 * gib
+    for packs in (2, 4, 8):
+        assert packs * (share_of_memory(80 * gib, 1 / packs) + CONTEXT_BYTES) <= 80 * gib
+    assert share_of_memory(2 * gib, 1 / 4) == gib / 4  # a small one: half of the share at least
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_more_than_its_share_of_a_gpu_is_out_of_memory():
+    device = torch.device("cuda:0")
+    mine = limit_memory(device, 1 / 4)
+    assert mine is not None
+    try:
+        torch.cuda.empty_cache()
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(mine + 2**20, dtype=torch.uint8, device=device)
+    finally:
+        limit_memory(device, 1.0)
