@@ -3,7 +3,7 @@
 Needs torch, torchvision and numpy alone. For each net, in one process after the other on the same device:
   ours  the packed engine, K trials fused, for several K, in each precision
   (a)   a plain eager loop, one trial at a time (plain_gan.py)
-  (c)   K processes that share the device, each with (a)
+  (c)   processes that share the device, each with (a); and as many with the best pack of ours
   (d)   the same K trials fused horizontally as HFTA does it (fused_array.py)
   (e)   the ceiling: the best rate of matrix products measured here, against the operations that (a) does
 On a GPU also where the time of a period goes, by kind of kernel, and whole trainings of 1,024 small GANs, with their
@@ -57,6 +57,7 @@ PACKS = {"cpu": (1, 4, 8, 16, 24, 32), "cuda": (8, 64, 512, 2048)}
 PACKS_OF_IMAGES = {"dcgan-28": (8, 64), "dcgan-64": (8, 32)}
 """Sizes of packs on a GPU of nets that fill it sooner."""
 WHOLE = {"trials": 1024, "d_updates": 2000, "evaluations": 10}
+BARRIER_TIMEOUT_S = 120.0
 ON_CPU = ("mlp-ring8", "mlp-ring8-ten", "dcgan-digits")
 
 
@@ -121,8 +122,19 @@ def period_of(peer: Gan | GanArray, config: dict[str, Any], source: Any) -> Call
     return period
 
 
-def measure_one(kind: str, workload: str, k: int, precision: str, device_name: str, seconds: float) -> dict[str, Any]:
-    """Trial-updates a second of `ours`, `plain` or `fused` with K trials, with its peak memory."""
+def measure_one(
+    kind: str,
+    workload: str,
+    k: int,
+    precision: str,
+    device_name: str,
+    seconds: float,
+    ready: Callable[[], object] = lambda: None,
+) -> dict[str, Any]:
+    """Trial-updates a second of `ours`, `plain` or `fused` with K trials, with its peak memory.
+
+    `ready` is called when periods run at full speed, before they are timed.
+    """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     DATASETS["celeba"] = Noise()
@@ -141,8 +153,10 @@ def measure_one(kind: str, workload: str, k: int, precision: str, device_name: s
         period = period_of(peer, c, draws(c, (), device))
     with arithmetic(precision, device):
         if kind == "ours" and device.type == "cuda":
-            for _ in range(WARM + 2):  # until the graph is captured
+            for _ in range(WARM + 1):  # until the graph is captured
                 period()
+        period()
+        ready()
         rates = per_second(period, device, seconds)
     rss = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     memory = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else rss
@@ -168,12 +182,29 @@ def measured(*arguments: Any) -> dict[str, Any]:
         return found
 
 
-def shared(workload: str, processes: int, precision: str, device_name: str, seconds: float) -> dict[str, Any]:
-    """Peer (c): as many processes with (a) at once."""
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        arguments = [("plain", workload, 1, precision, device_name, seconds)] * processes
-        rows = pool.starmap(measure_one, arguments, chunksize=1)
-    return {"processes": processes, "trial_updates_per_s": sum(row["trial_updates_per_s"] for row in rows)}
+def shared(processes: int, *what: Any) -> dict[str, Any]:
+    """As many processes at once with `measure_one(*what)`, all timed in the same seconds."""
+    if "cuda" in what:
+        torch.cuda.empty_cache()  # the others need what this process keeps
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(processes)
+    with context.Pool(processes, _together, (barrier,)) as pool:
+        rows = pool.starmap(_measure_together, [what] * processes, chunksize=1)
+    rate = sum(row["trial_updates_per_s"] for row in rows)
+    return {"processes": processes, "trials": processes * rows[0]["trials"], "trial_updates_per_s": rate}
+
+
+def _together(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _measure_together(*what: Any) -> dict[str, Any]:
+    try:
+        return measure_one(*what, ready=functools.partial(_barrier.wait, BARRIER_TIMEOUT_S))
+    except BaseException:
+        _barrier.abort()  # the others do not wait for this one
+        raise
 
 
 def ceiling(device_name: str, precisions: list[str]) -> dict[str, float]:
@@ -222,7 +253,8 @@ def row(workload: str, precision: str, args: argparse.Namespace, top: dict[str, 
     return {
         "gflop_per_d_update": flops / 1e9,
         "a": {"trial_updates_per_s": rate, "passes": plain},
-        "c": [shared(workload, n, *rest) for n in args.processes],
+        "c": [shared(n, "plain", workload, 1, *rest) for n in args.processes],
+        "ours_shared": [shared(n, "ours", workload, best["trials"], *rest) for n in args.processes if n > 1],
         "d": fused,
         "ours": ours,
         "best_pack": best["trials"],
@@ -324,7 +356,9 @@ def table(result: dict[str, Any]) -> str:
             f"{name}: trial-updates a second",
             f"  ours {by_k}",
             f"  (a) {r['a']['trial_updates_per_s']:.0f}   (c) "
-            + ", ".join(f"{c['processes']} processes {c['trial_updates_per_s']:.0f}" for c in r["c"]),
+            + ", ".join(f"{c['processes']} processes {c['trial_updates_per_s']:.0f}" for c in r["c"])
+            + "   ours in "
+            + ", ".join(f"{c['processes']} processes {c['trial_updates_per_s']:.0f}" for c in r["ours_shared"]),
             f"  (d) {peers}",
             f"  best K={r['best_pack']}: {r['times_a']:.2f} x (a), {r['times_d']:.2f} x (d), "
             f"{r['share_of_matmul_ceiling']:.0%} of the ceiling; pays from K={r['breaks_even_at']}",
@@ -343,12 +377,13 @@ def main() -> None:
     parser.add_argument("--workloads", nargs="+", choices=list(WORKLOADS))
     parser.add_argument("--packs", type=int, nargs="+")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--processes", type=int, nargs="+", help="That share the device; 4 on a GPU, else 1 and 2.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Of each measurement.")
     parser.add_argument("--profile", action="store_true", help="CPU: only the shares of operators, packs of 24.")
     parser.add_argument("--out", type=Path, help="Folder of the result; benchmarks/results by default.")
     args = parser.parse_args()
     cuda = args.device == "cuda"
+    args.processes = args.processes or ([4] if cuda else [1, 2])
     args.precisions = args.precisions or (["tf32", "bf16"] if cuda else ["fp32"])
     names = args.workloads or (list(WORKLOADS) if cuda else list(ON_CPU))
     started = datetime.datetime.now(datetime.UTC)
