@@ -25,7 +25,8 @@ quickstart: $(READY)  ## set up, then the main job: a stability map of a GAN
 
 test: $(READY)  ## set up, then all tests but those that start a cluster of several nodes
 	$(BIN)/python -m pytest -q -m "not cluster" --numprocesses 2 --dist worksteal tests/trainables tests/analysis
-	$(BIN)/python -m pytest -q -m "not cluster" --ignore tests/trainables --ignore tests/analysis
+	$(BIN)/python -m pytest -q -m "not cluster" --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	  --ignore tests/trainables --ignore tests/analysis
 
 test-cluster: $(READY)  ## tests with real Ray nodes as processes, and faults in them
 	$(BIN)/python -m pytest -q -m cluster
