@@ -300,19 +300,26 @@ class _Statements:
         tables = _tables()
         self.runs = sa.insert(tables["runs"])
         self.params = sa.insert(tables["params"])  # a second value of a param is an error, as in MLflow
-        self.metrics = insert(tables["metrics"]).on_conflict_do_nothing()
+        self.metrics = _many(insert(tables["metrics"]).on_conflict_do_nothing(), dialect)
         latest = insert(tables["latest_metrics"])
         old, new = tables["latest_metrics"].c, latest.excluded
-        self.latest = latest.on_conflict_do_update(
+        latest = latest.on_conflict_do_update(
             index_elements=["key", "run_uuid"],
             set_={name: new[name] for name in ("value", "timestamp", "step", "is_nan")},
             where=sa.tuple_(new.step, new.timestamp, new.value) > sa.tuple_(old.step, old.timestamp, old.value),
         )
+        self.latest = _many(latest, dialect)
         tag = insert(tables["tags"])
-        self.tags = tag.on_conflict_do_update(index_elements=["key", "run_uuid"], set_={"value": tag.excluded.value})
+        tag = tag.on_conflict_do_update(index_elements=["key", "run_uuid"], set_={"value": tag.excluded.value})
+        self.tags = _many(tag, dialect)
         runs = tables["runs"]
         self.states = (
             sa.update(runs)
             .where(runs.c.run_uuid == sa.bindparam("run"))
             .values(status=sa.bindparam("now"), end_time=sa.func.coalesce(sa.bindparam("ended"), runs.c.end_time))
         )
+
+
+def _many(upsert: Any, dialect: str) -> Any:
+    """For many rows. To PostgreSQL SQLAlchemy sends an upsert row by row, unless something is to be returned."""
+    return upsert.returning(upsert.table.c.key) if dialect == "postgresql" else upsert
