@@ -328,7 +328,7 @@ def _caught(evaluations: Iterator[Evaluation]) -> Iterator[Evaluation | _Failure
 
 
 def limit_memory(device: torch.device, gpu_share: float) -> int | None:
-    """Let this process take its share of a GPU's memory and no more. Returns its bytes; None: a CPU, or no limit.
+    """Let this process take its share of a GPU's memory and no more. Returns its bytes; None on a CPU.
 
     More is an out-of-memory error of this process, which halves its pack and touches no neighbour.
     """
