@@ -21,7 +21,8 @@ from tests.clusters.namespaces import possible, switched
 from tests.clusters.postgres import Postgres
 
 VISTUDY = [sys.executable, "-W", "ignore", "-c", "from study.cli import main; main()"]
-CHECKPOINT_EVERY_S = 1.0
+CHECKPOINT_EVERY_S = 0.3
+CHECKPOINTS = "packs/*/attempt-*/checkpoint-*"
 HANG_AFTER_S = 15.0
 DRIVER_TIMEOUT_S = 240.0
 TERM_BOUND_S = 25.0
@@ -321,15 +322,15 @@ def disk_full(scene: Scene) -> None:
 def _damaged_checkpoint(damage: Callable[[bytes, random.Random], bytes]) -> Fault:
     def fault(scene: Scene) -> None:
         driver = scene.in_training()
-        deadline = time.monotonic() + 30
-        while not list(scene.store.glob("packs/*/attempt-*/checkpoint-*")) and time.monotonic() < deadline:
+        while not list(scene.store.glob(CHECKPOINTS)) and driver.poll() is None:
             time.sleep(0.05)
         driver.kill()
         scene.end(driver)
-        for newest in {
-            path.parent: path for path in sorted(scene.store.glob("packs/*/attempt-*/checkpoint-*"))
-        }.values():
-            newest.write_bytes(damage(newest.read_bytes(), scene.rng))
+        newest = {path.parent: path for path in sorted(scene.store.glob(CHECKPOINTS))}
+        if not newest:
+            raise SkippedFault("the study had ended before its first checkpoint")
+        for path in newest.values():
+            path.write_bytes(damage(path.read_bytes(), scene.rng))
 
     return fault
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from clusters.base import Node
+from clusters.base import nodes as living
 
 T = TypeVar("T")
 
@@ -20,12 +21,15 @@ class Answer(Generic[T]):
     value: T | None
     error: str | None
     """Why it said nothing."""
+    left: bool = False
+    """It said nothing because the cluster has lost it."""
 
 
 def on_every_node(function: Callable[..., T], *args: object, nodes: Sequence[Node], within_s: float) -> list[Answer[T]]:
     """Call `function(*args)` once on each node, beside whatever trains there (it takes no CPU of Ray's count).
 
-    The function must be importable on the nodes: what `clusters.address` sends is.
+    The function must be importable on the nodes: what `clusters.address` sends is. Ray lists a machine that died for
+    some seconds more: such a one is marked as left.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -45,7 +49,10 @@ def on_every_node(function: Callable[..., T], *args: object, nodes: Sequence[Nod
             found.append(Answer(node=node, value=ray.get(reference), error=None))
         except ray.exceptions.RayError as error:
             found.append(Answer(node=node, value=None, error=_last_line(str(error))))
-    return found
+    if all(answer.error is None for answer in found):
+        return found
+    names = {node.node_id for node in living()}
+    return [replace(answer, left=answer.error is not None and answer.node.node_id not in names) for answer in found]
 
 
 def in_this_process(

@@ -36,9 +36,9 @@ def check(
         tracking.check_tracking_uri(tracking_uri)
     if store:
         Ledger(store).create()
-    with launch.cluster(address) as on:
-        found = preflight.inspect(on, store, _host_and_port(tracking_uri))
-        problems = list(found.problems)
+    with launch.cluster(address) as connected:
+        found = preflight.inspect(connected, store, _host_and_port(tracking_uri))
+        on, problems = found.on, list(found.problems)
         if on.gpus < gpus:
             problems.append(f"{address} has {on.gpus} GPUs; {gpus} were asked for. Add nodes with GPUs.")
     if as_json:
@@ -123,6 +123,8 @@ def _table(found: Preflight) -> Table:
         free = f"{facts.scratch_free_gb}" if facts.store_free_gb is None else f"{facts.store_free_gb}"
         clock = "?" if report.skew_s is None else f"{report.skew_s:+.1f} s"
         table.add_row(*row, "no" if facts.store else "yes", free, clock, "no" if facts.tracking else "yes")
+    for node in found.left:
+        table.add_row(node.name, str(node.cpus), str(node.gpus), "has left")
     return table
 
 

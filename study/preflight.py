@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import platform
 import shutil
 import socket
@@ -19,6 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusters.base import ClusterError
 from study.errors import StoreError, StudyError
 from study.storage import Storage
 
@@ -34,6 +36,7 @@ ANSWER_WITHIN_S = 60.0
 """The first task on a node imports torch, from a network disk perhaps."""
 CONNECT_WITHIN_S = 5.0
 _MISSING = "not installed"
+_log = logging.getLogger("vistudy.preflight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,22 +74,32 @@ class NodeReport:
 class Preflight:
     """A cluster, and what is wrong with it."""
 
+    on: Cluster
+    """Without nodes that left while they were asked."""
     nodes: tuple[NodeReport, ...]
+    left: tuple[Node, ...]
     problems: tuple[str, ...]
     """One message each: which node, what, what to do."""
 
 
-def before_run(on: Cluster, store: str) -> None:
-    """Refuse a cluster on which records would be lost or be others.
+def before_run(on: Cluster, store: str) -> Cluster:
+    """Refuse a cluster on which records would be lost or be others. Returns it without nodes that have just left.
 
     Raises:
         StudyError: all that is wrong, one line each.
     """
     if on.local:
-        return
+        return on
     found = inspect(on, store)
     if found.problems:
         raise StudyError(f"cluster {on.name}: " + "\n".join(found.problems))
+    for node in found.left:
+        _log.warning("%s has left the cluster; the study runs on the other nodes", node.name)
+    try:
+        found.on.check()
+    except ClusterError as error:
+        raise StudyError(str(error)) from error
+    return found.on
 
 
 def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = None) -> Preflight:
@@ -101,8 +114,11 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
         after = time.time()
         here = facts(store, nonce, None)
         answers += [here.answer, *(answer.value.answer for answer in asked if answer.value)]
-        problems, reports = [], []
+        problems, reports, left = [], [], []
         for answer, read in zip(asked, clocks, strict=True):
+            if answer.left or read.left:
+                left.append(answer.node)
+                continue
             skew = None if read.value is None else _outside(read.value, before, after)
             reports.append(NodeReport(node=answer.node, facts=answer.value, skew_s=skew))
             if answer.value is None:
@@ -115,7 +131,8 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
             if there.store is None and store is not None and not Storage(store).exists(there.answer):
                 there = replace(there, store="what it wrote there does not arrive here")
             problems += _compare(answer.node.name, there, here, store, skew)
-    return Preflight(nodes=tuple(reports), problems=tuple(problems))
+    still = replace(on, nodes=tuple(report.node for report in reports))
+    return Preflight(on=still, nodes=tuple(reports), left=tuple(left), problems=tuple(problems))
 
 
 def facts(store: str | None, nonce: str, tracking: tuple[str, int] | None) -> Facts:

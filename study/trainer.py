@@ -144,8 +144,7 @@ class Trainer:
 
         if self._on is None:
             on = self._connection.enter_context(launch.cluster(self._cluster, self._packs_per_gpu))
-            before_run(on, self._ledger.uri)
-            self._on = on
+            self._on = before_run(on, self._ledger.uri)
         return self._on
 
     def release(self) -> None:

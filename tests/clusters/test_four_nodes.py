@@ -46,6 +46,17 @@ def test_records_are_those_of_one_process(nodes, tmp_path):
     assert not [path.name for path in (tmp_path / "many").iterdir() if path.name.startswith(".preflight")]
 
 
+def test_a_node_that_has_just_died_is_no_obstacle(nodes, tmp_path):
+    """Ray lists it for ten seconds more: it is asked, does not answer, and the others train."""
+    dead = nodes.add()
+    nodes.kill(dead)
+    file = write(tmp_path / "study.yaml", STUDY | {"study": "after-a-death"})
+    output = vistudy("run", file, "--store", tmp_path / "store", "--cluster", nodes.address, env=nodes.env)
+    assert f"{dead.host} has left the cluster; the study runs on the other nodes" in output
+    assert f"on 4 CPU slots of {nodes.address}" in output
+    assert load_frame(tmp_path / "store", "after-a-death")["state"].tolist() == ["complete"] * 16
+
+
 def check(nodes: Nodes, *args: str | Path, code: int) -> str:
     return vistudy("cluster", "check", nodes.address, *args, env=nodes.env, code=code)
 
