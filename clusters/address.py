@@ -5,16 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
 from clusters.base import Cluster, ClusterError, nodes
 
 CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 10.0
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 ROOMS = ("study", "trainables", "analysis", "clusters")
 
@@ -30,6 +34,8 @@ def address(where: str, modules: Sequence[str] = ROOMS) -> Iterator[Cluster]:
         _must_answer(where)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
+        if where != "auto":
+            _must_let_us_in(where)
         ray.init(
             address=where,
             logging_level=logging.ERROR,
@@ -37,6 +43,11 @@ def address(where: str, modules: Sequence[str] = ROOMS) -> Iterator[Cluster]:
             # Inside a Ray job, the job's own environment has the code already, and Ray refuses a second one.
             runtime_env=None if JOB_CONFIG in os.environ else code(modules),
         )
+    except ray.exceptions.AuthenticationError as error:
+        raise ClusterError(
+            f"cluster {where}: it asks for another token than ours. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH, here as they are on the head."
+        ) from error
     except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
         raise ClusterError(
             f"cluster {where}: Ray refused the connection: {error}. Check that this is the address of a running head, "
@@ -75,4 +86,27 @@ def _must_answer(where: str) -> None:
         raise ClusterError(
             f"cluster {where}: nothing answers there ({error}). Start a head with `ray start --head --port={port}`, "
             "or leave --cluster out to run on this machine."
+        ) from error
+
+
+def _must_let_us_in(where: str) -> None:
+    """Ray itself would try a refused token 20 times, and wait 40 s for a server that is no Ray head."""
+    answer: Future[None] = Future()
+
+    def ask() -> None:
+        try:
+            GcsClient(address=where)
+        except Exception as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)
+
+    threading.Thread(target=ask, name="vistudy-connect", daemon=True).start()
+    try:
+        answer.result(ANSWER_TIMEOUT_S)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"cluster {where}: something listens there, but does not answer as a Ray head within "
+            f"{ANSWER_TIMEOUT_S:.0f} s. Give the head's own port: 6379 by default; 8265 is its dashboard, 10001 Ray "
+            "Client."
         ) from error

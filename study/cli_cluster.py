@@ -45,7 +45,7 @@ def check(
         out.print_json(json.dumps({"slots": on.slots, "gpus": on.gpus, "problems": problems, "nodes": _plain(found)}))
     else:
         out.print(f"{on.name}: {len(on.nodes)} nodes, packs at once: {on.slots} (one {_unit(on.gpus)} each)")
-        out.print(_table(found))
+        out.print(_table(found, store=store is not None, tracking=tracking_uri is not None))
     if problems:
         for problem in problems:
             err.print(f"[bold red]problem:[/] {escape(problem)}", soft_wrap=True)
@@ -109,9 +109,11 @@ def _plain(found: Preflight) -> list[dict[str, object]]:
     return [asdict(report) for report in found.nodes]
 
 
-def _table(found: Preflight) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for title in ("node", "CPU", "GPU", "python", "torch", "ray", "vistudy", "store", "free GB", "clock", "tracking"):
+def _table(found: Preflight, *, store: bool, tracking: bool) -> Table:
+    """`store`, `tracking`: they were asked for."""
+    table = Table(box=None, pad_edge=False, collapse_padding=True)
+    asked = ["store"] * store + ["free GB", "clock"] + ["tracking"] * tracking
+    for title in ("node", "CPU", "GPU", "python", "torch", "ray", "vistudy", *asked):
         table.add_column(title, overflow="fold")
     for report in found.nodes:
         node, facts = report.node, report.facts
@@ -122,7 +124,8 @@ def _table(found: Preflight) -> Table:
         row += [facts.versions[name] for name in ("python", "torch", "ray", "vistudy")]
         free = f"{facts.scratch_free_gb}" if facts.store_free_gb is None else f"{facts.store_free_gb}"
         clock = "?" if report.skew_s is None else f"{report.skew_s:+.1f} s"
-        table.add_row(*row, "no" if facts.store else "yes", free, clock, "no" if facts.tracking else "yes")
+        row += ["no" if facts.store else "yes"] * store + [free, clock] + ["no" if facts.tracking else "yes"] * tracking
+        table.add_row(*row)
     for node in found.left:
         table.add_row(node.name, str(node.cpus), str(node.gpus), "has left")
     return table

@@ -123,3 +123,12 @@ def test_a_cluster_that_cannot_hold_a_pack_is_refused():
 def test_what_is_no_address(where):
     with pytest.raises(ClusterError, match="HOST:PORT"), address(where):
         pass
+
+
+def test_what_is_no_ray_head(monkeypatch):
+    """Ray itself would wait for most of a minute."""
+    monkeypatch.setattr("clusters.address.ANSWER_TIMEOUT_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(ClusterError, match="does not answer as a Ray head within 1 s"), address(where):
+            pass
