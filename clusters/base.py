@@ -34,6 +34,8 @@ class Cluster:
     """No Ray: packs are trained one after another in this process."""
     packs_per_gpu: int = 1
     """Packs that share a GPU, each in a process of its own."""
+    least_gpus: int = 0
+    """GPUs that the study was said to need."""
 
     @property
     def gpus(self) -> int:
@@ -58,7 +60,7 @@ class Cluster:
         return {"cpu": 1, "gpu": self.gpu_share} if self.gpus else {"cpu": 1}
 
     def check(self) -> None:
-        """Refuse a cluster on which no node can hold one pack: Ray would wait for ever.
+        """Refuse a cluster on which no node can hold one pack (Ray would wait for ever), or with too few GPUs.
 
         Raises:
             ClusterError: with what each node has.
@@ -70,6 +72,11 @@ class Cluster:
             raise ClusterError(
                 f"cluster {self.name}: no node can hold a pack, which needs {wants} on one node. Nodes: {has}. "
                 "Add a node with that much, or start its Ray with --num-cpus of at least 1."
+            )
+        if self.gpus < self.least_gpus:
+            raise ClusterError(
+                f"cluster {self.name} has {self.gpus} GPUs; --gpus asks for {self.least_gpus}. Add nodes with GPUs "
+                "(`ray start --num-gpus` says how many a node has), or ask for fewer."
             )
 
 

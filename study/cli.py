@@ -25,6 +25,7 @@ from study.options import (
     AsJson,
     Cluster,
     DataRoot,
+    Gpus,
     Inception,
     PacksPerGpu,
     Store,
@@ -91,6 +92,7 @@ def plan(
     store: Store = DEFAULT_STORE,
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
+    gpus: Gpus = 0,
     packs_per_gpu: PacksPerGpu = 1,
     data_root: DataRoot = None,
     inception_weights: Inception = None,
@@ -104,7 +106,9 @@ def plan(
     from study import commands
 
     set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
-    preview = commands.plan(study, store=store, cluster=cluster, packs_per_gpu=packs_per_gpu, yes=yes, pilot=pilot)
+    preview = commands.plan(
+        study, store=store, cluster=cluster, gpus=gpus, packs_per_gpu=packs_per_gpu, yes=yes, pilot=pilot
+    )
     if as_json:
         out.print_json(json.dumps(preview_json(preview)))
         return
@@ -121,6 +125,7 @@ def run(
     store: Store = DEFAULT_STORE,
     tracking_uri: Uri = None,
     cluster: Cluster = "local",
+    gpus: Gpus = 0,
     packs_per_gpu: PacksPerGpu = 1,
     data_root: DataRoot = None,
     inception_weights: Inception = None,
@@ -146,7 +151,8 @@ def run(
             "data-root": data_root,
             "inception-weights": inception_weights,
         }
-        given |= {"packs-per-gpu": packs_per_gpu, "checkpoint-every": checkpoint_every, "hang-after": hang_after}
+        given |= {"gpus": gpus, "packs-per-gpu": packs_per_gpu}
+        given |= {"checkpoint-every": checkpoint_every, "hang-after": hang_after}
         options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
         options += ["--retry-failed"] * retry_failed + ["--yes"] * yes
         cli_jobs.detach(study, cluster, store, options)
@@ -164,6 +170,7 @@ def run(
             store=store,
             tracking_uri=tracking_uri,
             cluster=cluster,
+            gpus=gpus,
             packs_per_gpu=packs_per_gpu,
             yes=yes,
             retry_failed=retry_failed,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.report import Report
+    from clusters import Cluster
     from study.design import Plan
     from study.pilot import Estimate
     from study.replay import SyncReport
@@ -87,6 +88,7 @@ def plan(
     *,
     store: str = DEFAULT_STORE,
     cluster: str = "local",
+    gpus: int = 0,
     packs_per_gpu: int = 1,
     yes: bool = False,
     pilot: bool = True,
@@ -105,23 +107,24 @@ def plan(
     check_data(planned)
     ledger.exists()
     if cluster == "local":
-        return _plan_here(planned, ledger, packs_per_gpu, pilot=pilot)
+        from study.todo import this_machine
+
+        return _plan_here(planned, ledger, this_machine(packs_per_gpu, gpus), pilot=pilot)
     from study import launch
 
-    with launch.cluster(cluster, packs_per_gpu) as on:
+    with launch.cluster(cluster, packs_per_gpu, gpus) as on:
         costs = launch.costs([trial.config for trial in planned.trials], on) if pilot else None
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         cost = launch.pilot(todo.packs, on) if pilot and todo.packs else None
         return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
 
 
-def _plan_here(planned: Plan, ledger: Ledger, packs_per_gpu: int, *, pilot: bool) -> Preview:
+def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Preview:
     """As on the cluster `local`: it is this machine, so nothing of Ray's has to be started, or imported."""
     from study import probe
     from study.pilot import PILOT_STRUCTURES, estimate, measure, representatives
-    from study.todo import this_machine, work
+    from study.todo import work
 
-    on = this_machine(packs_per_gpu)
     configs = [trial.config for trial in planned.trials]
     costs = probe.costs(configs, PILOT_STRUCTURES, on.gpu_share) if pilot else None
     todo = work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
@@ -153,6 +156,7 @@ def run(
     store: str = DEFAULT_STORE,
     tracking_uri: str | None = None,
     cluster: str = "local",
+    gpus: int = 0,
     packs_per_gpu: int = 1,
     yes: bool = False,
     retry_failed: bool = False,
@@ -170,6 +174,7 @@ def run(
         store: directory or fsspec URI of the ledger.
         tracking_uri: MLflow; by default an SQLite file in the store.
         cluster: `local`, or the address of a running Ray cluster.
+        gpus: GPUs that the cluster must have.
         packs_per_gpu: packs that share a GPU, each in a process of its own with that share of its memory.
         yes: allow very many trials.
         retry_failed: run failed trials again.
@@ -202,6 +207,7 @@ def run(
         Trainer(
             ledger=ledger,
             cluster=cluster,
+            gpus=gpus,
             packs_per_gpu=packs_per_gpu,
             uri=uri,
             retry_failed=retry_failed,

@@ -19,7 +19,7 @@ from study.ledger import Ledger
 from study.packing import Pack, PackCost, Structure
 from study.pilot import PILOT_STRUCTURES, Estimate, Timing, estimate, measure, representatives
 from study.probe import cost_of, periods, worth
-from study.todo import Work, work
+from study.todo import Work, checked, work
 from trainables.config import TrainConfig
 from trainables.data import DATASETS
 from trainables.engine import reference, reference_key
@@ -30,16 +30,14 @@ __all__ = ["Work", "cluster", "costs", "judged_by", "pilot", "preload", "prepare
 
 
 @contextmanager
-def cluster(name: str, packs_per_gpu: int = 1) -> Iterator[Cluster]:
-    """Connect, and refuse a cluster on which a pack can never be placed."""
+def cluster(name: str, packs_per_gpu: int = 1, gpus: int = 0) -> Iterator[Cluster]:
+    """Connect, and refuse a cluster on which a pack can never be placed, or with fewer GPUs than `gpus`."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         with connect(name) as connected:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # Ray's own handler aborts the process
-            shared = dataclasses.replace(connected, packs_per_gpu=packs_per_gpu)
-            shared.check()
-            yield shared
+            yield checked(dataclasses.replace(connected, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
     except ClusterError as error:
         raise StudyError(str(error)) from error
 

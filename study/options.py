@@ -23,6 +23,7 @@ Cluster = Annotated[str, typer.Option("--cluster", help="local, debug (no Ray), 
 PacksPerGpu = Annotated[
     int, typer.Option("--packs-per-gpu", min=1, help="Packs that share a GPU: small nets leave it idle, as metrics do.")
 ]
+Gpus = Annotated[int, typer.Option("--gpus", min=0, help="GPUs that the cluster must have; else it is refused.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Allow very many trials.")]
 DataRoot = Annotated[
     Path | None,

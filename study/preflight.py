@@ -20,9 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clusters.base import ClusterError
 from study.errors import StoreError, StudyError
 from study.storage import Storage
+from study.todo import checked
 
 if TYPE_CHECKING:
     from clusters import Cluster
@@ -95,11 +95,7 @@ def before_run(on: Cluster, store: str) -> Cluster:
         raise StudyError(f"cluster {on.name}: " + "\n".join(found.problems))
     for node in found.left:
         _log.warning("%s has left the cluster; the study runs on the other nodes", node.name)
-    try:
-        found.on.check()
-    except ClusterError as error:
-        raise StudyError(str(error)) from error
-    return found.on
+    return checked(found.on)
 
 
 def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = None) -> Preflight:

@@ -47,6 +47,7 @@ class Trainer:
         *,
         ledger: Ledger,
         cluster: str,
+        gpus: int,
         packs_per_gpu: int,
         uri: str,
         retry_failed: bool,
@@ -56,7 +57,7 @@ class Trainer:
         tick: Tick,
     ) -> None:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
-        self._packs_per_gpu = packs_per_gpu
+        self._gpus, self._packs_per_gpu = gpus, packs_per_gpu
         self._checkpoint_every_s, self._hang_after_s = checkpoint_every_s, hang_after_s
         self._say, self._tick = say, tick
         self._mirror: Mirror | None = None
@@ -143,7 +144,7 @@ class Trainer:
         from study.preflight import before_run
 
         if self._on is None:
-            on = self._connection.enter_context(launch.cluster(self._cluster, self._packs_per_gpu))
+            on = self._connection.enter_context(launch.cluster(self._cluster, self._packs_per_gpu, self._gpus))
             self._on = before_run(on, self._ledger.uri)
         return self._on
 

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,12 +118,25 @@ def test_a_cluster_that_cannot_hold_a_pack_is_refused():
         cluster((0, 0)).check()
     with pytest.raises(ClusterError, match=r"needs 1 CPU, 1 GPU on one node"):
         cluster((0, 1), (8, 0)).check()
+    replace(cluster((8, 1), (8, 2)), least_gpus=3).check()
+    with pytest.raises(ClusterError, match="c has 3 GPUs; --gpus asks for 4"):
+        replace(cluster((8, 1), (8, 2)), least_gpus=4).check()
 
 
 @pytest.mark.parametrize("where", ["nowhere", "host:x", "host:99999", ":6379"])
 def test_what_is_no_address(where):
     with pytest.raises(ClusterError, match="HOST:PORT"), address(where):
         pass
+
+
+def test_a_study_that_needs_gpus_is_refused_where_there_are_none(tmp_path):
+    """Before anything is trained or written; CPUs would take months."""
+    file = write(tmp_path / "study.yaml", STUDY)
+    for verb in ("plan", "run"):
+        output = vistudy(verb, file, "--store", tmp_path / "store", "--gpus", "4096", code=2)
+        assert "cluster local has" in output
+        assert "--gpus asks for 4096. Add nodes with GPUs" in output
+    assert not (tmp_path / "store" / "packs").exists()
 
 
 def test_what_is_no_ray_head(monkeypatch):

@@ -169,7 +169,7 @@ def test_a_refused_password_is_one_message_without_it(
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-battery")
     began = time.monotonic()
-    with pytest.raises(TrackingError, match=r"does not answer or refuses.*401") as caught:
+    with pytest.raises(TrackingError, match=r"does not answer or refuses.*401.*Set MLFLOW_TRACKING_USERNAME") as caught:
         sync(ledger, STUDY, tracker.uri)
     assert time.monotonic() - began < 20
     assert "battery" not in str(caught.value)
