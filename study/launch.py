@@ -18,8 +18,9 @@ from study.errors import StudyError
 from study.ledger import Ledger
 from study.packing import Pack, PackCost, Structure
 from study.pilot import PILOT_STRUCTURES, Estimate, Timing, estimate, measure, representatives
+from study.preflight import checked
 from study.probe import cost_of, periods, worth
-from study.todo import Work, checked, work
+from study.todo import Work, work
 from trainables.config import TrainConfig
 from trainables.data import DATASETS
 from trainables.engine import reference, reference_key

@@ -20,9 +20,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clusters.base import ClusterError
 from study.errors import StoreError, StudyError
 from study.storage import Storage
-from study.todo import checked
 
 if TYPE_CHECKING:
     from clusters import Cluster
@@ -33,7 +33,7 @@ PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray")
 MAX_SKEW_S = 2.0
 MIN_FREE_GB = 0.2
 ANSWER_WITHIN_S = 60.0
-"""The first task on a node imports torch, from a network disk perhaps."""
+"""The first task on a node waits for a worker process, which reads Ray and this code, from a network disk perhaps."""
 CONNECT_WITHIN_S = 5.0
 _MISSING = "not installed"
 _log = logging.getLogger("vistudy.preflight")
@@ -96,6 +96,15 @@ def before_run(on: Cluster, store: str) -> Cluster:
     for node in found.left:
         _log.warning("%s has left the cluster; the study runs on the other nodes", node.name)
     return checked(found.on)
+
+
+def checked(on: Cluster) -> Cluster:
+    """The cluster. Raises StudyError if it cannot hold a pack, or has too few GPUs."""
+    try:
+        on.check()
+    except ClusterError as error:
+        raise StudyError(str(error)) from error
+    return on
 
 
 def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = None) -> Preflight:

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from clusters.base import Cluster, ClusterError, Node
+from clusters.base import Cluster, Node
 from study.design import Plan
-from study.errors import StudyError
 from study.ledger import Ledger
 from study.packing import MAX_TRIALS_CPU, MAX_TRIALS_GPU, Pack, PackCost, Structure, make_packs, resumable, training
+from study.preflight import checked
 from trainables.config import TrainConfig
 
 
@@ -36,15 +36,6 @@ def this_machine(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = Node(name="local", cpus=cpus, gpus=torch.cuda.device_count())
     return checked(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
-
-
-def checked(on: Cluster) -> Cluster:
-    """The cluster. Raises StudyError if it cannot hold a pack, or has too few GPUs."""
-    try:
-        on.check()
-    except ClusterError as error:
-        raise StudyError(str(error)) from error
-    return on
 
 
 def work(

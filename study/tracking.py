@@ -125,7 +125,9 @@ def _translated(uri: str) -> Iterator[None]:
         lines = str(error).replace(uri, shown).strip().splitlines() or [type(error).__name__]
         mend = "Start it or mend --tracking-uri"
         if getattr(error, "error_code", None) in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
-            mend = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it takes"
+            mend = (
+                "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, to what it takes"
+            )
         raise TrackingError(
             f"MLflow at {shown} does not answer or refuses: {lines[0][:300]}. Nothing is lost: the ledger has every "
             f"record. {mend}, then `vistudy sync` writes what is missing."

@@ -58,8 +58,8 @@ def test_what_is_lost_or_different_is_counted(tmp_path, monkeypatch, spoil, coun
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
 def test_ten_faults_lose_nothing() -> None:
-    rows = [row for row in chaos(len(TEN), 1, TEN, 800, confirm=False) if not isinstance(row, float)]
-    for row in rows:
-        print(row)
+    rows = [row for row in chaos(len(TEN), 1, TEN, 600, quick=True) if not isinstance(row, float)]
     assert {row.kind for row in rows} == set(TEN)
+    injected = [row for row in rows if row.verdict != "skipped" and not row.note.startswith("no fault")]
+    assert len(injected) >= 8, rows  # a mount needs root, and a study may end before its fault
     assert [(row.kind, row.note) for row in rows if row.verdict not in ("held", "skipped")] == []

@@ -139,6 +139,12 @@ def test_a_study_that_needs_gpus_is_refused_where_there_are_none(tmp_path):
     assert not (tmp_path / "store" / "packs").exists()
 
 
+def test_a_node_is_asked_without_torch():
+    """Which takes seconds to import, on every node before every run, and more on a network disk."""
+    asks = "import sys; from study.preflight import facts; facts(None, 'n', None); print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
 def test_what_is_no_ray_head(monkeypatch):
     """Ray itself would wait for most of a minute."""
     monkeypatch.setattr("clusters.address.ANSWER_TIMEOUT_S", 1.0)
