@@ -1,6 +1,6 @@
 """Chaos: one small study again and again, each time with a fault in the middle; it must end as if nothing had been.
 
-    python -m benchmarks.chaos --faults 20 --seed 1 [--kinds worker_killed,driver_sigterm]
+    python -m benchmarks.chaos --faults 20 --seed 1 [--quick] [--kinds worker_killed,driver_sigterm]
 
 Real processes on this machine: Ray nodes on loopback, drivers, an MLflow server, on PostgreSQL where that is installed.
 After every fault the same command is given until it succeeds. Then no trial is lost or doubled, every record has the
@@ -265,6 +265,9 @@ def main() -> None:
     parser.add_argument("--kinds", default=",".join(FAULTS), help="comma-separated")
     parser.add_argument("--d-updates", type=int, default=1200, help="budget of a trial: how long training takes")
     parser.add_argument("--out", type=Path, default=RESULTS / f"chaos-{datetime.date.today().isoformat()}.json")
+    parser.add_argument(
+        "--quick", action="store_true", help="two nodes, and no run that only confirms: no pause between faults"
+    )
     parser.add_argument("--go-on", action="store_true", help="after the last fault that --out has; else it is replaced")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # not without ending what was started
@@ -272,7 +275,8 @@ def main() -> None:
     if unknown := set(chosen) - FAULTS.keys():
         parser.error(f"unknown kinds {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
     rows: list[Row] = []
-    found: dict[str, Any] = {"command": f"python -m benchmarks.chaos --faults {args.faults} --seed {args.seed}"}
+    command = f"python -m benchmarks.chaos --faults {args.faults} --seed {args.seed}" + " --quick" * args.quick
+    found: dict[str, Any] = {"command": command}
     if args.go_on and args.out.exists():
         before = json.loads(args.out.read_text())
         if before["command"] != found["command"]:
@@ -280,7 +284,7 @@ def main() -> None:
         rows += [Row(**row) for row in before["rows"]]
         found = before
     parts = found.setdefault("parts", [])
-    for item in chaos(args.faults, args.seed, chosen, args.d_updates, len(rows)):
+    for item in chaos(args.faults, args.seed, chosen, args.d_updates, len(rows), quick=args.quick):
         if isinstance(item, float):
             parts.append({"from_fault": len(rows) + 1, "undisturbed_s": round(item, 1), "git": git_state()})
             print(f"undisturbed: {item:.1f} s", flush=True)
