@@ -251,9 +251,12 @@ def chaos(
     folder = Path(tempfile.mkdtemp(prefix="vistudy-chaos-"))
     with Harness(folder, d_updates, quick=quick) as harness:
         yield harness.took_s
+        broken = False
         for number, kind in list(enumerate(kinds_in_order(faults, seed, chosen), 1))[done:]:
-            yield harness.break_(number, kind, seed)
-    if not any(folder.glob("chaos-*/")):
+            row = harness.break_(number, kind, seed)
+            broken |= row.verdict == "broken"
+            yield row
+    if not broken:
         shutil.rmtree(folder)
 
 

@@ -238,12 +238,16 @@ def _freeze(seconds: float) -> Fault:
 
 
 def link_cut(scene: Scene) -> None:
-    """On hosts with addresses of their own, a cluster made for it: one that trains loses its link, for 3 or 40 s."""
+    """On hosts with addresses of their own, a cluster made for it: one that trains loses its link, for 3 or 40 s.
+
+    It has as many slots as the usual one: else packs would be others, and so the last bits of records.
+    """
     if not possible():
         raise SkippedFault("network namespaces need root and the command ip")
     usual = scene.nodes
+    size = len(usual.all)
     try:
-        with switched(3) as lan, four_nodes(nodes=3, hosts=lan.hosts) as nodes:
+        with switched(size) as lan, four_nodes(nodes=size, hosts=lan.hosts) as nodes:
             scene.nodes, scene.prefix = nodes, lan.inside(0)
             driver = scene.in_training()
             with _ending(scene, driver):
