@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from study import cli_cluster, cli_doctor, cli_jobs, cli_results
 from study.commands import CHECKPOINT_EVERY_S, DEFAULT_STORE, HANG_AFTER_S
-from study.errors import FULL, StoreBrokenError, StudyError, Terminated
+from study.errors import FULL, StoppedError, StudyError, Terminated
 from study.options import (
     AsJson,
     Cluster,
@@ -72,7 +72,7 @@ def main() -> None:
         app()
     except StudyError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(RESUMABLE if isinstance(error, StoreBrokenError) else 2)
+        sys.exit(RESUMABLE if isinstance(error, StoppedError) else 2)
     except OSError as error:
         if error.errno not in FULL:
             raise

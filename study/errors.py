@@ -18,8 +18,8 @@ class StudyBusyError(StudyError):
     """Another process is running or syncing the same study."""
 
 
-class StoreBrokenError(StoreError):
-    """The store failed in the middle of a run. What is recorded is whole, and the same command goes on."""
+class StoppedError(StudyError):
+    """The store or a node made a run stop in its middle. What is recorded is whole, and the same command goes on."""
 
 
 class Terminated(BaseException):

@@ -33,9 +33,9 @@ from study.ledger import Ledger
 from study.packing import Pack
 from study.provenance import now_ms
 from study.schema import ExploreSpec
-from study.supervisor import Executed, Supervisor, store_broken
+from study.supervisor import Executed, Supervisor
 from trainables.engine import Evaluation
-from trainables.tune import train_pack
+from trainables.tune import train_pack, versions
 
 HANG_FACTOR = 10.0
 """A silence has to be that many times the longest one that the pack has broken, too."""
@@ -61,7 +61,7 @@ def execute(
     are stopped where Tune's scheduler says so.
 
     Raises:
-        StudyError: the store failed for good; the packs have stopped.
+        StudyError: the store failed for good, or a node has other versions; the packs have stopped.
     """
     started, run = time.monotonic(), f"run-{secrets.token_hex(6)}"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -80,6 +80,7 @@ def execute(
         checkpoint_every_s=checkpoint_every_s,
         run=run,
         gpu_share=on.gpu_share,
+        expected=versions(),
         **settings,
     )
     tuner = tune.Tuner(
@@ -110,7 +111,7 @@ def execute(
     if told.error is not None:
         raise told.error
     if supervisor.broken is not None:
-        raise store_broken(ledger.uri, supervisor.broken)
+        raise supervisor.broken
     left = supervisor.left > 0
     return Executed(wall_s=time.monotonic() - started, interrupted=left, terminated=left and asked.is_set())
 

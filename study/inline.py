@@ -14,7 +14,7 @@ from study.errors import StudyError
 from study.ledger import Ledger
 from study.packing import Pack
 from study.provenance import now_ms
-from study.supervisor import Executed, Supervisor, store_broken
+from study.supervisor import Executed, Supervisor
 from trainables.tune import train_pack
 
 POLL_S = 0.1
@@ -39,7 +39,7 @@ def execute_here(packs: Sequence[Pack], ledger: Ledger, *, checkpoint_every_s: f
                 continue
             supervisor.ended(pack.pack_id, train({"pack_id": pack.pack_id}))
     if supervisor.broken is not None:
-        raise store_broken(ledger.uri, supervisor.broken)
+        raise supervisor.broken
     left = supervisor.left > 0
     return Executed(wall_s=time.monotonic() - started, interrupted=left, terminated=left and asked.is_set())
 

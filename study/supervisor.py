@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study.errors import FULL, StoreBrokenError
+from study.errors import FULL, StoppedError
 from study.ledger import Ledger
 from study.packing import Pack, pack_id
 from trainables.config import TrainConfig
@@ -25,8 +25,8 @@ BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 """Delay before the second try, doubled for each one that follows."""
 STAND_IN_SEEDS = 1_000_003
 """Stand-ins have seeds that far apart from those of trials."""
-STORE_FAILURES = 5
-"""Failures of the store in a row, no pack having ended well in between, after which the run is stopped."""
+PLACE_FAILURES = 5
+"""Failures of the store or of nodes in a row, no pack having ended well in between, after which the run is stopped."""
 
 _log = logging.getLogger("vistudy.supervisor")
 
@@ -66,13 +66,13 @@ class Supervisor:
         self._ledger, self._clock, self._now_ms = ledger, clock, now_ms
         self._waiting = [_Job(pack=pack) for pack in packs]
         self._running: dict[str, _Job] = {}
-        self._store_failures = 0
+        self._place_failures = 0
         self.stopping = False
         """No pack is started any more."""
         self.unfinished = 0
         """Packs that were left before their end."""
-        self.broken: str | None = None
-        """Why the store made the run stop."""
+        self.broken: StoppedError | None = None
+        """Why the store or a node made the run stop."""
         self.splits = self.retries = 0
 
     @property
@@ -105,11 +105,11 @@ class Supervisor:
         """A try returned: `result` is what `trainables.tune.train_pack` gave."""
         job, end = self._running.pop(name), str(result["end"])
         if end == "complete":
-            self._store_failures = 0
+            self._place_failures = 0
         elif end == "stopped":
             self.unfinished += 1
-        elif end == "store":
-            self._store_failed(job, str(result["text"]), int(result["errno"]))
+        elif end in ("store", "node"):
+            self._place_failed(job, end, str(result["text"]), int(result["errno"]))
         else:
             self._split_or_fail(job, str(result["text"]), memory=end == "memory")
 
@@ -144,14 +144,27 @@ class Supervisor:
         self.retries += 1
         self._waiting.append(job)
 
-    def _store_failed(self, job: _Job, text: str, number: int) -> None:
-        self._store_failures += 1
-        if number not in FULL and self._store_failures < STORE_FAILURES:
-            _log.warning("pack %s: the store failed (%s); it is tried again", job.pack.pack_id, _last_line(text))
+    def _place_failed(self, job: _Job, place: str, text: str, number: int) -> None:
+        self._place_failures += 1
+        if number not in FULL and self._place_failures < PLACE_FAILURES:
+            how = "the store failed" if place == "store" else "a node that joined later cannot train it"
+            _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, how, _last_line(text))
             self._retry(job)
             return
         self.unfinished += 1
-        self.broken = os.strerror(number) if number in FULL else _last_line(text)
+        why = os.strerror(number) if number in FULL else _last_line(text)
+        what, mend = (
+            (f"store {self._ledger.uri}: {why}", "Mend that (space, rights)")
+            if place == "store"
+            else (
+                f"cluster: {why}",
+                "Install requirements.lock on that node, or end its Ray",
+            )
+        )
+        self.broken = StoppedError(
+            f"{what}. The run has stopped; what is recorded is whole. {mend}; the same command goes on from the last "
+            "checkpoints."
+        )
         self.stop()
 
     def _open(self, pack: Pack) -> list[TrainConfig]:
@@ -216,14 +229,6 @@ class Supervisor:
 def stand_in(like: TrainConfig, place: int) -> TrainConfig:
     """A trial that nobody wants, to fill a slot."""
     return dataclasses.replace(like, seed=like.seed + STAND_IN_SEEDS * (place + 1))
-
-
-def store_broken(uri: str, why: str) -> StoreBrokenError:
-    """The message for a run that its store has stopped."""
-    return StoreBrokenError(
-        f"store {uri}: {why}. The run has stopped; what is recorded is whole. Mend that (space, rights); "
-        "the same command goes on from the last checkpoints."
-    )
 
 
 def _last_line(text: str) -> str:

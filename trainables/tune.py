@@ -119,6 +119,7 @@ def train_pack(
     run: str = "",
     place: str = "",
     gpu_share: float = 1.0,
+    expected: Mapping[str, str] | None = None,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     evaluated: Evaluated = lambda item, reference: None,
 ) -> dict[str, Any]:
@@ -131,19 +132,22 @@ def train_pack(
         run: asks its workers to stop by this name.
         place: the node, for whoever has to end this process.
         gpu_share: of a GPU that other packs train on, too. Its memory is divided likewise.
+        expected: `versions()` of the run. On a machine that has others, one that joined later, nothing is trained.
         now_ms: the time.
         evaluated: told of each evaluation but the last, when its records are stored, with the pack's reference. It may
             raise SystemExit: that is how Tune ends a trial early.
 
     Returns:
-        `end`, one of complete, stopped, error, memory, store; `trials`, their number; `failed`, of those the failed
-        ones; `text`, a traceback; `errno` of the store's failure or 0.
+        `end`, one of complete, stopped, error, memory, store, node; `trials`, their number; `failed`, of those the
+        failed ones; `text`, a traceback; `errno` of the store's failure or 0.
 
     Raises:
         torch.AcceleratorError: the device failed. It stays broken for this process, which must not train on.
     """
     trials = 0
     try:
+        if other := _other_versions(expected or {}):
+            return _end("node", trials, text=f"{socket.gethostname()} has {other}")
         ledger, pack_id = journal(), str(config["pack_id"])
         if ledger.stop_asked(run):
             return _end("stopped", trials)
@@ -296,6 +300,16 @@ class _Pace:
         at = self.engine.pack.d_updates if self.engine else 0
         said = {"d_updates": at, "saved_updates": self._saved_updates, "up_s": round(self._beaten, 3)}
         self._attempt.beat(self._said | said)
+
+
+def _other_versions(expected: Mapping[str, str]) -> str:
+    """What this process has in other versions than a run, local parts (+cpu, +cu130) apart; empty: nothing."""
+    here = versions() if expected else {}
+    return ", ".join(
+        f"{name} {here.get(name)} (the run: {wanted})"
+        for name, wanted in expected.items()
+        if here.get(name, "").partition("+")[0] != wanted.partition("+")[0]
+    )
 
 
 def _end(end: str, trials: int, *, failed: int = 0, text: str = "", errno: int = 0) -> dict[str, Any]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from analysis.frame import load_frame
+from study.ledger import Ledger
 from tests.clusters.four_nodes import Nodes, four_nodes
-from tests.study.runs import records, vistudy, write
+from tests.study.runs import VISTUDY, records, vistudy, write
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -89,12 +92,40 @@ def test_a_node_without_the_store_is_refused(nodes, tmp_path):
         nodes.kill(alone)
 
 
-def test_a_node_with_another_torch_is_refused(nodes, tmp_path):
-    fake = tmp_path / "fake" / "torch-2.0.1.dist-info"
+def with_another_torch(folder: Path) -> str:
+    """PYTHONPATH of a node that says so."""
+    fake = folder / "fake" / "torch-2.0.1.dist-info"
     fake.mkdir(parents=True)
     (fake / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.0.1\n")
-    path = os.pathsep.join([str(fake.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    other = nodes.add(PYTHONPATH=path)
+    return os.pathsep.join([str(fake.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def test_a_node_that_joins_later_with_another_torch_trains_nothing(tmp_path):
+    """As an autoscaler may add it, when the cluster has been looked at."""
+    file = write(tmp_path / "study.yaml", STUDY | {"budget": {"d_updates": 6000, "evaluations": 20}})
+    store = tmp_path / "store"
+    command = [*VISTUDY, "run", str(file), "--store", str(store), "--cluster"]
+    with four_nodes(nodes=1) as nodes, (tmp_path / "log").open("w") as log:
+        env = os.environ | nodes.env
+        first = subprocess.Popen([*command, nodes.address], env=env, stdout=log, stderr=log)
+        while first.poll() is None and not list(store.glob("packs/*/attempt-*")):
+            time.sleep(0.1)
+        other = nodes.add(PYTHONPATH=with_another_torch(tmp_path))
+        assert first.wait(240) in (0, 75)  # if it took pack after pack, while the head was busy with its own
+        said = (tmp_path / "log").read_text()
+        assert "a node that joined later cannot train it" in said
+        assert "has torch 2.0.1 (the run: " in said
+        nodes.kill(other)
+        vistudy("run", file, "--store", store, "--cluster", nodes.address, env=nodes.env)
+    outcomes = Ledger(store).read_outcomes()
+    assert len(outcomes) == 16
+    assert {(found["state"], found["versions"]["torch"]) for found in outcomes.values()} == {
+        ("complete", version("torch"))
+    }
+
+
+def test_a_node_with_another_torch_is_refused(nodes, tmp_path):
+    other = nodes.add(PYTHONPATH=with_another_torch(tmp_path))
     try:
         output = check(nodes, "--store", tmp_path / "store", code=2)
         assert f"{other.host} has other versions: torch 2.0.1 (here " in output

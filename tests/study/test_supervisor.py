@@ -10,7 +10,7 @@ import pytest
 
 from study.ledger import Ledger
 from study.packing import Pack, pack_id, resumable
-from study.supervisor import POISONED, STORE_FAILURES, Supervisor
+from study.supervisor import PLACE_FAILURES, POISONED, Supervisor
 from tests.trainables.configs import gan
 from trainables.config import TrainConfig
 from trainables.models.gan import GanPack
@@ -195,19 +195,38 @@ def test_a_full_store_stops_the_run_at_once_and_fails_no_trial(disk: Ledger) -> 
     s.ended(packs[0].pack_id, error("OSError: no space", "store") | {"errno": errno.ENOSPC})
     assert s.finished
     assert s.left == 2
-    assert s.broken == "No space left on device"
+    assert "No space left on device" in str(s.broken)
     assert disk.done() == set()
 
 
 def test_a_store_that_fails_now_and_then_is_tried_again_and_one_that_always_does_is_not(disk: Ledger) -> None:
     pack = stored(disk)
     s, clock = supervisor(disk, pack)
-    for _ in range(STORE_FAILURES):
+    for _ in range(PLACE_FAILURES):
         assert not s.finished
         next_due(s, clock)
         s.ended(pack.pack_id, error("OSError: stale handle", "store") | {"errno": errno.ESTALE})
     assert s.finished
-    assert s.broken == "OSError: stale handle"
+    assert f"store {disk.uri}: OSError: stale handle" in str(s.broken)
+    assert disk.done() == set()
+
+
+def test_a_node_with_other_versions_stops_the_run_if_nothing_else_trains(disk: Ledger) -> None:
+    packs = [stored(disk, CONFIGS[:3]), stored(disk, CONFIGS[3:])]
+    s, clock = supervisor(disk, *packs)
+    other = error("n7 has torch 2.0.1 (the run: 2.14.1)", "node")
+    assert [next_due(s, clock), next_due(s, clock)] == packs
+    for _ in range(PLACE_FAILURES - 1):
+        s.ended(packs[0].pack_id, other)
+        assert next_due(s, clock) == packs[0]
+    s.ended(packs[1].pack_id, error("", "complete"))  # elsewhere, meanwhile
+    for _ in range(PLACE_FAILURES - 1):
+        s.ended(packs[0].pack_id, other)
+        assert next_due(s, clock) == packs[0]
+    assert not s.finished
+    s.ended(packs[0].pack_id, other)
+    assert s.finished
+    assert "cluster: n7 has torch 2.0.1 (the run: 2.14.1)" in str(s.broken)
     assert disk.done() == set()
 
 

@@ -15,7 +15,7 @@ import torch
 from study.ledger import Attempt, Ledger
 from tests.trainables.configs import gan
 from trainables.models.gan import GanConfig, GanPack
-from trainables.tune import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack
+from trainables.tune import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack, versions
 
 CONFIGS = [gan(seed=s, evaluations=4) for s in (0, 1)]
 
@@ -60,6 +60,19 @@ def test_a_pack_is_trained_to_its_end(tmp_path):
     assert set(ledger.samples(CONFIGS[0].trial_id())) == {2, 4}
     assert len(list(tmp_path.glob("packs/p-1/attempt-001/weights-*.npz"))) == 1
     assert all(o["wall_s"] > 0 and o["versions"]["torch"] for o in outcomes.values())
+
+
+def test_nothing_is_trained_where_versions_are_others(tmp_path):
+    """On a node that joined after the cluster was looked at."""
+    ledger = stored(tmp_path)
+    run = versions() | {"torch": "2.0.1"}
+    result = train_pack({"pack_id": "p-1"}, journal=lambda: ledger, checkpoint_every_s=0.0, expected=run)
+    assert ended(result) == ("node", 0, 0)
+    assert f"has torch {versions()['torch']} (the run: 2.0.1)" in result["text"]
+    assert not ledger.attempts("p-1")
+    built = {name: number.partition("+")[0] + "+other" for name, number in versions().items()}
+    result = train_pack({"pack_id": "p-1"}, journal=lambda: ledger, checkpoint_every_s=0.0, expected=built)
+    assert ended(result) == ("complete", 2, 0)
 
 
 def test_a_killed_process_goes_on_from_its_checkpoint_bitwise(tmp_path, monkeypatch):
