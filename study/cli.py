@@ -9,7 +9,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -267,4 +266,5 @@ def ui(
     out.print(f"http://{host}:{port}  (Ctrl-C ends it). In the search field of an experiment:")
     for what, search in SEARCHES:
         out.print(f"  {escape(search)}\n      {what}", soft_wrap=True, style="")
-    sys.exit(subprocess.run(command, env=os.environ | UI_ENVIRONMENT, check=False).returncode)
+    sys.stdout.flush()
+    os.execve(command[0], command, os.environ | UI_ENVIRONMENT)  # so that signals are the server's

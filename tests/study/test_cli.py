@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.runs import vistudy, write
+from tests.study.runs import start, vistudy, write
 
 STUDY = {
     "study": "s",
@@ -115,3 +116,30 @@ def test_plan_says_what_a_claim_can_detect(tmp_path):
     output = vistudy("plan", "study/recipes/claim_rings.yaml", "--no-pilot", "--power", "--store", tmp_path / "store")
     (row,) = (line.split() for line in output.splitlines() if line.startswith("ring8-G") and " x " in line)
     assert row == ["ring8-G", "60", "x", "2", "16", "points", "225"]
+
+
+@pytest.mark.slow
+def test_a_page_that_is_ended_leaves_no_server(tmp_path):
+    """Ended by SIGTERM, as a service is: its port is free again."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    page = start("ui", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", "--port", str(port))
+    try:
+        deadline = time.monotonic() + 120
+        while not answers():
+            assert page.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    finally:
+        page.terminate()
+        page.wait(30)
+    deadline = time.monotonic() + 20
+    while answers():
+        assert time.monotonic() < deadline, "its server still listens"
+        time.sleep(0.2)
