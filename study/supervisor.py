@@ -156,10 +156,7 @@ class Supervisor:
         what, mend = (
             (f"store {self._ledger.uri}: {why}", "Mend that (space, rights)")
             if place == "store"
-            else (
-                f"cluster: {why}",
-                "Install requirements.lock on that node, or end its Ray",
-            )
+            else (f"cluster: {why}", "Install requirements.lock on that node, or end its Ray")
         )
         self.broken = StoppedError(
             f"{what}. The run has stopped; what is recorded is whole. {mend}; the same command goes on from the last "
