@@ -44,10 +44,18 @@ class Cluster:
 
     @property
     def slots(self) -> int:
-        """Packs that can run at once. Beside its share of a GPU, each needs a CPU."""
+        """Packs that can run at once. Beside its share of a GPU, each needs its CPUs."""
         if not self.gpus:
             return sum(node.cpus for node in self.nodes)
-        return sum(min(node.cpus, node.gpus * self.packs_per_gpu) for node in self.nodes)
+        return sum(min(node.cpus // self.cpus, node.gpus * self.packs_per_gpu) for node in self.nodes)
+
+    @property
+    def cpus(self) -> int:
+        """CPUs of a pack: one; beside a GPU, where metrics take more time than training, an equal share of the node's.
+
+        The same on every node, so it is the least share of all nodes with GPUs.
+        """
+        return max(1, min((n.cpus // (n.gpus * self.packs_per_gpu) for n in self.nodes if n.gpus), default=1))
 
     @property
     def gpu_share(self) -> float:
@@ -57,7 +65,7 @@ class Cluster:
     @property
     def resources(self) -> dict[str, float]:
         """What one pack asks of Ray."""
-        return {"cpu": 1, "gpu": self.gpu_share} if self.gpus else {"cpu": 1}
+        return {"cpu": self.cpus, "gpu": self.gpu_share} if self.gpus else {"cpu": 1}
 
     def check(self) -> None:
         """Refuse a cluster on which no node can hold one pack (Ray would wait for ever), or with too few GPUs.

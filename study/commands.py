@@ -130,7 +130,9 @@ def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Pr
     todo = work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
     cost = None
     if pilot and todo.packs:
-        timings = {pack.pack_id: measure(pack.configs) for pack in representatives(todo.packs, PILOT_STRUCTURES)}
+        timings = {
+            pack.pack_id: measure(pack.configs, on.cpus) for pack in representatives(todo.packs, PILOT_STRUCTURES)
+        }
         cost = estimate(todo.packs, timings, on.slots)
     return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
 

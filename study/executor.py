@@ -80,6 +80,7 @@ def execute(
         checkpoint_every_s=checkpoint_every_s,
         run=run,
         gpu_share=on.gpu_share,
+        judges=on.cpus,
         expected=versions(),
         **settings,
     )

@@ -115,10 +115,10 @@ def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
     """Estimate from a moment of training of each structure, on the cluster's own hardware."""
     chosen = representatives(packs, PILOT_STRUCTURES)
     if on.inline:
-        return estimate(packs, {pack.pack_id: measure(pack.configs) for pack in chosen}, on.slots)
+        return estimate(packs, {pack.pack_id: measure(pack.configs, 1) for pack in chosen}, on.slots)
     import ray
 
     remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(measure)
-    timings: list[Timing] = ray.get([remote.remote(list(pack.configs)) for pack in chosen])
+    timings: list[Timing] = ray.get([remote.remote(list(pack.configs), on.cpus) for pack in chosen])
     by_pack: Mapping[str, Timing] = dict(zip((p.pack_id for p in chosen), timings, strict=True))
     return estimate(packs, dict(by_pack), on.slots)

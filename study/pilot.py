@@ -10,7 +10,8 @@ import torch
 
 from study.packing import Pack, makespan
 from trainables.config import TrainConfig
-from trainables.engine import Engine
+from trainables.engine import Engine, at_full_speed
+from trainables.precision import arithmetic
 
 PILOT_STRUCTURES = 8
 """Structures that are measured, at most: the costliest."""
@@ -33,8 +34,8 @@ class Timing:
         return self.start_s + periods * self.period_s + (config.evaluations + 1) * self.evaluation_s
 
 
-def measure(configs: Sequence[TrainConfig]) -> Timing:
-    """Train a pack for a moment in this process, on its GPU if it has one, and time it."""
+def measure(configs: Sequence[TrainConfig], judges: int) -> Timing:
+    """Train a pack for a moment in this process, on its GPU if it has one, and time it; `judges` as in `Engine`."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -44,16 +45,18 @@ def measure(configs: Sequence[TrainConfig]) -> Timing:
         return time.perf_counter()
 
     begun = now()
-    engine = Engine(configs, device=device)
+    engine = Engine(configs, device=device, judges=judges)
     built = now()
     next(engine.evaluations())
     evaluated = now()
-    engine.pack.period(diagnose=True)  # first calls are slower
-    periods, started = 0, now()
-    while now() - started < PERIODS_S:
-        engine.pack.period(diagnose=False)
-        periods += 1
-    return Timing(period_s=(now() - started) / periods, evaluation_s=evaluated - built, start_s=built - begun)
+    with arithmetic(configs[0].precision, device):
+        period = at_full_speed(engine.pack, device)
+        periods, started = 0, now()
+        while now() - started < PERIODS_S:
+            period(diagnose=False)
+            periods += 1
+        period_s = (now() - started) / periods
+    return Timing(period_s=period_s, evaluation_s=evaluated - built, start_s=built - begun)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

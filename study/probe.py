@@ -19,9 +19,10 @@ from study.packing import MAX_TRIALS_GPU, PackCost, Structure, training
 from trainables.config import TrainConfig
 from trainables.data.prepared import cache_root
 from trainables.data.root import DataError
-from trainables.engine import denormals_flushed
+from trainables.engine import at_full_speed, denormals_flushed
 from trainables.metrics import cache
 from trainables.models import MODELS, Pack
+from trainables.precision import arithmetic
 from trainables.tune import limit_memory
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -132,7 +133,7 @@ def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | No
     an error of the training code, which is the trials' to report. `gpu_share`: packs have to fit that much of a GPU's
     memory. How fast they are is measured with the whole GPU.
     """
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))  # as a pack's process
+    torch.set_num_threads(1)  # as a pack's process
     gpu = torch.cuda.is_available()
     path = f"probes/{_key(config, gpu, gpu_share)}.json"
     try:
@@ -186,13 +187,13 @@ def _time(config: TrainConfig, size: int, meter: Meter, device: torch.device) ->
     """Seconds of a period of so many trials, and the peak memory of training and evaluating them."""
     meter.reset()
     pack: Pack = MODELS[config.model].pack([dataclasses.replace(config, seed=seed) for seed in range(size)], device)
-    with denormals_flushed():
+    with denormals_flushed(), arithmetic(config.precision, device):
         if meter.total_bytes:
             pack.evaluation_samples(EVALUATED, 0)
-        pack.period(diagnose=True)  # the first is slower
+        period = at_full_speed(pack, device)
         count, started = 0, meter.now()
         while count < 3 or meter.now() - started < POINT_S:
-            pack.period(diagnose=False)
+            period(diagnose=False)
             count += 1
         return (meter.now() - started) / count, meter.peak_bytes()
 
@@ -207,14 +208,13 @@ def _fitting(sizes: Sequence[int], peaks: Sequence[int], total: int | None, larg
 
 
 def _key(config: TrainConfig, gpu: bool, gpu_share: float) -> str:
-    """What a probe depends on: machine, versions, threads, structure, memory."""
+    """What a probe depends on: machine, versions, structure, memory."""
     device = torch.cuda.get_device_name(0) if gpu else _cpu()
     versions = {name: version(name) for name in ("vistudy", "torch")} | {"python": platform.python_version()}
     what = [
         device,
         os.cpu_count(),
         versions,
-        torch.get_num_threads(),
         training(config),
         SIZES,
         gpu_share if gpu else 1.0,

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from trainables.config import TrainConfig
 from trainables.data import DATASETS
-from trainables.graphs import Periods
+from trainables.graphs import WARM, Periods
 from trainables.metrics.evaluate import Evaluator, evaluator
 from trainables.metrics.reference import reference as data_reference
-from trainables.models import MODELS
+from trainables.models import MODELS, Pack
 from trainables.models.base import NetPack
 from trainables.precision import arithmetic
 from trainables.records import Record
@@ -54,6 +54,7 @@ class Engine:
         device: torch.device | str = "cpu",
         keep_samples: Collection[int] = (),
         between_periods: Callable[[], None] = lambda: None,
+        judges: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Build the pack.
@@ -63,6 +64,7 @@ class Engine:
             device: where they train.
             keep_samples: evaluations whose samples are handed on.
             between_periods: called before each period; it may call `checkpoint`, and may raise to stop training.
+            judges: threads that judge the samples of an evaluation.
             clock: seconds.
 
         Raises:
@@ -79,21 +81,16 @@ class Engine:
         self.device = torch.device(device)
         c = configs[0]
         self.pack = MODELS[c.model].pack(configs, self.device)
-        self._period = self._periods()
+        self._period = periods_of(self.pack, self.device)
         self._evaluator: Evaluator = evaluator(DATASETS[c.data])
         self._keep = frozenset(keep_samples)
-        self._between_periods, self._clock = between_periods, clock
+        self._between_periods, self._judges, self._clock = between_periods, judges, clock
         self._since: float | None = None
         """When the evaluation that is under way began."""
         self.wall_s = 0.0
         """Seconds of training so far, shared equally among the trials."""
         self._active = torch.ones(len(configs), dtype=torch.bool)
         self.next_evaluation = 0
-
-    def _periods(self) -> Callable[..., dict[str, Tensor]]:
-        if self.device.type == "cuda" and isinstance(self.pack, NetPack):
-            return Periods(self.pack)
-        return self.pack.period
 
     def evaluations(self) -> Iterator[Evaluation]:
         """Train to the budget, yielding at step 0 and then `evaluations` times, equally spaced in D updates.
@@ -126,8 +123,8 @@ class Engine:
         values |= {name: value.double().cpu() for name, value in pack.measures(index).items()}
         values |= self._health(samples, diagnostics)
         rows = [i for i, active in enumerate(self._active.tolist()) if active]
-        metrics = self._evaluator(samples[rows])
-        running = None if running_samples is None else self._evaluator(running_samples[rows])
+        metrics = self._evaluator(samples[rows], self._judges)
+        running = None if running_samples is None else self._evaluator(running_samples[rows], self._judges)
         self.wall_s, self._since = self._spent_s(), None
         records = []
         for place, i in enumerate(rows):
@@ -206,9 +203,23 @@ class Engine:
         if state["format"] != CHECKPOINT_FORMAT or state["trial_ids"] != self.trial_ids:
             raise ValueError("the checkpoint is not of this pack")
         self.pack.load(state["pack"])
-        self._period = self._periods()
+        self._period = periods_of(self.pack, self.device)
         self._active = state["active"].cpu()
         self.wall_s, self.next_evaluation = state["wall_s"], state["next_evaluation"]
+
+
+def periods_of(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    """`pack.period` as it is trained with: on a GPU by replays, from the fourth on."""
+    return Periods(pack) if device.type == "cuda" and isinstance(pack, NetPack) else pack.period
+
+
+def at_full_speed(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    """`periods_of` a pack after some periods of training: the first are slower. To be timed."""
+    period = periods_of(pack, device)
+    period(diagnose=True)
+    for _ in range(WARM + 1 if device.type == "cuda" else 0):
+        period(diagnose=False)
+    return period
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from trainables import streams
 from trainables.archs import INITS, Arch, Params
@@ -38,14 +39,28 @@ Stats = dict[str, tuple[Tensor, Tensor]]
 class PackedNet:
     """An architecture with the parameters of K trials."""
 
-    def __init__(self, arch: Arch, seeds: Sequence[int], role: str, device: torch.device) -> None:
+    def __init__(
+        self, arch: Arch, seeds: Sequence[int], role: str, device: torch.device, *, apart: bool = False
+    ) -> None:
+        """Draw the initial weights.
+
+        Args:
+            arch: of one trial.
+            seeds: those of the K trials.
+            role: what the initial weights are keyed by, beside the seed.
+            device: where they lie.
+            apart: whether trials are computed one after the other (on a GPU side by side) instead of by grouped
+                operations. Kernels of convolutions then lie in memory as tensor cores take them, input channels last.
+        """
         self.arch = arch
         self.k = len(seeds)
+        self.apart = self._channels_last = apart
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         size = 0
         for spec in arch.params:
             self._places[spec.name] = (size, spec.shape)
             size += -(-math.prod(spec.shape) // _ALIGN) * _ALIGN
+        self._order = self._standard_order(size).to(device) if apart else None
         unique = {seed: self._initial(seed, role, size) for seed in set(seeds)}
         self.flat = torch.stack([unique[seed] for seed in seeds]).to(device)
         self.gradient = torch.zeros_like(self.flat)
@@ -55,8 +70,6 @@ class PackedNet:
         self.running = self.fresh_stats()
         self.buffers: dict[int, MlpBuffers] = {}
         """Batch size -> what `passes` keeps for it."""
-        self.apart = False
-        """Whether trials are computed one after the other (on a GPU side by side) instead of by grouped operations."""
 
     def _initial(self, seed: int, role: str, size: int) -> Tensor:
         """Row of one trial, keyed by (seed, net, parameter): the same with batch norm on and off."""
@@ -69,7 +82,30 @@ class PackedNet:
 
     def _view(self, flat: Tensor, name: str) -> Tensor:
         start, shape = self._places[name]
-        return flat[:, start : start + math.prod(shape)].view(flat.shape[0], *shape)
+        part, k = flat[:, start : start + math.prod(shape)], flat.shape[0]
+        if self._channels_last and len(shape) == 4:
+            return part.view(k, shape[0], *shape[2:], shape[1]).permute(0, 1, 4, 2, 3)
+        return part.view(k, *shape)
+
+    def _standard_order(self, size: int) -> Tensor:
+        """Where in a row of this net the elements of one lie whose every parameter is contiguous."""
+        here = torch.arange(size)
+        out = here.clone()
+        for name, (start, shape) in self._places.items():
+            out[start : start + math.prod(shape)] = self._view(here.unsqueeze(0), name).flatten()
+        return out
+
+    def portable(self, rows: Tensor) -> Tensor:
+        """A tensor (..., P) in this net's layout, as one that any device and pack can take; others as they are."""
+        return rows if self._order is None or rows.dim() < 2 else rows[..., self._order]
+
+    def laid_out(self, portable: Tensor) -> Tensor:
+        """What `portable` gave, in this net's layout."""
+        if self._order is None or portable.dim() < 2:
+            return portable
+        out = torch.empty_like(portable)
+        out[..., self._order] = portable
+        return out
 
     def views(self, flat: Float[Tensor, "K P"]) -> Params:
         """The parameters as views of a flat buffer of this net."""
@@ -91,7 +127,8 @@ class PackedNet:
         """
         if not self.apart or self.k == 1:
             return self._applied(x, params, stats, momentum)
-        rows = [dict(zip(params, row, strict=True)) for row in zip(*(_rows(p) for p in params.values()), strict=True)]
+        each = zip(*(_Rows.apply(p) for p in params.values()), strict=True)
+        rows = [dict(zip(params, row, strict=True)) for row in each]
         own = [{n: (mean[i], var[i]) for n, (mean, var) in (stats or {}).items()} for i in range(self.k)]
         with branches(x.device) as branch:
             outs = []
@@ -128,6 +165,24 @@ class PackedNet:
         return self.gradient
 
 
-def _rows(x: Tensor) -> list[Tensor]:
+def _rows(x: Tensor) -> tuple[Tensor, ...]:
     """(K, ...) as K tensors (1, ...)."""
-    return [row.unsqueeze(0) for row in x.unbind(0)]
+    return torch.split(x, 1)
+
+
+class _Rows(torch.autograd.Function):
+    """`_rows` of a parameter. Its gradient lies as the parameter does; that of `split` would be transposed."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor) -> tuple[Tensor, ...]:
+        """The rows."""
+        ctx.like = parameter
+        return _rows(parameter)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        """One copy."""
+        out = torch.empty_like(ctx.like)
+        torch._foreach_copy_(_rows(out), gradients)
+        return out

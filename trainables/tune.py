@@ -119,6 +119,7 @@ def train_pack(
     run: str = "",
     place: str = "",
     gpu_share: float = 1.0,
+    judges: int = 1,
     expected: Mapping[str, str] | None = None,
     now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     evaluated: Evaluated = lambda item, reference: None,
@@ -132,6 +133,7 @@ def train_pack(
         run: asks its workers to stop by this name.
         place: the node, for whoever has to end this process.
         gpu_share: of a GPU that other packs train on, too. Its memory is divided likewise.
+        judges: threads that judge samples.
         expected: `versions()` of the run. On a machine that has others, one that joined later, nothing is trained.
         now_ms: the time.
         evaluated: told of each evaluation but the last, when its records are stored, with the pack's reference. It may
@@ -152,7 +154,7 @@ def train_pack(
         if ledger.stop_asked(run):
             return _end("stopped", trials)
         trials = len(ledger.read_pack(pack_id)["trials"])
-        return _train(ledger, pack_id, checkpoint_every_s, run, place, gpu_share, now_ms, evaluated)
+        return _train(ledger, pack_id, checkpoint_every_s, run, place, gpu_share, judges, now_ms, evaluated)
     except Stopped:
         return _end("stopped", trials)
     except torch.AcceleratorError:
@@ -168,12 +170,13 @@ def _train(
     run: str,
     place: str,
     gpu_share: float,
+    judges: int,
     now_ms: Callable[[], int],
     evaluated: Evaluated,
 ) -> dict[str, Any]:
     pack = ledger.read_pack(pack_id)
     attempt = ledger.open_attempt(pack_id)
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    torch.set_num_threads(1)  # more would wait for each other in small operations, and sum in another order
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     limit_memory(device, gpu_share)
     origin = {"pack_id": pack_id, "attempt": attempt.number, "device": device_name(device), "versions": versions()}
@@ -202,7 +205,7 @@ def _train(
         pace.beat()
         checkpoint = ledger.latest_checkpoint(pack_id)
         try:
-            engine = Engine(configs, device=device, keep_samples=pack["samples"], between_periods=pace)
+            engine = Engine(configs, device=device, keep_samples=pack["samples"], between_periods=pace, judges=judges)
             if checkpoint is not None:
                 engine.restore(checkpoint[1])
         except torch.AcceleratorError:

@@ -100,7 +100,11 @@ def cluster(*nodes: tuple[int, int], packs_per_gpu: int = 1) -> Cluster:
 def test_slots_are_gpus_where_there_are_any():
     assert cluster((4, 0), (2, 0)).slots == 6
     assert cluster((4, 2), (8, 1)).slots == 3
-    assert cluster((4, 2)).resources == {"cpu": 1, "gpu": 1}
+    assert cluster((4, 0)).resources == {"cpu": 1}
+    assert cluster((4, 2)).resources == {"cpu": 2, "gpu": 1}  # metrics are computed on CPUs
+    uneven = cluster((7, 2), (16, 1), (64, 0))
+    assert (uneven.resources["cpu"], uneven.slots) == (3, 3)  # what every node with a GPU has for each pack
+    assert cluster((16, 1), packs_per_gpu=4).resources == {"cpu": 4, "gpu": 0.25}
     assert cluster((4, 2), (8, 1), (64, 0), packs_per_gpu=3).slots == 4 + 3  # a pack needs a CPU, too
     assert cluster((4, 0), packs_per_gpu=3).slots == 4
 

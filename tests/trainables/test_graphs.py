@@ -8,6 +8,7 @@ import torch
 from tests.trainables.configs import gan, small
 from trainables.graphs import Noted, Periods, Replaced
 from trainables.models import MODELS
+from trainables.models.base import NetPack
 from trainables.precision import arithmetic
 from trainables.streams import Stream, normal, taped
 
@@ -29,6 +30,11 @@ def packs(configs, device, n=2):
     return [MODELS[configs[0].model].pack(configs, device) for _ in range(n)]
 
 
+def choose(monkeypatch, *, apart):
+    """What the probe would find."""
+    monkeypatch.setattr(NetPack, "_faster_apart", lambda self, arch: apart)
+
+
 def three(**fields):
     return [gan(seed=s, reg_weight=5.0 * s, g_lr=1e-3 * (s + 1), **fields) for s in range(3)]
 
@@ -42,10 +48,9 @@ def assert_same(a, b):
 @pytest.mark.gpu
 @pytest.mark.parametrize("fields", GANS, ids=str)
 @pytest.mark.parametrize("apart", [False, True])
-def test_replays_are_the_periods_themselves(fields, apart):
+def test_replays_are_the_periods_themselves(fields, apart, monkeypatch):
+    choose(monkeypatch, apart=apart)
     a, b = packs(three(**fields), CUDA)
-    for pack in (a, b):
-        pack.g.apart = pack.d.apart = apart
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         periods = Periods(a)
         for i in range(80):  # across two blocks of the streams
@@ -84,16 +89,40 @@ def test_a_tape_notes_and_replaces():
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("norm", ["none", "bn"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_trials_apart_are_the_trials_fused(device, norm, precision):
+def test_trials_apart_are_the_trials_fused(device, norm, precision, monkeypatch):
     configs = three(data="digits", net="dcgan", width=4, norm=norm, precision=precision)
-    a, b = packs(configs, torch.device(device))
-    a.g.apart = a.d.apart = True
+    choose(monkeypatch, apart=False)
+    (b,) = packs(configs, torch.device(device), 1)
+    choose(monkeypatch, apart=True)
+    (a,) = packs(configs, torch.device(device), 1)
+    assert_same(a, b)
+    assert a.g.apart
+    assert not b.g.apart
     tolerance = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}[precision]
     for pack in (a, b):
         with arithmetic(precision, pack.device):
             pack.period(diagnose=True)
     for name, tensor in a.state().items():
         assert (tensor - b.state()[name]).abs().max() <= tolerance, name
+
+
+@pytest.mark.parametrize("model", ["gan", "vae", "aae", "ali"])
+def test_a_checkpoint_fits_packs_of_either_layout(model, monkeypatch):
+    configs = [small(model, data="digits", net="dcgan", width=4, anchor="previous_period") for _ in range(2)]
+    choose(monkeypatch, apart=True)
+    (a,) = packs(configs, torch.device("cpu"), 1)
+    for _ in range(3):
+        a.period(diagnose=False)
+    choose(monkeypatch, apart=False)
+    (b,) = packs(configs, torch.device("cpu"), 1)
+    b.load(a.state())
+    assert_same(a, b)
+    choose(monkeypatch, apart=True)
+    (c,) = packs(configs, torch.device("cpu"), 1)
+    c.load(b.state())
+    for pack in (a, c):
+        pack.period(diagnose=False)
+    assert_same(a, c)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -15,11 +15,13 @@ SHAPES = {"mlp": (2,), "dcgan": (1, 8, 8)}
 NORMS = ("none", "bn", "none_ref_nobias")
 
 
-def nets(net: str, norm: str, seeds: list[int], shape: tuple[int, ...] | None = None) -> tuple[PackedNet, PackedNet]:
+def nets(
+    net: str, norm: str, seeds: list[int], shape: tuple[int, ...] | None = None, *, apart: bool = False
+) -> tuple[PackedNet, PackedNet]:
     shape, init = shape or SHAPES[net], "dcgan" if net == "dcgan" else "he"
     sizes = Sizes(width=4 if net == "dcgan" else 16, depth=2, norm=norm, init=init)
-    g = PackedNet(generator_arch(net, shape, 5, sizes), seeds, "generator", CPU)
-    return g, PackedNet(discriminator_arch(net, shape, sizes), seeds, "discriminator", CPU)
+    g = PackedNet(generator_arch(net, shape, 5, sizes), seeds, "generator", CPU, apart=apart)
+    return g, PackedNet(discriminator_arch(net, shape, sizes), seeds, "discriminator", CPU, apart=apart)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -36,6 +38,23 @@ def test_a_pack_is_its_trials(net, norm):
         d1.backward(logits1.square().mean((1, 2)).sum())
         torch.testing.assert_close(g(z, g.frozen)[i : i + 1], x1, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(d.gradient[i : i + 1], d1.gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 28)])
+def test_trials_apart_are_the_same_net_in_another_layout(norm, shape):
+    fused, apart = (nets("dcgan", norm, [3, 1, 4], shape, apart=apart) for apart in (False, True))
+    z = torch.randn(3, 7, 5)
+    for a, b, x in zip(fused, apart, (z, fused[0](z, fused[0].frozen)), strict=True):
+        for net in (a, b):
+            net.backward(net(x, net.leaves).square().flatten(1).mean(1).sum())
+        assert all(torch.equal(view, b.frozen[name]) for name, view in a.frozen.items())
+        assert torch.equal(a.flat, b.portable(b.flat))
+        assert torch.equal(b.laid_out(a.flat), b.flat)
+        assert not torch.equal(a.flat, b.flat)
+        torch.testing.assert_close(a.gradient, b.portable(b.gradient), rtol=1e-3, atol=1e-6)
+        kernels = [view[0] for view in b.frozen.values() if view.dim() == 5]
+        assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 
 
 def test_mlp_equals_torch_modules():

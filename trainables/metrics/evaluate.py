@@ -6,6 +6,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -169,19 +170,23 @@ class Evaluator:
                 out |= {f"inception_{name}": value for name, value in metric.provenance.items()}
         return out
 
-    @torch.no_grad()
-    def __call__(self, samples: Tensor) -> list[dict[str, float]]:
+    def __call__(self, samples: Tensor, threads: int = 1) -> list[dict[str, float]]:
         """Judge float32 samples (K, N, *shape): one dict of metric -> value for each trial.
 
-        Samples that are not finite have no metrics: all values of their trial are NaN.
+        Samples that are not finite have no metrics: all values of their trial are NaN. With `threads`, so many trials
+        are judged at once.
 
         Raises:
             ValueError: N is not `n_samples`, or the shape is not the data set's.
         """
         self._check(tuple(samples.shape[1:]))
-        on_cpu = samples.to("cpu", torch.float32)
-        return [self._judge(row) for row in on_cpu]
+        on_cpu = samples.detach().to("cpu", torch.float32)
+        if threads == 1:
+            return [self._judge(row) for row in on_cpu]
+        with ThreadPoolExecutor(threads, initializer=_as_one_thread) as pool:
+            return list(pool.map(self._judge, on_cpu))
 
+    @torch.no_grad()
     def _judge(self, row: Tensor) -> dict[str, float]:
         if not bool(torch.isfinite(row).all()):
             return dict.fromkeys(self.names, math.nan)
@@ -193,6 +198,12 @@ class Evaluator:
         if shape != (self.n_samples, *self.dataset.shape):
             expected = (self.n_samples, *self.dataset.shape)
             raise ValueError(f"data {self.dataset.name!r} is judged by samples of shape {expected}, got {shape}")
+
+
+def _as_one_thread() -> None:
+    """What the thread that trains has set for itself: these are settings of threads, and values depend on them."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
 
 
 def evaluator(dataset: Dataset) -> Evaluator:

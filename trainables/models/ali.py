@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from trainables import losses
-from trainables.anchor import Anchor
 from trainables.archs import encoder_arch, generator_arch, joint_discriminator_arch
 from trainables.config import hp
 from trainables.models.base import ANCHORS, AdversarialConfig, NetPack, OldSamples, gradient_shares
@@ -114,8 +113,7 @@ class AliPack(NetPack[AliConfig]):
         self.e_optimizer, self.g_optimizer = (self.optimizer(name, self.column("g_lr")) for name in ("e", "g"))
         self.d_optimizer = self.optimizer("d", self.column("d_lr"))
         self.anchor = self.anchored(self.g)
-        self.e_anchor = Anchor(c.anchor, self.e.flat, lag=c.anchor_lag, decay=self.column("anchor_decay"))
-        self._parts["e_anchor"] = self.e_anchor
+        self.e_anchor = self.anchored(self.e, "e_anchor")
         self._reg_weight = self.column("reg_weight").float().squeeze(1)
         self._code_log_variance = 2 * self.column("code_sd").log().float().unsqueeze(2)
         self._real = self.data.batches(self.seeds, c.batch_size, device)

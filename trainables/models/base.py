@@ -170,7 +170,8 @@ class NetPack(Generic[C]):
         self.d_updates = self.g_updates = self.periods = 0
         self._configs = tuple(configs)
         self._nets: dict[str, PackedNet] = {}
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, tuple[Part, PackedNet]] = {}
+        """Name -> piece of state, and the net that it belongs to."""
         self._fixed: dict[tuple[str, int], Tensor] = {}
 
     @property
@@ -180,12 +181,15 @@ class NetPack(Generic[C]):
 
     def net(self, name: str, arch: Any, role: str) -> PackedNet:
         """Make the net `name`; its initial weights are keyed by `role`."""
-        made = self._nets[name] = PackedNet(arch, self.seeds, role, self.device)
-        if self.device.type == "cuda" and self.k > 1 and convolved(arch):
-            made.apart = faster_apart(
-                arch, min(self.k, PROBED), self.config.batch_size, self.config.precision, self.device
-            )
+        apart = convolved(arch) is not None and self._faster_apart(arch)
+        made = self._nets[name] = PackedNet(arch, self.seeds, role, self.device, apart=apart)
         return made
+
+    def _faster_apart(self, arch: Any) -> bool:
+        if self.device.type != "cuda":
+            return False
+        c = self.config
+        return self.k == 1 or faster_apart(arch, min(self.k, PROBED), c.batch_size, c.precision, self.device)
 
     def column(self, name: str) -> Tensor:
         """A hyperparameter of every trial, float64 (K, 1)."""
@@ -197,13 +201,13 @@ class NetPack(Generic[C]):
             made: Adam | Sgd = Adam(self._nets[name].flat, lr, self.column("beta1"), self.column("beta2"))
         else:
             made = Sgd(lr)
-        self._parts[f"{name}_optimizer"] = made
+        self._parts[f"{name}_optimizer"] = made, self._nets[name]
         return made
 
-    def anchored(self, net: PackedNet) -> Anchor:
-        """Make the anchor that remembers old parameters of `net`."""
+    def anchored(self, net: PackedNet, name: str = "anchor") -> Anchor:
+        """Make the anchor `name` that remembers old parameters of `net`."""
         made = Anchor(self.config.anchor, net.flat, lag=self.config.anchor_lag, decay=self.column("anchor_decay"))
-        self._parts["anchor"] = made
+        self._parts[name] = made, net
         return made
 
     def normal_stream(self, role: str, shape: tuple[int, ...]) -> Stream:
@@ -245,10 +249,10 @@ class NetPack(Generic[C]):
     def state(self) -> dict[str, Tensor]:
         """Everything that training depends on (streams are keyed by the counters)."""
         out = {name: torch.tensor(getattr(self, name)) for name in self.counters}
-        for prefix, part in self._parts.items():
-            out |= {f"{prefix}.{name}": tensor for name, tensor in part.state().items()}
+        for prefix, (part, net) in self._parts.items():
+            out |= {f"{prefix}.{name}": net.portable(tensor) for name, tensor in part.state().items()}
         for prefix, net in self._nets.items():
-            out[f"{prefix}.flat"] = net.flat
+            out[f"{prefix}.flat"] = net.portable(net.flat)
             for layer, (mean, var) in net.running.items():
                 out |= {f"{prefix}.running.{layer}.mean": mean, f"{prefix}.running.{layer}.var": var}
         return out
@@ -257,10 +261,11 @@ class NetPack(Generic[C]):
         """Restore `state()` of a pack with the same configurations."""
         for name in self.counters:
             setattr(self, name, int(state[name]))
-        for prefix, part in self._parts.items():
-            part.load({n.removeprefix(f"{prefix}."): t for n, t in state.items() if n.startswith(f"{prefix}.")})
+        for prefix, (part, net) in self._parts.items():
+            mine = {n.removeprefix(f"{prefix}."): t for n, t in state.items() if n.startswith(f"{prefix}.")}
+            part.load({n: net.laid_out(t) for n, t in mine.items()})
         for prefix, net in self._nets.items():
-            net.flat.copy_(state[f"{prefix}.flat"])
+            net.flat.copy_(net.laid_out(state[f"{prefix}.flat"]))
             for layer, (mean, var) in net.running.items():
                 mean.copy_(state[f"{prefix}.running.{layer}.mean"])
                 var.copy_(state[f"{prefix}.running.{layer}.var"])
@@ -301,18 +306,16 @@ def gradient_shares(net: PackedNet, adversarial: Tensor, regulariser: Tensor) ->
 @functools.cache
 def faster_apart(arch: Any, k: int, batch_size: int, precision: str, device: torch.device) -> bool:
     """Whether `k` trials of `arch` train faster on `device` side by side than by grouped operations; measured."""
-    net, shape = PackedNet(arch, range(k), "probe", device), convolved(arch)
+    shape = convolved(arch)
     assert shape is not None
     x = torch.randn(k, batch_size, *shape, device=device)
 
-    def work() -> None:
-        net.backward(net(x, net.leaves).square().mean())
+    def taken_s(*, apart: bool) -> float:
+        net = PackedNet(arch, range(k), "probe", device, apart=apart)
+        with arithmetic(precision, device):
+            return replay_s(lambda: net.backward(net(x, net.leaves).square().mean()))
 
-    taken = {}
-    with arithmetic(precision, device):
-        for net.apart in (False, True):
-            taken[net.apart] = replay_s(work)
-    return taken[True] < taken[False]
+    return taken_s(apart=True) < taken_s(apart=False)
 
 
 class OldSamples:

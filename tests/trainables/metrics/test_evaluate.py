@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -136,6 +137,27 @@ def test_another_number_of_samples_is_refused(data: Dataset) -> None:
 @ALL
 def test_an_evaluator_is_made_once(data: Dataset) -> None:
     assert evaluator(data) is evaluator(data)
+
+
+@ALL
+def test_threads_change_no_bit(data: Dataset) -> None:
+    pack = some(data, 4)
+    pack[1] = math.nan
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        alone = evaluator(data)(pack)
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(evaluator(data)(pack, 3), alone, rtol=0, atol=0, equal_nan=True)
+
+
+def test_threads_judge_trials_at_once() -> None:
+    data = DATASETS["ring8"]
+    judge, both = Evaluator(data, data.real(N_SAMPLES["points"], "reference")), threading.Barrier(2)
+    look = judge._view
+    judge._view = lambda samples: (both.wait(60), look(samples))[1]
+    judge(some(data, 2), 2)
 
 
 @pytest.mark.gpu
