@@ -20,6 +20,7 @@ import functools
 import itertools
 import json
 import multiprocessing
+import os
 import platform
 import resource
 import statistics
@@ -39,9 +40,11 @@ from benchmarks.plain_gan import Gan, draws
 from trainables.data import DATASETS
 from trainables.data.celeba import CelebA
 from trainables.data.prepared import Prepared
-from trainables.engine import Engine
-from trainables.graphs import WARM, Periods
-from trainables.models.gan import GanConfig, GanPack
+from trainables.engine import Engine, periods_of
+from trainables.graphs import WARM
+from trainables.models import make_pack
+from trainables.models.gan import GanConfig
+from trainables.models.side_by_side import SideBySide
 from trainables.precision import PRECISIONS, arithmetic
 
 RESULTS = Path(__file__).parent / "results"
@@ -140,10 +143,13 @@ def measure_one(
     DATASETS["celeba"] = Noise()
     device, cs = torch.device(device_name), configs(workload, k, precision)
     c = cs[0].to_dict()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before, how = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, dict[str, bool]()
     if kind == "ours":
-        pack = GanPack(cs, device)
-        train = Periods(pack) if device.type == "cuda" else pack.period
+        pack = make_pack(cs, device)
+        if device.type == "cuda":
+            how = {"side_by_side": isinstance(pack, SideBySide)}
+            torch.cuda.reset_peak_memory_stats()  # the probe's is not the pack's
+        train = periods_of(pack, device)
         period: Callable[[], object] = functools.partial(train, diagnose=False)
     elif kind == "fused":
         array = GanArray([x.to_dict() for x in cs], device)
@@ -168,6 +174,7 @@ def measure_one(
         "least": min(updates),
         "most": max(updates),
         "mib_per_trial": memory / k / 2**20,
+        **how,
     }
 
 
@@ -278,7 +285,7 @@ KINDS = {
 def kernels(workload: str, precision: str, k: int) -> dict[str, float]:
     """Share of a replayed period's kernel time by kind, and milliseconds of kernels and of the period."""
     device = torch.device("cuda")
-    periods = Periods(GanPack(configs(workload, k, precision), device))
+    periods = periods_of(make_pack(configs(workload, k, precision), device), device)
     with arithmetic(precision, device):
         for _ in range(WARM + 2):
             periods(diagnose=False)
@@ -302,7 +309,7 @@ def operators(workload: str, k: int) -> dict[str, float]:
     """Shares of a period's time on the CPU by torch's operator, and its milliseconds."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    pack = GanPack(configs(workload, k, "fp32"), torch.device("cpu"))
+    pack = make_pack(configs(workload, k, "fp32"), torch.device("cpu"))
     period = functools.partial(pack.period, diagnose=False)
     wall = 1e3 / statistics.median(per_second(period, torch.device("cpu"), 2.0))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -321,7 +328,7 @@ def whole(precision: str) -> dict[str, float]:
         for i, config in enumerate(configs("mlp-ring8", c["trials"], precision))
     ]
     started, finite, trained = time.perf_counter(), 0, 0.0
-    engine = Engine(made, device="cuda")
+    engine = Engine(made, device="cuda", judges=os.cpu_count() or 1)
     evaluate = engine._evaluate
 
     def timed(diagnostics: Any) -> Any:

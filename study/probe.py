@@ -21,15 +21,16 @@ from trainables.data.prepared import cache_root
 from trainables.data.root import DataError
 from trainables.engine import at_full_speed, denormals_flushed
 from trainables.metrics import cache
-from trainables.models import MODELS, Pack
+from trainables.models import make_pack
 from trainables.precision import arithmetic
 from trainables.tune import limit_memory
 
-SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """Numbers of trials that are tried."""
 MOST_CPU = 64
 BUDGET_S = 1.5
-"""After so long no further size is tried."""
+BUDGET_GPU_S = 8.0
+"""After so long no further size is tried. On a GPU libraries are loaded, and each size is captured."""
 POINT_S = 0.05
 """Seconds for which the periods of one size are timed, and three of them at least."""
 WORSE = 1.1
@@ -160,7 +161,7 @@ def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | No
 def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device) -> PackCost | None:
     """Time a period of packs of growing size until the budget is spent, trials get dearer, or memory would not do."""
     begun, sizes, period_s, peaks = meter.now(), list[int](), list[float](), list[int]()
-    largest = MAX_TRIALS_GPU if meter.total_bytes else MOST_CPU
+    largest, budget_s = (MAX_TRIALS_GPU, BUDGET_GPU_S) if meter.total_bytes else (MOST_CPU, BUDGET_S)
     for size in (size for size in SIZES if size <= largest):
         if size > _fitting(sizes, peaks, meter.total_bytes, largest):
             break
@@ -175,7 +176,7 @@ def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device
         if seconds / size * of_all < WORTH_S:
             return None
         each = [s / n for s, n in zip(period_s, sizes, strict=True)]
-        if meter.now() - begun > BUDGET_S or min(each[-2:]) > WORSE * min(each):
+        if meter.now() - begun > budget_s or min(each[-2:]) > WORSE * min(each):
             break
     if len(sizes) < 2:  # one trial takes the whole budget: such nets fill the device alone
         return PackCost(sizes=(1, 2), period_s=(period_s[0], 2 * period_s[0]), most=1)
@@ -186,7 +187,7 @@ def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device
 def _time(config: TrainConfig, size: int, meter: Meter, device: torch.device) -> tuple[float, int]:
     """Seconds of a period of so many trials, and the peak memory of training and evaluating them."""
     meter.reset()
-    pack: Pack = MODELS[config.model].pack([dataclasses.replace(config, seed=seed) for seed in range(size)], device)
+    pack = make_pack([dataclasses.replace(config, seed=seed) for seed in range(size)], device)
     with denormals_flushed(), arithmetic(config.precision, device):
         if meter.total_bytes:
             pack.evaluation_samples(EVALUATED, 0)

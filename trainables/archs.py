@@ -17,8 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Normalise = Callable[[Tensor, str], Tensor]
+from trainables import convolve
+
+Hidden = Callable[[Tensor, str, float], Tensor]
 Params = dict[str, Tensor]
+
+LEAK = 0.2
+"""Negative slope of the hidden activations of discriminators and encoders."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,8 +49,8 @@ class Arch(Protocol):
     def norms(self) -> dict[str, int]:
         """Batch-norm layer -> channels of one trial. Empty without batch norm."""
 
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
-        """Apply the net. `p` has shapes (K, *shape); `normalise(activation, layer)` is the identity without BN."""
+    def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
+        """Apply the net. `p` has shapes (K, *shape); `hidden(h, layer, leak)` is `rectify_`, with BN before it."""
 
 
 INITS: dict[str, Callable[[ParamSpec, np.random.Generator], np.ndarray | float]] = {
@@ -77,9 +82,9 @@ def _linear(p: Params, name: str, x: Tensor) -> Tensor:
     return out if bias is None else out.add_(bias.unsqueeze(2))  # baddbmm first writes the bias out in full
 
 
-def _channels_last(h: Tensor, k: int) -> Tensor:
-    """The layout that a GPU's tensor cores take without transposing; grouped convolutions are slower in it."""
-    return h.contiguous(memory_format=torch.channels_last) if h.is_cuda and k == 1 else h
+def rectify_(h: Tensor, leak: float) -> Tensor:
+    """(Leaky) ReLU in place. Of a view, its gradient would copy the whole of `h` three times."""
+    return F.leaky_relu_(h, leak) if leak else F.relu_(h)
 
 
 def _group_bias(p: Params, name: str) -> Tensor | None:
@@ -119,12 +124,11 @@ class Mlp:
         """Hidden layers with batch norm."""
         return {f"hidden{i}": self.width for i in range(self.depth) if self._norm(i) == "bn"}
 
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
         """(K, B, in) -> (K, B, out)."""
         h = x.flatten(2).transpose(1, 2)
         for i in range(self.depth):
-            h = normalise(_linear(p, f"hidden{i}", h), f"hidden{i}")
-            h = F.leaky_relu_(h, self.leak) if self.leak else F.relu_(h)
+            h = hidden(_linear(p, f"hidden{i}", h), f"hidden{i}", self.leak)
         return _linear(p, "out", h).transpose(1, 2)
 
 
@@ -145,9 +149,9 @@ class ShapedMlp:
         """The MLP's."""
         return self.mlp.norms
 
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
         """(K, B, z) -> (K, B, *shape)."""
-        h = self.mlp.forward(p, x, normalise)
+        h = self.mlp.forward(p, x, hidden)
         return torch.tanh(h).view(*h.shape[:2], *self.shape)
 
 
@@ -202,15 +206,14 @@ class DcganGenerator:
         channels = self._channels()
         return {"dense": channels[-1]} | {f"up{i}": channels[i - 1] for i in range(len(channels) - 1, 1, -1)}
 
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
         """(K, B, z_dim) -> (K, B, C, H, W)."""
         sizes, (k, b, _) = self._sizes(), x.shape
         h = _linear(p, "dense", x.transpose(1, 2)).permute(2, 0, 1).reshape(b, -1, sizes[-1], sizes[-1])
-        h = F.relu_(normalise(_channels_last(h, k), "dense"))
+        h = hidden(convolve.laid_out(h, k), "dense", 0.0)
         for i in range(len(sizes) - 1, 0, -1):
-            weight, even = p[f"up{i}.weight"].flatten(0, 1), 1 - sizes[i - 1] % 2
-            h = F.conv_transpose2d(h, weight, _group_bias(p, f"up{i}"), 2, 2, even, groups=k)
-            h = torch.tanh(h) if i == 1 else F.relu_(normalise(h, f"up{i}"))
+            h = convolve.up(h, p[f"up{i}.weight"], _group_bias(p, f"up{i}"), k, sizes[i - 1])
+            h = torch.tanh(h) if i == 1 else hidden(h, f"up{i}", 0.0)
         return h.view(b, k, *self.shape).transpose(0, 1)
 
 
@@ -249,19 +252,18 @@ class DcganDiscriminator:
         stages = range(_stages(self.shape[1]))
         return {f"down{i}": self.width * 2**i for i in stages if self._stage_norm(i) == "bn"}
 
-    def features(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+    def features(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
         """(K, B, C, H, W) -> (K, features, B)."""
         k, b = x.shape[:2]
-        h = _channels_last(x.transpose(0, 1).flatten(1, 2), k)
+        h = x.transpose(0, 1).flatten(1, 2)
         for i in range(_stages(self.shape[1])):
-            weight = p[f"down{i}.weight"].flatten(0, 1)
-            h = F.conv2d(h, weight, _group_bias(p, f"down{i}"), 2, 2, groups=k)
-            h = F.leaky_relu_(normalise(h, f"down{i}"), 0.2)
+            h = convolve.down(h, p[f"down{i}.weight"], _group_bias(p, f"down{i}"), k)
+            h = hidden(h, f"down{i}", LEAK)
         return h.reshape(b, k, -1).permute(1, 2, 0)
 
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
         """(K, B, C, H, W) -> (K, B, outputs)."""
-        return _linear(p, "out", self.features(p, x, normalise)).transpose(1, 2)
+        return _linear(p, "out", self.features(p, x, hidden)).transpose(1, 2)
 
 
 DENSE = 8
@@ -293,22 +295,13 @@ class JointDcgan:
         """Those of the image, and of the dense layer."""
         return self.image.norms | ({"joint": DENSE * self.image.width} if self.image.norm == "bn" else {})
 
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
         """(K, B, C*H*W + z_dim) -> (K, B, 1)."""
         images, codes = x[..., : -self.z_dim], x[..., -self.z_dim :]
-        seen = self.image.features(p, images.reshape(*x.shape[:2], *self.image.shape), normalise)
-        code = F.leaky_relu_(_linear(p, "code", codes.transpose(1, 2)), 0.2)
-        h = F.leaky_relu_(normalise(_linear(p, "joint", torch.cat((seen, code), 1)), "joint"), 0.2)
+        seen = self.image.features(p, images.reshape(*x.shape[:2], *self.image.shape), hidden)
+        code = rectify_(_linear(p, "code", codes.transpose(1, 2)), LEAK)
+        h = hidden(_linear(p, "joint", torch.cat((seen, code), 1)), "joint", LEAK)
         return _linear(p, "out", h).transpose(1, 2)
-
-
-def convolved(arch: object) -> tuple[int, ...] | None:
-    """The shape of one sample that a net with convolutions takes; None for other nets."""
-    if isinstance(arch, DcganGenerator):
-        return (arch.z_dim,)
-    if isinstance(arch, DcganDiscriminator):
-        return arch.shape
-    return (math.prod(arch.image.shape) + arch.z_dim,) if isinstance(arch, JointDcgan) else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -335,7 +328,7 @@ def discriminator_arch(net: str, shape: tuple[int, ...], s: Sizes) -> Arch:
     if net == "dcgan":
         return DcganDiscriminator(shape=shape, width=s.width, norm=s.norm, init=s.init)
     return Mlp(
-        inputs=math.prod(shape), outputs=1, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=0.2,
+        inputs=math.prod(shape), outputs=1, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=LEAK,
         norm_first=False,
     )  # fmt: skip
 
@@ -345,7 +338,7 @@ def encoder_arch(net: str, shape: tuple[int, ...], outputs: int, s: Sizes) -> Ar
     if net == "dcgan":
         return DcganDiscriminator(shape=shape, width=s.width, norm=s.norm, init=s.init, outputs=outputs)
     inputs = math.prod(shape)
-    return Mlp(inputs=inputs, outputs=outputs, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=0.2)
+    return Mlp(inputs=inputs, outputs=outputs, width=s.width, depth=s.depth, norm=s.norm, init=s.init, leak=LEAK)
 
 
 def code_discriminator_arch(net: str, z_dim: int, s: Sizes) -> Arch:

@@ -18,8 +18,9 @@ from trainables.data import DATASETS
 from trainables.graphs import WARM, Periods
 from trainables.metrics.evaluate import Evaluator, evaluator
 from trainables.metrics.reference import reference as data_reference
-from trainables.models import MODELS, Pack
-from trainables.models.base import NetPack
+from trainables.models import MODELS, make_pack
+from trainables.models.base import NetPack, Pack
+from trainables.models.side_by_side import SideBySide
 from trainables.precision import arithmetic
 from trainables.records import Record
 
@@ -80,7 +81,7 @@ class Engine:
             raise ValueError("a pack holds each trial once")
         self.device = torch.device(device)
         c = configs[0]
-        self.pack = MODELS[c.model].pack(configs, self.device)
+        self.pack = make_pack(configs, self.device)
         self._period = periods_of(self.pack, self.device)
         self._evaluator: Evaluator = evaluator(DATASETS[c.data])
         self._keep = frozenset(keep_samples)
@@ -210,7 +211,7 @@ class Engine:
 
 def periods_of(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
     """`pack.period` as it is trained with: on a GPU by replays, from the fourth on."""
-    return Periods(pack) if device.type == "cuda" and isinstance(pack, NetPack) else pack.period
+    return Periods(pack) if device.type == "cuda" and isinstance(pack, NetPack | SideBySide) else pack.period
 
 
 def at_full_speed(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:

@@ -8,6 +8,7 @@ which are copied into fixed buffers before a replay, and the counters, which gro
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -24,9 +25,13 @@ WARM = 3
 
 
 class Countable(Protocol):
-    """A pack whose whole state is device tensors and the integer attributes that `counters` names."""
+    """A pack whose whole state is device tensors and some counters."""
 
-    counters: tuple[str, ...]
+    def counted(self) -> list[int]:
+        """The counters."""
+
+    def count(self, values: Sequence[int]) -> None:
+        """Set the counters."""
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
         """Train for one period."""
@@ -89,14 +94,11 @@ class Periods:
         self._replay()
         return {}
 
-    def _counters(self) -> list[int]:
-        return [getattr(self._pack, name) for name in self._pack.counters]
-
     def _ordinary(self, *, diagnose: bool) -> dict[str, Tensor]:
         noted = Noted()
         with streams.taped(noted):
             out = self._pack.period(diagnose=diagnose)
-        self._past = [*self._past[-1:], (noted.calls, self._counters())]
+        self._past = [*self._past[-1:], (noted.calls, self._pack.counted())]
         if self._graph is not None:
             self._next = self._after(self._next)
         return out
@@ -116,7 +118,7 @@ class Periods:
 
     def _capture(self) -> bool:
         """Capture the period that is next, without running it. False: this pack's cannot be captured."""
-        before = self._counters()
+        before = self._pack.counted()
         self._buffers = [source.draw(step) for source, step in self._next]
         graph = torch.cuda.CUDAGraph()
         try:
@@ -130,9 +132,8 @@ class Periods:
             self._given_up = True
             return False
         finally:
-            grown = [b - a for a, b in zip(before, self._counters(), strict=True)]
-            for name, value in zip(self._pack.counters, before, strict=True):
-                setattr(self._pack, name, value)
+            grown = [b - a for a, b in zip(before, self._pack.counted(), strict=True)]
+            self._pack.count(before)
         if grown != self._growth:
             raise RuntimeError(f"a period of {type(self._pack).__name__} does not always count {self._growth}")
         self._graph = graph
@@ -143,6 +144,5 @@ class Periods:
         for (source, step), buffer in zip(self._next, self._buffers, strict=True):
             buffer.copy_(source.draw(step))
         self._graph.replay()
-        for name, grown in zip(self._pack.counters, self._growth, strict=True):
-            setattr(self._pack, name, getattr(self._pack, name) + grown)
+        self._pack.count([a + grown for a, grown in zip(self._pack.counted(), self._growth, strict=True)])
         self._next = self._after(self._next)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from trainables import streams
-from trainables.archs import INITS, Arch, Params
-from trainables.branches import branches
+from trainables.archs import INITS, Arch, Params, rectify_
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -40,7 +38,7 @@ class PackedNet:
     """An architecture with the parameters of K trials."""
 
     def __init__(
-        self, arch: Arch, seeds: Sequence[int], role: str, device: torch.device, *, apart: bool = False
+        self, arch: Arch, seeds: Sequence[int], role: str, device: torch.device, *, channels_last: bool = False
     ) -> None:
         """Draw the initial weights.
 
@@ -49,18 +47,17 @@ class PackedNet:
             seeds: those of the K trials.
             role: what the initial weights are keyed by, beside the seed.
             device: where they lie.
-            apart: whether trials are computed one after the other (on a GPU side by side) instead of by grouped
-                operations. Kernels of convolutions then lie in memory as tensor cores take them, input channels last.
+            channels_last: whether kernels of convolutions lie in memory as tensor cores take them.
         """
         self.arch = arch
         self.k = len(seeds)
-        self.apart = self._channels_last = apart
+        self._channels_last = channels_last
         self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
         size = 0
         for spec in arch.params:
             self._places[spec.name] = (size, spec.shape)
             size += -(-math.prod(spec.shape) // _ALIGN) * _ALIGN
-        self._order = self._standard_order(size).to(device) if apart else None
+        self._order = self._standard_order(size).to(device) if channels_last else None
         unique = {seed: self._initial(seed, role, size) for seed in set(seeds)}
         self.flat = torch.stack([unique[seed] for seed in seeds]).to(device)
         self.gradient = torch.zeros_like(self.flat)
@@ -125,31 +122,19 @@ class PackedNet:
         Batch norm: without `stats` the batch's own statistics, nothing remembered; with `stats` and `momentum` the
         batch's own, and `stats` moves towards them; with `stats` alone, `stats` are used.
         """
-        if not self.apart or self.k == 1:
-            return self._applied(x, params, stats, momentum)
-        each = zip(*(_Rows.apply(p) for p in params.values()), strict=True)
-        rows = [dict(zip(params, row, strict=True)) for row in each]
-        own = [{n: (mean[i], var[i]) for n, (mean, var) in (stats or {}).items()} for i in range(self.k)]
-        with branches(x.device) as branch:
-            outs = []
-            for i, one in enumerate(_rows(x)):
-                with branch(i):
-                    outs.append(self._applied(one, rows[i], own[i] if stats is not None else None, momentum))
-        return torch.cat(outs)
-
-    def _applied(self, x: Tensor, params: Params, stats: Stats | None, momentum: float | None) -> Tensor:
         norms = self.arch.norms
 
-        def normalise(h: Tensor, layer: str) -> Tensor:
+        def hidden(h: Tensor, layer: str, leak: float) -> Tensor:
             if layer not in norms:
-                return h
+                return rectify_(h, leak)
             mean, var = (None, None) if stats is None else (s.view(-1) for s in stats[layer])
             scale, shift = params[f"{layer}.scale"].reshape(-1), params[f"{layer}.shift"].reshape(-1)
             training = stats is None or momentum is not None
             flat = h.reshape(1, -1, h.shape[2]) if h.dim() == 3 else h
-            return F.batch_norm(flat, mean, var, scale, shift, training, momentum or 0.0, BN_EPS).view_as(h)
+            normed = F.batch_norm(flat, mean, var, scale, shift, training, momentum or 0.0, BN_EPS)
+            return rectify_(normed, leak).view_as(h)
 
-        out = self.arch.forward(params, x, normalise)
+        out = self.arch.forward(params, x, hidden)
         return out.float() if out.dtype == torch.bfloat16 else out
 
     def backward(
@@ -163,26 +148,3 @@ class PackedNet:
         for view, gradient in zip(self._gradient_views, gradients, strict=True):
             view.copy_(gradient)
         return self.gradient
-
-
-def _rows(x: Tensor) -> tuple[Tensor, ...]:
-    """(K, ...) as K tensors (1, ...)."""
-    return torch.split(x, 1)
-
-
-class _Rows(torch.autograd.Function):
-    """`_rows` of a parameter. Its gradient lies as the parameter does; that of `split` would be transposed."""
-
-    @staticmethod
-    def forward(ctx: Any, parameter: Tensor) -> tuple[Tensor, ...]:
-        """The rows."""
-        ctx.like = parameter
-        return _rows(parameter)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        """One copy."""
-        out = torch.empty_like(ctx.like)
-        torch._foreach_copy_(_rows(out), gradients)
-        return out

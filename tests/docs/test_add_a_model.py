@@ -29,7 +29,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
     insert(models / "__init__.py", "MODELS: dict[str, Model] = {\n", LINE)
     insert(
         models / "__init__.py",
-        "from trainables.nets",
+        "from trainables.models.vae",
         "from trainables.models.wgan_gp import WganGpConfig, WganGpPack\n",
         before=True,
     )

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from tests.trainables.configs import gan, small
+from trainables import convolve
 from trainables.graphs import Noted, Periods, Replaced
-from trainables.models import MODELS
-from trainables.models.base import NetPack
+from trainables.models import MODELS, base, make_pack
+from trainables.models.side_by_side import SideBySide, side_by_side
 from trainables.precision import arithmetic
 from trainables.streams import Stream, normal, taped
 
@@ -26,13 +27,17 @@ GANS = [
 ]
 
 
-def packs(configs, device, n=2):
-    return [MODELS[configs[0].model].pack(configs, device) for _ in range(n)]
+def packs(configs, device, n=2, *, apart=False):
+    build = MODELS[configs[0].model].pack
+    return [side_by_side(build, configs, device) if apart else build(configs, device) for _ in range(n)]
 
 
-def choose(monkeypatch, *, apart):
-    """What the probe would find."""
-    monkeypatch.setattr(NetPack, "_faster_apart", lambda self, arch: apart)
+@pytest.fixture(params=[False, True])
+def channels_last(request, monkeypatch):
+    """A pack of one trial takes that layout on a GPU only; here on a CPU, too."""
+    chosen = lambda device, k: request.param and k == 1  # noqa: E731
+    monkeypatch.setattr(base, "channels_last", chosen)
+    monkeypatch.setattr(convolve, "channels_last", chosen)
 
 
 def three(**fields):
@@ -48,9 +53,8 @@ def assert_same(a, b):
 @pytest.mark.gpu
 @pytest.mark.parametrize("fields", GANS, ids=str)
 @pytest.mark.parametrize("apart", [False, True])
-def test_replays_are_the_periods_themselves(fields, apart, monkeypatch):
-    choose(monkeypatch, apart=apart)
-    a, b = packs(three(**fields), CUDA)
+def test_replays_are_the_periods_themselves(fields, apart):
+    a, b = packs(three(**fields), CUDA, apart=apart)
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         periods = Periods(a)
         for i in range(80):  # across two blocks of the streams
@@ -62,8 +66,9 @@ def test_replays_are_the_periods_themselves(fields, apart, monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("model", ["aae", "ali", "vae"])
-def test_every_model_of_nets_is_captured(model):
-    a, b = packs([small(model, seed=s) for s in range(2)], CUDA)
+@pytest.mark.parametrize("apart", [False, True])
+def test_every_model_of_nets_is_captured(model, apart):
+    a, b = packs([small(model, seed=s) for s in range(2)], CUDA, apart=apart)
     periods = Periods(a)
     for _ in range(12):
         periods(diagnose=False)
@@ -89,40 +94,56 @@ def test_a_tape_notes_and_replaces():
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("norm", ["none", "bn"])
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_trials_apart_are_the_trials_fused(device, norm, precision, monkeypatch):
+@pytest.mark.usefixtures("channels_last")
+def test_trials_side_by_side_are_the_trials_fused(device, norm, precision):
+    device = torch.device(device)
     configs = three(data="digits", net="dcgan", width=4, norm=norm, precision=precision)
-    choose(monkeypatch, apart=False)
-    (b,) = packs(configs, torch.device(device), 1)
-    choose(monkeypatch, apart=True)
-    (a,) = packs(configs, torch.device(device), 1)
+    (a,), (b,) = (packs(configs, device, 1, apart=apart) for apart in (True, False))
     assert_same(a, b)
-    assert a.g.apart
-    assert not b.g.apart
     tolerance = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}[precision]
+    diagnostics = []
     for pack in (a, b):
-        with arithmetic(precision, pack.device):
-            pack.period(diagnose=True)
+        with arithmetic(precision, device):
+            diagnostics.append(pack.period(diagnose=True))
     for name, tensor in a.state().items():
         assert (tensor - b.state()[name]).abs().max() <= tolerance, name
+    assert {n: v.shape for n, v in diagnostics[0].items()} == {n: v.shape for n, v in diagnostics[1].items()}
+    assert a.counted() == b.counted() == [1, 2, 1]
+    samples, running = a.evaluation_samples(50, 0)
+    expected, expected_running = b.evaluation_samples(50, 0)
+    assert (samples - expected).abs().max() <= tolerance
+    assert (running is None) is (expected_running is None) is (norm == "none")
 
 
 @pytest.mark.parametrize("model", ["gan", "vae", "aae", "ali"])
-def test_a_checkpoint_fits_packs_of_either_layout(model, monkeypatch):
-    configs = [small(model, data="digits", net="dcgan", width=4, anchor="previous_period") for _ in range(2)]
-    choose(monkeypatch, apart=True)
-    (a,) = packs(configs, torch.device("cpu"), 1)
+@pytest.mark.usefixtures("channels_last")
+def test_a_checkpoint_fits_trials_fused_and_side_by_side(model):
+    configs = [small(model, data="digits", net="dcgan", width=4, anchor="previous_period", seed=s) for s in range(2)]
+    cpu = torch.device("cpu")
+    a, c = packs(configs, cpu, apart=True)
+    (b,) = packs(configs, cpu, 1)
     for _ in range(3):
         a.period(diagnose=False)
-    choose(monkeypatch, apart=False)
-    (b,) = packs(configs, torch.device("cpu"), 1)
     b.load(a.state())
     assert_same(a, b)
-    choose(monkeypatch, apart=True)
-    (c,) = packs(configs, torch.device("cpu"), 1)
+    for name, net in a.nets.items():
+        assert all(torch.equal(view, b.nets[name].frozen[p]) for p, view in net.frozen.items())
     c.load(b.state())
     for pack in (a, c):
         pack.period(diagnose=False)
     assert_same(a, c)
+    assert a.measures(0).keys() == b.measures(0).keys()
+
+
+@pytest.mark.gpu
+def test_small_nets_are_fused_and_large_ones_side_by_side():
+    """Far from where one becomes the other, the probe has to find what the other measurements have found."""
+    small, large = (
+        [gan(seed=s, data=data, net="dcgan", width=width, norm="bn", batch_size=64) for s in range(k)]
+        for data, width, k in (("digits", 16, 32), ("polygons", 64, 8))
+    )
+    assert not isinstance(make_pack(small, CUDA), SideBySide)
+    assert isinstance(make_pack(large, CUDA), SideBySide)
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])

@@ -4,48 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor
 
 from trainables.config import TrainConfig
 from trainables.models.aae import AaeConfig, AaePack
 from trainables.models.ali import AliConfig, AliPack
+from trainables.models.base import NetConfig, Pack
 from trainables.models.dirac import DiracConfig, DiracPack
 from trainables.models.em import EmConfig, EmPack
 from trainables.models.finite import FiniteConfig, FinitePack
 from trainables.models.gan import GanConfig, GanPack
 from trainables.models.gauss import GaussConfig, GaussPack
-from trainables.models.parameters import Parameters
+from trainables.models.side_by_side import faster_apart, side_by_side
 from trainables.models.vae import VaeConfig, VaePack
-from trainables.nets import PackedNet
-
-
-class Pack(Protocol):
-    """K trials of one structure, as the engine drives them."""
-
-    d_updates: int
-    """Updates done; the budget's clock. A model without a discriminator counts its own updates here."""
-
-    def period(self, *, diagnose: bool) -> dict[str, Tensor]:
-        """Train for one period; with `diagnose`, its diagnostics of shape (K,)."""
-
-    def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """n samples a trial (K, n, *shape) to be judged; and with batch norm's running statistics, if it has any."""
-
-    def measures(self, evaluation: int) -> dict[str, Tensor]:
-        """The model's own metrics besides those of its samples, each (K,): reconstruction error, likelihood, ..."""
-
-    @property
-    def nets(self) -> Mapping[str, PackedNet | Parameters]:
-        """The trained nets, or parameters that are no net, by the short name that their diagnostics carry."""
-
-    def state(self) -> dict[str, Tensor]:
-        """The complete state of training."""
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Restore `state()`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +39,15 @@ MODELS: dict[str, Model] = {
     "vae": Model(config=VaeConfig, pack=VaePack),
     "em": Model(config=EmConfig, pack=EmPack),
 }
+
+
+def make_pack(configs: Sequence[TrainConfig], device: torch.device) -> Pack:
+    """K trials of one structure, in the way that trains fastest on `device`."""
+    first, build = configs[0], MODELS[configs[0].model].pack
+    if device.type != "cuda" or len(configs) == 1 or not isinstance(first, NetConfig) or first.net != "dcgan":
+        return build(configs, device)
+    apart = faster_apart(build, first, len(configs), device)
+    return side_by_side(build, configs, device) if apart else build(configs, device)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:

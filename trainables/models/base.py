@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -14,13 +13,12 @@ from torch import Tensor
 
 from trainables import losses
 from trainables.anchor import Anchor
-from trainables.archs import Sizes, convolved
-from trainables.branches import PROBED, replay_s
+from trainables.archs import Params, Sizes
 from trainables.config import TrainConfig, hp
+from trainables.convolve import channels_last
 from trainables.data import DATASETS
 from trainables.nets import PackedNet, Stats
 from trainables.optim import Adam, Sgd, column
-from trainables.precision import arithmetic
 from trainables.streams import Stream, generator, normal
 
 RECALIBRATION_BATCH = 2048
@@ -138,6 +136,45 @@ class AdversarialConfig(NetConfig):
         return {"same": 0, "fresh": step, "pool": step // 2}[self.z_use]
 
 
+class Trained(Protocol):
+    """One net of K trials, or other parameters, as it is read between periods."""
+
+    @property
+    def flat(self) -> Tensor:
+        """(K, P)."""
+
+    @property
+    def frozen(self) -> Params:
+        """Parameter -> (K, *shape)."""
+
+
+class Pack(Protocol):
+    """K trials of one structure, as the engine drives them."""
+
+    @property
+    def d_updates(self) -> int:
+        """Updates done; the budget's clock. A model without a discriminator counts its own updates here."""
+
+    def period(self, *, diagnose: bool) -> dict[str, Tensor]:
+        """Train for one period; with `diagnose`, its diagnostics of shape (K,)."""
+
+    def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
+        """n samples a trial (K, n, *shape) to be judged; and with batch norm's running statistics, if it has any."""
+
+    def measures(self, evaluation: int) -> dict[str, Tensor]:
+        """The model's own metrics besides those of its samples, each (K,): reconstruction error, likelihood, ..."""
+
+    @property
+    def nets(self) -> Mapping[str, Trained]:
+        """The trained nets, or parameters that are no net, by the short name that their diagnostics carry."""
+
+    def state(self) -> dict[str, Tensor]:
+        """The complete state of training."""
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Restore `state()`."""
+
+
 class Part(Protocol):
     """A piece of a pack with state of its own: an optimizer, an anchor."""
 
@@ -181,15 +218,9 @@ class NetPack(Generic[C]):
 
     def net(self, name: str, arch: Any, role: str) -> PackedNet:
         """Make the net `name`; its initial weights are keyed by `role`."""
-        apart = convolved(arch) is not None and self._faster_apart(arch)
-        made = self._nets[name] = PackedNet(arch, self.seeds, role, self.device, apart=apart)
+        made = PackedNet(arch, self.seeds, role, self.device, channels_last=channels_last(self.device, self.k))
+        self._nets[name] = made
         return made
-
-    def _faster_apart(self, arch: Any) -> bool:
-        if self.device.type != "cuda":
-            return False
-        c = self.config
-        return self.k == 1 or faster_apart(arch, min(self.k, PROBED), c.batch_size, c.precision, self.device)
 
     def column(self, name: str) -> Tensor:
         """A hyperparameter of every trial, float64 (K, 1)."""
@@ -242,6 +273,15 @@ class NetPack(Generic[C]):
             net(z, net.frozen, stats, 1.0 / (i + 1))
         return stats
 
+    def counted(self) -> list[int]:
+        """See `graphs.Countable`."""
+        return [getattr(self, name) for name in self.counters]
+
+    def count(self, values: Sequence[int]) -> None:
+        """See `graphs.Countable`."""
+        for name, value in zip(self.counters, values, strict=True):
+            setattr(self, name, value)
+
     def measures(self, evaluation: int) -> dict[str, Tensor]:
         """The model's own metrics besides those of its samples, each (K,). None here."""
         return {}
@@ -259,8 +299,7 @@ class NetPack(Generic[C]):
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore `state()` of a pack with the same configurations."""
-        for name in self.counters:
-            setattr(self, name, int(state[name]))
+        self.count([int(state[name]) for name in self.counters])
         for prefix, (part, net) in self._parts.items():
             mine = {n.removeprefix(f"{prefix}."): t for n, t in state.items() if n.startswith(f"{prefix}.")}
             part.load({n: net.laid_out(t) for n, t in mine.items()})
@@ -301,21 +340,6 @@ def gradient_shares(net: PackedNet, adversarial: Tensor, regulariser: Tensor) ->
         "rho": out["g_grad_norm_reg"] / out["g_grad_norm_adv"],
         "g_loss": (adversarial + regulariser).detach(),
     }
-
-
-@functools.cache
-def faster_apart(arch: Any, k: int, batch_size: int, precision: str, device: torch.device) -> bool:
-    """Whether `k` trials of `arch` train faster on `device` side by side than by grouped operations; measured."""
-    shape = convolved(arch)
-    assert shape is not None
-    x = torch.randn(k, batch_size, *shape, device=device)
-
-    def taken_s(*, apart: bool) -> float:
-        net = PackedNet(arch, range(k), "probe", device, apart=apart)
-        with arithmetic(precision, device):
-            return replay_s(lambda: net.backward(net(x, net.leaves).square().mean()))
-
-    return taken_s(apart=True) < taken_s(apart=False)
 
 
 class OldSamples:

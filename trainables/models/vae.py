@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainables import losses
-from trainables.archs import Normalise, Params, ParamSpec, encoder_arch, generator_arch
+from trainables.archs import Hidden, Params, ParamSpec, encoder_arch, generator_arch
 from trainables.config import hp
 from trainables.data import DATASETS
 from trainables.metrics.likelihood import importance_nll
@@ -91,7 +91,7 @@ class Noise:
         """log sigma (K, 1)."""
         return math.log(self.start) + p["log_ratio"]
 
-    def forward(self, p: Params, x: Tensor, normalise: Normalise) -> Tensor:
+    def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
         """(K, B, d) -> (K, B, d)."""
         return self.log_sigma(p).exp()[..., None] * x
 
