@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from study.packing import MAX_TRIALS_GPU, PackCost, Structure, training
+from study.packing import PackCost, Structure, training
 from trainables.config import TrainConfig
 from trainables.data.prepared import cache_root
 from trainables.data.root import DataError
@@ -25,16 +25,20 @@ from trainables.models import make_pack
 from trainables.precision import arithmetic
 from trainables.tune import limit_memory
 
-SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-"""Numbers of trials that are tried."""
-MOST_CPU = 64
+SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+SIZES_GPU = (1, 4, 16, 64, 256, 512)
+"""Numbers of trials that are tried. On a GPU each size is captured, which takes a second."""
+SEEDS = 8
+"""Seeds among them, as in studies, whose arms share seeds."""
 BUDGET_S = 1.5
-BUDGET_GPU_S = 8.0
-"""After so long no further size is tried. On a GPU libraries are loaded, and each size is captured."""
+BUDGET_GPU_S = 15.0
+"""After so long no further size is tried."""
 POINT_S = 0.05
 """Seconds for which the periods of one size are timed, and three of them at least."""
 WORSE = 1.1
 """Two sizes in a row whose trials cost more than this multiple of the best: no larger one is tried."""
+SAME = 0.95
+"""On a GPU nor where the trials of the last cost more than this multiple of those of the one before: it is full."""
 MEMORY_SHARE = 0.9
 EVALUATED = 10_000
 """Samples of a trial whose memory is measured: as many as images are judged by."""
@@ -161,8 +165,10 @@ def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | No
 def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device) -> PackCost | None:
     """Time a period of packs of growing size until the budget is spent, trials get dearer, or memory would not do."""
     begun, sizes, period_s, peaks = meter.now(), list[int](), list[float](), list[int]()
-    largest, budget_s = (MAX_TRIALS_GPU, BUDGET_GPU_S) if meter.total_bytes else (MOST_CPU, BUDGET_S)
-    for size in (size for size in SIZES if size <= largest):
+    gpu = meter.total_bytes is not None
+    tried, budget_s = (SIZES_GPU, BUDGET_GPU_S) if gpu else (SIZES, BUDGET_S)
+    largest = tried[-1]
+    for size in tried:
         if size > _fitting(sizes, peaks, meter.total_bytes, largest):
             break
         try:
@@ -176,7 +182,8 @@ def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device
         if seconds / size * of_all < WORTH_S:
             return None
         each = [s / n for s, n in zip(period_s, sizes, strict=True)]
-        if meter.now() - begun > budget_s or min(each[-2:]) > WORSE * min(each):
+        full = gpu and len(each) > 1 and each[-1] > SAME * each[-2]
+        if full or meter.now() - begun > budget_s or min(each[-2:]) > WORSE * min(each):
             break
     if len(sizes) < 2:  # one trial takes the whole budget: such nets fill the device alone
         return PackCost(sizes=(1, 2), period_s=(period_s[0], 2 * period_s[0]), most=1)
@@ -187,7 +194,7 @@ def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device
 def _time(config: TrainConfig, size: int, meter: Meter, device: torch.device) -> tuple[float, int]:
     """Seconds of a period of so many trials, and the peak memory of training and evaluating them."""
     meter.reset()
-    pack = make_pack([dataclasses.replace(config, seed=seed) for seed in range(size)], device)
+    pack = make_pack([dataclasses.replace(config, seed=i % SEEDS) for i in range(size)], device)
     with denormals_flushed(), arithmetic(config.precision, device):
         if meter.total_bytes:
             pack.evaluation_samples(EVALUATED, 0)
@@ -217,7 +224,7 @@ def _key(config: TrainConfig, gpu: bool, gpu_share: float) -> str:
         os.cpu_count(),
         versions,
         training(config),
-        SIZES,
+        SIZES_GPU if gpu else SIZES,
         gpu_share if gpu else 1.0,
     ]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]

@@ -80,7 +80,8 @@ class Source(ABC):
 
 
 @functools.cache
-def _threads() -> ThreadPoolExecutor:
+def _threads(_of: str) -> ThreadPoolExecutor:
+    """Those that draw blocks ahead wait for those that draw a seed's part: they are others."""
     return ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
 
@@ -110,9 +111,11 @@ class Stream(Source):
             return self._drawn(block)
         ready = self._ahead is not None and self._ahead[0] == block
         values = self._ahead[1].result() if self._ahead and ready else self._drawn(block)
-        self._ahead = block + 1, _threads().submit(self._drawn, block + 1)
+        self._ahead = block + 1, _threads("blocks").submit(self._drawn, block + 1)
         return values.to(self._device, non_blocking=True)
 
     def _drawn(self, block: int) -> Tensor:
-        values = torch.from_numpy(np.stack([self._draw(seed, block) for seed in self._unique], axis=1))
-        return values.pin_memory() if self._device.type == "cuda" else values
+        if self._device.type != "cuda":
+            return torch.from_numpy(np.stack([self._draw(seed, block) for seed in self._unique], axis=1))
+        drawn = _threads("seeds").map(lambda seed: self._draw(seed, block), self._unique)
+        return torch.from_numpy(np.stack(list(drawn), axis=1)).pin_memory()

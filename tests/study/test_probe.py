@@ -76,7 +76,7 @@ def test_the_size_with_the_cheapest_trials_is_found(measure: Any) -> None:
 
 
 def test_trials_that_get_ever_cheaper_fill_the_largest_pack(measure: Any) -> None:
-    assert measure(Device(lambda k: 1e-3)).best == probe.MOST_CPU
+    assert measure(Device(lambda k: 1e-3)).best == probe.SIZES[-1]
 
 
 def test_slow_nets_cost_the_budget_and_no_more(measure: Any) -> None:
@@ -121,7 +121,7 @@ def test_an_error_of_a_model_is_not_the_probes_to_report(
 @pytest.mark.parametrize(
     ("total_bytes", "fixed_bytes", "most"),
     [
-        (1000, 300, 48),  # nine tenths of 1000 hold 300 and 60 trials of 10: the next size after 48 is 64
+        (1000, 300, 16),  # nine tenths of 1000 hold 300 and 60 trials of 10: the next size after 16 is 64
         (180, 112, 4),
         (10**9, 0, 512),
     ],
@@ -130,6 +130,12 @@ def test_packs_fit_into_the_memory_of_the_device(measure: Any, total_bytes: int,
     device = Device(lambda k: 1e-5, total_bytes=total_bytes, bytes_each=10, fixed_bytes=fixed_bytes)
     assert measure(device).most == most
     assert max(device.built) == most  # what would not fit was not even tried
+
+
+def test_a_full_gpu_is_not_given_more(measure: Any) -> None:
+    device = Device(lambda k: 1e-3 * max(4, k), total_bytes=10**9)
+    assert measure(device).most == 16
+    assert device.built == [1, 4, 16]  # 16 cost four times as much as 4
 
 
 def test_only_long_structures_are_probed() -> None:

@@ -9,7 +9,7 @@ from tests.trainables.configs import gan, small
 from trainables import convolve
 from trainables.graphs import Noted, Periods, Replaced
 from trainables.models import MODELS, base, make_pack
-from trainables.models.side_by_side import SideBySide, side_by_side
+from trainables.models.side_by_side import SideBySide
 from trainables.precision import arithmetic
 from trainables.streams import Stream, normal, taped
 
@@ -29,7 +29,7 @@ GANS = [
 
 def packs(configs, device, n=2, *, apart=False):
     build = MODELS[configs[0].model].pack
-    return [side_by_side(build, configs, device) if apart else build(configs, device) for _ in range(n)]
+    return [SideBySide(build, configs, device) if apart else build(configs, device) for _ in range(n)]
 
 
 @pytest.fixture(params=[False, True])
@@ -101,6 +101,9 @@ def test_trials_side_by_side_are_the_trials_fused(device, norm, precision):
     (a,), (b,) = (packs(configs, device, 1, apart=apart) for apart in (True, False))
     assert_same(a, b)
     tolerance = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}[precision]
+    (samples, running), (expected, expected_running) = (pack.evaluation_samples(50, 0) for pack in (a, b))
+    assert (samples - expected).abs().max() <= tolerance
+    assert (running is None) is (expected_running is None) is (norm == "none")
     diagnostics = []
     for pack in (a, b):
         with arithmetic(precision, device):
@@ -109,10 +112,6 @@ def test_trials_side_by_side_are_the_trials_fused(device, norm, precision):
         assert (tensor - b.state()[name]).abs().max() <= tolerance, name
     assert {n: v.shape for n, v in diagnostics[0].items()} == {n: v.shape for n, v in diagnostics[1].items()}
     assert a.counted() == b.counted() == [1, 2, 1]
-    samples, running = a.evaluation_samples(50, 0)
-    expected, expected_running = b.evaluation_samples(50, 0)
-    assert (samples - expected).abs().max() <= tolerance
-    assert (running is None) is (expected_running is None) is (norm == "none")
 
 
 @pytest.mark.parametrize("model", ["gan", "vae", "aae", "ali"])

@@ -17,7 +17,7 @@ from trainables.models.em import EmConfig, EmPack
 from trainables.models.finite import FiniteConfig, FinitePack
 from trainables.models.gan import GanConfig, GanPack
 from trainables.models.gauss import GaussConfig, GaussPack
-from trainables.models.side_by_side import faster_apart, side_by_side
+from trainables.models.side_by_side import SideBySide, faster_apart
 from trainables.models.vae import VaeConfig, VaePack
 
 
@@ -47,7 +47,7 @@ def make_pack(configs: Sequence[TrainConfig], device: torch.device) -> Pack:
     if device.type != "cuda" or len(configs) == 1 or not isinstance(first, NetConfig) or first.net != "dcgan":
         return build(configs, device)
     apart = faster_apart(build, first, len(configs), device)
-    return side_by_side(build, configs, device) if apart else build(configs, device)
+    return SideBySide(build, configs, device) if apart else build(configs, device)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:

@@ -43,8 +43,8 @@ class Joined:
 class SideBySide:
     """K packs of one trial, together a pack of K: the same numbers as of the one that groups its operations."""
 
-    def __init__(self, packs: Sequence[Any], device: torch.device) -> None:
-        self.packs, self._device = tuple(packs), device
+    def __init__(self, build: Build, configs: Sequence[Any], device: torch.device) -> None:
+        self.packs, self._device = [build([config], device) for config in configs], device
 
     @property
     def d_updates(self) -> int:
@@ -135,11 +135,6 @@ def _branches(device: torch.device) -> Iterator[Callable[[int], AbstractContextM
         main.wait_stream(stream)
 
 
-def side_by_side(build: Build, configs: Sequence[Any], device: torch.device) -> SideBySide:
-    """A pack of the trials, each by itself."""
-    return SideBySide([build([config], device) for config in configs], device)
-
-
 _faster: dict[tuple[object, ...], bool] = {}
 
 
@@ -155,7 +150,7 @@ def faster_apart(build: Build, config: NetConfig, k: int, device: torch.device) 
 
 def _measured(build: Build, config: NetConfig, k: int, device: torch.device) -> bool:
     configs = [dataclasses.replace(config, seed=seed) for seed in range(k)]
-    ways = (functools.partial(side_by_side, build), build)
+    ways = (functools.partial(SideBySide, build), build)
     try:
         apart, grouped = (_period_s(way(configs, device), config.precision, device) for way in ways)
     except torch.OutOfMemoryError:
