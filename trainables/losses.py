@@ -58,14 +58,19 @@ def discriminator_gradient(logits: Float[Tensor, "K 2B"]) -> Float[Tensor, "K 2B
     return _softplus_gradient(logits, sign).div_(batch)
 
 
+def half_gradient(logits: Float[Tensor, "K B"], *, real: bool) -> Float[Tensor, "K B"]:
+    """Of one of the two terms of `discriminator` with respect to its logits."""
+    return _softplus_gradient(logits, -1.0 if real else 1.0).div_(logits.shape[1])
+
+
 def generator_non_saturating_gradient(fake: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
     """Of `generator_non_saturating`."""
-    return _softplus_gradient(fake, -1.0).div_(fake.shape[1])
+    return half_gradient(fake, real=True)
 
 
 def generator_saturating_gradient(fake: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
     """Of `generator_saturating`."""
-    return _softplus_gradient(fake, 1.0).div_(-fake.shape[1])
+    return half_gradient(fake, real=False).neg_()
 
 
 GENERATOR_GRADIENTS = {

@@ -22,7 +22,7 @@ def normal(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("norm", ["none", "none_ref_nobias"])
+@pytest.mark.parametrize("norm", ["none", "none_ref_nobias", "bn"])
 @pytest.mark.parametrize("leak", [0.0, 0.2])
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("wrt", ["parameters", "inputs"])
@@ -37,6 +37,22 @@ def test_an_mlp_by_hand_is_autograd(norm: str, leak: float, depth: int, wrt: pas
     assert theirs.abs().amax() > 0.1
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(by_hand.gradient(2 * of_out), 2 * ours)  # may be asked again
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_running_statistics_are_those_of_torch(device: str) -> None:
+    arch = Mlp(inputs=5, outputs=2, width=7, depth=2, norm="bn", init="he", leak=0.2)
+    nets = [PackedNet(arch, SEEDS, "g", torch.device(device)) for _ in range(2)]
+    for i in range(3):
+        x, of_out = 3 + (i + 2) * normal(K, B, 5).to(device), normal(K, B, 2).to(device)
+        made = (passes.begin(nets[0], x, "parameters", nets[0].running, 0.1),
+                passes.AutogradPass(nets[1], x, "parameters", nets[1].running, 0.1))  # fmt: skip
+        assert isinstance(made[0], passes.MlpPass)
+        torch.testing.assert_close(made[0].out, made[1].out, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(made[0].gradient(of_out), made[1].gradient(of_out), rtol=1e-3, atol=1e-4)
+    for layer in nets[0].running:
+        for ours, theirs in zip(nets[0].running[layer], nets[1].running[layer], strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_what_lies_between_parameters_has_no_gradient() -> None:
@@ -66,9 +82,9 @@ def test_samples_survive_the_next_pass() -> None:
     assert torch.equal(first, kept)
 
 
-@pytest.mark.parametrize(("net", "norm"), [("mlp", "bn"), ("dcgan", "none")])
+@pytest.mark.parametrize(("net", "norm"), [("shaped_mlp", "none"), ("dcgan", "none")])
 def test_other_nets_go_by_autograd(net: str, norm: str) -> None:
-    arch = generator_arch(net, (1, 8, 8), 4, Sizes(width=4, depth=2, norm=norm, init="he"))
+    arch = generator_arch(net.removeprefix("shaped_"), (1, 8, 8), 4, Sizes(width=4, depth=2, norm=norm, init="he"))
     g, z = PackedNet(arch, SEEDS, "g", torch.device("cpu")), normal(K, B, 4)
     made = passes.begin(g, z, "parameters")
     assert not made.out.requires_grad

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from trainables import losses, passes
-from trainables.archs import discriminator_arch, generator_arch
+from trainables.archs import Mlp, discriminator_arch, generator_arch
 from trainables.config import hp
 from trainables.models.base import AdversarialConfig, NetPack, OldSamples
 from trainables.nets import BN_MOMENTUM
@@ -87,12 +87,23 @@ class GanPack(NetPack[GanConfig]):
     def _d_gradient_apart(self, x: Tensor, x_fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits and gradient of (16) where D sees real and fake apart, as batch norm does in the paper's code."""
         c, d = self.config, self.d
+        if not c.r1_weight and isinstance(d.arch, Mlp):
+            real, of_real = self._d_half(x, real=True)
+            of_real = of_real.clone()  # the other half overwrites it
+            fake, of_fake = self._d_half(x_fake, real=False)
+            return real, fake, of_real.add_(of_fake)
         if c.r1_weight:
             x = x.detach().requires_grad_()
         real, fake = (d(batch, d.leaves).squeeze(2) for batch in (x, x_fake))
         loss = losses.discriminator(real, fake)
         total = loss + 0.5 * c.r1_weight * losses.r1(real, x) if c.r1_weight else loss
         return real, fake, d.backward(total.sum())
+
+    def _d_half(self, x: Tensor, *, real: bool) -> tuple[Tensor, Tensor]:
+        """Logits of one batch, and the gradient of its term of (16)."""
+        judged = passes.begin(self.d, x, "parameters")
+        logits = judged.out.squeeze(2)
+        return logits, judged.gradient(losses.half_gradient(logits, real=real).unsqueeze(2))
 
     def _g_step(self, step: int, batch: int, z: Tensor, old: OldSamples, *, diagnose: bool) -> dict[str, Tensor]:
         """One update of G by (26). `old` holds the anchor's samples of this phase."""
