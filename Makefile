@@ -50,7 +50,7 @@ bench-engine: $(READY)  ## the packed engine against a plain loop, processes and
 	$(BIN)/python -m benchmarks.engine
 
 bench-gpu:  ## the same on a CUDA device; needs torch, torchvision and numpy alone
-	$(PYTHON) -m benchmarks.engine --device cuda
+	$(PYTHON) -m benchmarks.engine --device cuda --shared 4
 
 docs: $(READY)  ## write generated documentation anew
 	$(BIN)/python -m study.docs

@@ -50,6 +50,7 @@ from trainables.precision import PRECISIONS, arithmetic
 RESULTS = Path(__file__).parent / "results"
 WORKLOADS: dict[str, dict[str, Any]] = {
     "mlp-ring8": {"data": "ring8", "g_steps": 2},
+    "mlp-ring8-bn": {"data": "ring8", "norm": "bn", "g_steps": 2},
     "mlp-ring8-ten": {"data": "ring8", "g_steps": 10},
     "dcgan-digits": {"data": "digits", "net": "dcgan", "width": 16, "norm": "bn", "g_steps": 2},
     "dcgan-28": {"data": "polygons", "net": "dcgan", "width": 32, "norm": "bn", "g_steps": 2},
@@ -61,7 +62,7 @@ PACKS_OF_IMAGES = {"dcgan-28": (8, 64), "dcgan-64": (8, 32)}
 """Sizes of packs on a GPU of nets that fill it sooner."""
 WHOLE = {"trials": 1024, "d_updates": 2000, "evaluations": 10}
 BARRIER_TIMEOUT_S = 120.0
-ON_CPU = ("mlp-ring8", "mlp-ring8-ten", "dcgan-digits")
+ON_CPU = ("mlp-ring8", "mlp-ring8-bn", "mlp-ring8-ten", "dcgan-digits")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,18 +233,18 @@ def ceiling(device_name: str, precisions: list[str]) -> dict[str, float]:
     return out | {"copy_gb_s": 8 * source.numel() * copies / 1e9}
 
 
-def operations(workload: str) -> float:
+def operations(workload: str, device: torch.device) -> float:
     """Floating-point operations of products and convolutions in one period of (a), by D update."""
     c = configs(workload, 6, "fp32")[4].to_dict()
     counter = FlopCounterMode(display=False)
     with counter:
-        period_of(Gan(c), c, draws(c))()
+        period_of(Gan(c, device), c, draws(c, (), device))()
     return counter.get_total_flops() / c["d_steps"]
 
 
 def row(workload: str, precision: str, args: argparse.Namespace, top: dict[str, float]) -> dict[str, Any]:
     """All measurements of one net in one precision; ours and each peer at the same K in turn."""
-    flops, rest = operations(workload), (precision, args.device, args.seconds)
+    flops, rest = operations(workload, torch.device(args.device)), (precision, args.device, args.seconds)
     plain = [measured("plain", workload, 1, *rest)]
     ours, fused = [], []
     sizes = args.packs or (PACKS_OF_IMAGES if args.device == "cuda" else {}).get(workload, PACKS[args.device])
@@ -261,7 +262,7 @@ def row(workload: str, precision: str, args: argparse.Namespace, top: dict[str, 
         "gflop_per_d_update": flops / 1e9,
         "a": {"trial_updates_per_s": rate, "passes": plain},
         "c": [shared(n, "plain", workload, 1, *rest) for n in args.processes],
-        "ours_shared": [shared(n, "ours", workload, best["trials"], *rest) for n in args.processes if n > 1],
+        "ours_shared": [shared(n, "ours", workload, best["trials"], *rest) for n in args.shared],
         "d": fused,
         "ours": ours,
         "best_pack": best["trials"],
@@ -352,6 +353,17 @@ def whole(precision: str) -> dict[str, float]:
     }
 
 
+def joined(before: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """An earlier result, to which rows may be added.
+
+    Raises:
+        SystemExit: it is of another device, or of another torch.
+    """
+    if other := [name for name in ("device", "torch") if before[name] != result[name]]:
+        sys.exit(f"--add: the result that is there has another {' and '.join(other)}")
+    return before | {"ceiling": before["ceiling"] | result["ceiling"]}
+
+
 def table(result: dict[str, Any]) -> str:
     """The figures in a few lines."""
     top = result["ceiling"]
@@ -385,8 +397,10 @@ def main() -> None:
     parser.add_argument("--packs", type=int, nargs="+")
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS)
     parser.add_argument("--processes", type=int, nargs="+", help="That share the device; 4 on a GPU, else 1 and 2.")
+    parser.add_argument("--shared", type=int, nargs="+", default=[], help="So many of ours share the device, too.")
     parser.add_argument("--seconds", type=float, default=5.0, help="Of each measurement.")
     parser.add_argument("--profile", action="store_true", help="CPU: only the shares of operators, packs of 24.")
+    parser.add_argument("--add", action="store_true", help="Join rows to the result of the same device and day.")
     parser.add_argument("--out", type=Path, help="Folder of the result; benchmarks/results by default.")
     args = parser.parse_args()
     cuda = args.device == "cuda"
@@ -402,20 +416,23 @@ def main() -> None:
         ((args.out or RESULTS) / f"profile-cpu-{started.date()}.json").write_text(text + "\n", "utf-8")
         return
     top = ceiling(args.device, args.precisions)
-    rows: dict[str, Any] = {}
-    result = {
+    command = " ".join(["python -m benchmarks.engine", *sys.argv[1:]])
+    result: dict[str, Any] = {
         "date": started.isoformat(timespec="seconds"),
-        "command": " ".join(["python -m benchmarks.engine", *sys.argv[1:]]),
+        "command": command,
         "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
         "torch": torch.__version__,
         "threads_per_process": 1,
         "ceiling": top,
-        "rows": rows,
+        "rows": {},
     }
     path = (args.out or RESULTS) / f"engine-{args.device}-{started.date()}.json"
+    if args.add and path.exists():
+        result = joined(json.loads(path.read_text("utf-8")), result)
     for name, precision in itertools.product(names, args.precisions):
         print(name, precision, file=sys.stderr, flush=True)
-        made = rows[f"{name}, {precision}"] = row(name, precision, args, top)
+        made = result["rows"][f"{name}, {precision}"] = row(name, precision, args, top)
+        made["command"] = command
         if cuda:
             made["kernels"] = kernels(name, precision, made["best_pack"])
         path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")  # what there is, should the rest fail

@@ -1,7 +1,7 @@
 """Processor time of a period of the ring's GANs, gradients by hand against autograd: `python -m benchmarks.period`.
 
 Both train the same pack, in turn, in one process with one thread. Prints JSON: milliseconds a period (median and least
-of the repeats) and the ratio of the medians, for each ratio of D:G steps and size of pack.
+of the repeats) and the ratio of the medians, for each ratio of D:G steps and size of pack, with batch norm and without.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def by_autograd(net: Any, x: Any, wrt: Any, stats: Any = None, momentum: Any = N
     return passes.AutogradPass(net, x, wrt, stats, momentum)
 
 
-def measure(trials: int, g_steps: int, *, repeats: int, periods: int) -> dict[str, Any]:
+def measure(trials: int, g_steps: int, norm: str, *, repeats: int, periods: int) -> dict[str, Any]:
     """One row of the result."""
     configs = [
-        GanConfig(seed=seed, g_steps=g_steps, g_lr=1e-3, d_lr=1e-3, reg_weight=5.0).resolve() for seed in range(trials)
+        GanConfig(seed=seed, g_steps=g_steps, norm=norm, g_lr=1e-3, d_lr=1e-3, reg_weight=5.0).resolve()
+        for seed in range(trials)
     ]
     begins = {"by_hand": passes.begin, "autograd": by_autograd}
     packs = {name: GanPack(configs, torch.device("cpu")) for name in begins}
@@ -43,7 +44,7 @@ def measure(trials: int, g_steps: int, *, repeats: int, periods: int) -> dict[st
     passes.begin = begins["by_hand"]
     rows = {name: {"median_ms": statistics.median(t), "least_ms": min(t)} for name, t in times.items()}
     ratio = rows["autograd"]["median_ms"] / rows["by_hand"]["median_ms"]
-    return {"trials": trials, "ratio": f"1:{g_steps}", **rows, "autograd_by_hand": ratio}
+    return {"trials": trials, "norm": norm, "ratio": f"1:{g_steps}", **rows, "autograd_by_hand": ratio}
 
 
 def main() -> None:
@@ -51,12 +52,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, nargs="+", default=[1, 8, 20, 32])
     parser.add_argument("--g-steps", type=int, nargs="+", default=[2, 10])
+    parser.add_argument("--norms", nargs="+", default=["none", "bn"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--periods", type=int, default=30)
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
-    rows = [measure(k, g, repeats=args.repeats, periods=args.periods) for g in args.g_steps for k in args.trials]
+    rows = [
+        measure(k, g, norm, repeats=args.repeats, periods=args.periods)
+        for norm in args.norms
+        for g in args.g_steps
+        for k in args.trials
+    ]
     print(json.dumps({"versions": versions(), "rows": rows}, indent=1))
 
 

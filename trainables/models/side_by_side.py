@@ -27,6 +27,7 @@ BRANCHES = 8
 PROBED = (2, 8, 32)
 """Trials that the probe takes, for as many or more: many small nets gain less by branches than few."""
 REPLAYS = 3
+ROUNDS = 2
 
 Build = Callable[[Sequence[Any], torch.device], Any]
 """Makes a pack of nets (`NetPack`)."""
@@ -159,15 +160,16 @@ def _measured(build: Build, config: NetConfig, k: int, device: torch.device) -> 
 
 
 def _period_s(pack: Countable, precision: str, device: torch.device) -> float:
-    """Seconds of a replayed period, the least of REPLAYS."""
+    """Seconds of a replayed period, where inputs of one are prepared while another runs; the least of ROUNDS."""
     periods, taken = Periods(pack), []
     with arithmetic(precision, device):
         for _ in range(WARM + 1):
             periods(diagnose=False)
-        for _ in range(REPLAYS):
+        for _ in range(ROUNDS):
             torch.cuda.synchronize(device)
             started = time.perf_counter()
-            periods(diagnose=False)
+            for _ in range(REPLAYS):
+                periods(diagnose=False)
             torch.cuda.synchronize(device)
-            taken.append(time.perf_counter() - started)
+            taken.append((time.perf_counter() - started) / REPLAYS)
     return min(taken)
