@@ -65,9 +65,8 @@ class MlpPass:
             if norm is None:
                 h = _linear(layer, h, out)
             else:
-                h = norm.forward(_linear(layer, h, norm.before), out)
-                if stats is not None:
-                    norm.remember(*stats[norm.name], momentum)
+                running = None if stats is None else stats[norm.name]
+                h = norm.forward(_linear(layer, h, norm.before), out, running, momentum)
             h = rectify_(h, buffers.leak)
         self.out = _linear(buffers.layers[-1], h, None).transpose(1, 2)
 
@@ -134,27 +133,33 @@ class Norm:
         self._for_scale, self._for_shift = places[f"{name}.scale"], places[f"{name}.shift"]
         self.before = scale.new_empty(*scale.shape, batch)
         """Its input (K, features, B)."""
-        self._mean, self._variance, self._inverse_sd = (scale.new_empty(*scale.shape, 1) for _ in range(3))
+        self._mean, self._inverse_sd = (scale.new_empty(*scale.shape, 1) for _ in range(2))
 
-    def forward(self, h: Float[Tensor, "K C B"], out: Float[Tensor, "K C B"]) -> Tensor:
-        """Normalise `h`, which is `before`. On a CPU torch's own takes twice as long."""
+    def forward(
+        self,
+        h: Float[Tensor, "K C B"],
+        out: Float[Tensor, "K C B"],
+        running: tuple[Tensor, Tensor] | None,
+        momentum: float,
+    ) -> Tensor:
+        """Normalise `h`, which is `before`, and move `running` mean and variance (K, C) towards the batch's."""
         if h.is_cuda:
-            flat, scale, shift = h.view(1, -1, h.shape[2]), self._scale.reshape(-1), self._shift.reshape(-1)
-            saved = self._mean.view(-1), self._inverse_sd.view(-1)
-            torch.native_batch_norm(flat, scale, shift, None, None, True, 0.0, BN_EPS, out=(out.view_as(flat), *saved))
-            torch.sub(self._inverse_sd.pow(-2), BN_EPS, out=self._variance)
+            flat, saved = h.view(1, -1, h.shape[2]), (self._mean.view(-1), self._inverse_sd.view(-1))
+            scale, shift = self._scale.reshape(-1), self._shift.reshape(-1)
+            mean, variance = (None, None) if running is None else (r.view(-1) for r in running)
+            torch.native_batch_norm(
+                flat, scale, shift, mean, variance, True, momentum, BN_EPS, out=(out.view_as(flat), *saved)
+            )
             return out
+        n = h.shape[2]  # on a CPU torch's own takes twice as long
         torch.mean(h, 2, keepdim=True, out=self._mean)
         torch.sub(h, self._mean, out=out)
-        torch.linalg.vector_norm(out, dim=2, keepdim=True, out=self._variance).square_().div_(h.shape[2])
-        torch.add(self._variance, BN_EPS, out=self._inverse_sd).rsqrt_()
+        variance = torch.linalg.vector_norm(out, dim=2, keepdim=True).square_().div_(n)
+        torch.add(variance, BN_EPS, out=self._inverse_sd).rsqrt_()
+        if running is not None:
+            running[0].lerp_(self._mean.squeeze(2), momentum)
+            running[1].lerp_(variance.squeeze(2) * (n / (n - 1)), momentum)
         return out.mul_(self._inverse_sd * self._scale).add_(self._shift)
-
-    def remember(self, mean: Float[Tensor, "K C"], variance: Float[Tensor, "K C"], momentum: float) -> None:
-        """Move running statistics towards those of the last batch; of its variance the unbiased estimate."""
-        n = self.before.shape[2]
-        mean.lerp_(self._mean.squeeze(2), momentum)
-        variance.lerp_(self._variance.squeeze(2) * (n / (n - 1)), momentum)
 
     def backward(self, g: Float[Tensor, "K C B"], *, parameters: bool) -> Tensor:
         """Gradient at the input; with `parameters` those of scale and shift are written, too."""

@@ -259,9 +259,13 @@ class NetPack(Generic[C]):
             self._fixed["z_eval", n] = self.fixed_normal("z_eval", n, self.config.z_dim)
         z = self._fixed["z_eval", n]
         with torch.no_grad():
-            samples = _in_parts(net, z, self._recalibrated_stats(net, evaluation))
-            running = _in_parts(net, z, net.running) if self.config.norm == "bn" else None
+            samples = self._in_parts(net, z, self._recalibrated_stats(net, evaluation))
+            running = self._in_parts(net, z, net.running) if self.config.norm == "bn" else None
         return samples, running
+
+    def _groups(self) -> list[slice]:
+        """Trials that are sampled at once: all; on a CPU each by itself, so that its activations stay in a cache."""
+        return [slice(i, i + 1) for i in range(self.k)] if self.device.type == "cpu" else [slice(None)]
 
     def _recalibrated_stats(self, net: PackedNet, evaluation: int) -> Stats | None:
         """Batch-norm statistics of fresh z under the present weights; None without batch norm."""
@@ -270,8 +274,22 @@ class NetPack(Generic[C]):
         stats = net.fresh_stats()
         for i in range(math.ceil(self.config.bn_recalibration_images / RECALIBRATION_BATCH)):
             z = self.fixed_normal(f"z_recalibration/{evaluation}", RECALIBRATION_BATCH, self.config.z_dim, i)
-            net(z, net.frozen, stats, 1.0 / (i + 1))
+            for rows in self._groups():
+                net(z[rows], *_of_trials(rows, net.frozen, stats), 1.0 / (i + 1))
         return stats
+
+    def _in_parts(self, net: PackedNet, z: Tensor, stats: Stats | None) -> Tensor:
+        """G(z), (K, n, *shape). Batch norm by `stats`, which are fixed, so that parts do not change a sample."""
+        out = None
+        for rows in self._groups():
+            params, own = _of_trials(rows, net.frozen, stats)
+            for start in range(0, z.shape[1], SAMPLED_AT_ONCE):
+                part = net(z[rows, start : start + SAMPLED_AT_ONCE], params, own)
+                if out is None:
+                    out = part.new_empty((*z.shape[:2], *part.shape[2:]))
+                out[rows, start : start + SAMPLED_AT_ONCE] = part
+        assert out is not None
+        return out
 
     def counted(self) -> list[int]:
         """See `graphs.Countable`."""
@@ -310,18 +328,10 @@ class NetPack(Generic[C]):
                 var.copy_(state[f"{prefix}.running.{layer}.var"])
 
 
-def _in_parts(net: PackedNet, z: Tensor, stats: Stats | None) -> Tensor:
-    """G(z), (K, n, *shape). Batch norm by `stats`, which are fixed, so that parts do not change a sample."""
-    first, *others = torch.split(z, SAMPLED_AT_ONCE, 1)
-    part = net(first, net.frozen, stats)
-    if not others:
-        return part
-    out = part.new_empty((*z.shape[:2], *part.shape[2:]))
-    out[:, :SAMPLED_AT_ONCE] = part
-    for i, rest in enumerate(others, start=1):
-        start = i * SAMPLED_AT_ONCE
-        out[:, start : start + rest.shape[1]] = net(rest, net.frozen, stats)
-    return out
+def _of_trials(rows: slice, params: Params, stats: Stats | None) -> tuple[Params, Stats | None]:
+    """Views of some trials' parameters and batch-norm statistics."""
+    own = None if stats is None else {name: (mean[rows], var[rows]) for name, (mean, var) in stats.items()}
+    return {name: p[rows] for name, p in params.items()}, own
 
 
 def parameter_distance(net: PackedNet, anchor: Anchor) -> Tensor:

@@ -44,7 +44,7 @@ def test_samples_in_parts_are_the_same_samples(data, norm, monkeypatch):
     monkeypatch.setattr(base, "SAMPLED_AT_ONCE", 100)
     seen = passes(monkeypatch)
     parts = pack.sample(pack.g, 250, 1)
-    sampling = [(100, norm == "bn"), (100, norm == "bn"), (50, norm == "bn")]
+    sampling = 2 * [(100, norm == "bn"), (100, norm == "bn"), (50, norm == "bn")]  # each trial by itself
     assert [one for one in seen if one[0] != base.RECALIBRATION_BATCH] == sampling * (2 if norm == "bn" else 1)
     for one, other in zip(parts, whole, strict=True):
         if one is None or other is None:
@@ -58,10 +58,12 @@ def test_samples_in_parts_are_the_same_samples(data, norm, monkeypatch):
 
 
 def test_what_fits_is_sampled_in_one_pass(monkeypatch):
-    """Points and small images are judged by what one pass makes, to the bit."""
+    """Points and small images are judged by what one pass of a trial makes, to the bit."""
     pack: NetPack[Any] = trained()
     seen = passes(monkeypatch)
     samples, _ = pack.sample(pack.nets["g"], base.SAMPLED_AT_ONCE, 0)
-    assert seen == [(base.SAMPLED_AT_ONCE, False)]
+    assert seen == [(base.SAMPLED_AT_ONCE, False)] * pack.k
     z = pack.fixed_normal("z_eval", base.SAMPLED_AT_ONCE, pack.config.z_dim)
-    assert torch.equal(samples, pack.nets["g"](z, pack.nets["g"].frozen))
+    g = pack.nets["g"]
+    for i in range(pack.k):
+        assert torch.equal(samples[i : i + 1], g(z[i : i + 1], {n: p[i : i + 1] for n, p in g.frozen.items()}))
