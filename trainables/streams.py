@@ -115,7 +115,16 @@ class Stream(Source):
         return values.to(self._device, non_blocking=True)
 
     def _drawn(self, block: int) -> Tensor:
-        if self._device.type != "cuda":
-            return torch.from_numpy(np.stack([self._draw(seed, block) for seed in self._unique], axis=1))
-        drawn = _threads("seeds").map(lambda seed: self._draw(seed, block), self._unique)
-        return torch.from_numpy(np.stack(list(drawn), axis=1)).pin_memory()
+        """(BLOCK, seeds, *shape); for a GPU in pinned memory."""
+        first, cuda = self._draw(self._unique[0], block), self._device.type == "cuda"
+        shape = (BLOCK, len(self._unique), *first.shape[1:])
+        values = torch.empty(shape, dtype=torch.from_numpy(first).dtype, pin_memory=cuda)
+        array = values.numpy()
+
+        def put(i: int) -> None:
+            array[:, i] = self._draw(self._unique[i], block) if i else first
+
+        each = _threads("seeds").map if cuda else map
+        for _ in each(put, range(len(self._unique))):
+            pass
+        return values
