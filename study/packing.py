@@ -18,7 +18,7 @@ from trainables.models import config_from_dict
 MAX_TRIALS_CPU = 24
 """Beyond it, the activations of a pack of small nets leave a core's cache and throughput falls (`make bench`)."""
 MAX_TRIALS_GPU = 512
-"""Four times as many gain a sixth (docs/engine.md)."""
+"""Of small nets, four times as many are an eighth faster (`make bench-gpu`)."""
 OVERHEAD_TRIALS = 5
 """What a pack costs besides its trials (dispatch of operations), in trials: a pack of K costs 5 + K."""
 MOST_LIMITS = 64

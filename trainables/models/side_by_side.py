@@ -19,7 +19,7 @@ from torch import Tensor
 
 from trainables.archs import Params
 from trainables.graphs import WARM, Countable, Periods
-from trainables.models.base import NetConfig
+from trainables.models.base import NetConfig, Trained
 from trainables.precision import arithmetic
 
 BRANCHES = 8
@@ -35,10 +35,19 @@ Build = Callable[[Sequence[Any], torch.device], Any]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Joined:
-    """One net of all trials. See `Trained`."""
+    """One net of all trials, copied when it is read. See `Trained`."""
 
-    flat: Tensor
-    frozen: Params
+    each: Sequence[Trained]
+
+    @property
+    def flat(self) -> Tensor:
+        """(K, P)."""
+        return torch.cat([net.flat for net in self.each])
+
+    @property
+    def frozen(self) -> Params:
+        """Parameter -> (K, *shape)."""
+        return {name: torch.cat([net.frozen[name] for net in self.each]) for name in self.each[0].frozen}
 
 
 class SideBySide:
@@ -65,15 +74,8 @@ class SideBySide:
 
     @property
     def nets(self) -> Mapping[str, Joined]:
-        """Copies."""
-        each = [pack.nets for pack in self.packs]
-        return {
-            name: Joined(
-                flat=torch.cat([nets[name].flat for nets in each]),
-                frozen={p: torch.cat([nets[name].frozen[p] for nets in each]) for p in each[0][name].frozen},
-            )
-            for name in each[0]
-        }
+        """As of every pack."""
+        return {name: Joined(each=[pack.nets[name] for pack in self.packs]) for name in self.packs[0].nets}
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
         """Train for one period; a trial's whole period on one branch, so that trials need not keep step."""
