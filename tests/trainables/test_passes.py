@@ -15,7 +15,9 @@ K, B, SEEDS = 3, 32, [0, 1, 2]
 
 def mlp(norm: str, leak: float, depth: int) -> PackedNet:
     arch = Mlp(inputs=5, outputs=2, width=7, depth=depth, norm=norm, init="he", leak=leak)
-    return PackedNet(arch, SEEDS, "g", torch.device("cpu"))
+    net = PackedNet(arch, SEEDS, "g", torch.device("cpu"))
+    net.flat.add_(0.3 * normal(*net.flat.shape))  # scales are 1 and shifts 0 at first
+    return net
 
 
 def normal(*shape: int) -> Tensor:
@@ -43,6 +45,8 @@ def test_an_mlp_by_hand_is_autograd(norm: str, leak: float, depth: int, wrt: pas
 def test_running_statistics_are_those_of_torch(device: str) -> None:
     arch = Mlp(inputs=5, outputs=2, width=7, depth=2, norm="bn", init="he", leak=0.2)
     nets = [PackedNet(arch, SEEDS, "g", torch.device(device)) for _ in range(2)]
+    for net in nets:
+        net.flat.add_(0.3 * normal(*net.flat.shape).to(device))
     for i in range(3):
         x, of_out = 3 + (i + 2) * normal(K, B, 5).to(device), normal(K, B, 2).to(device)
         made = (passes.begin(nets[0], x, "parameters", nets[0].running, 0.1),
