@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos_faults import VISTUDY, free_port
-from benchmarks.overhead import RESULTS, machine
+from benchmarks.machine import machine
+from benchmarks.overhead import RESULTS
 from benchmarks.tracker_away import answering
 from study.provenance import git_state, versions
 from tests.clusters.four_nodes import Nodes, four_nodes

@@ -21,7 +21,6 @@ import itertools
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import sys
@@ -36,6 +35,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.fused_array import GanArray
+from benchmarks.machine import machine
 from benchmarks.plain_gan import Gan, draws
 from trainables.data import DATASETS
 from trainables.data.celeba import CelebA
@@ -174,7 +174,7 @@ def measure_one(
         "trial_updates_per_s": statistics.median(updates),
         "least": min(updates),
         "most": max(updates),
-        "mib_per_trial": memory / k / 2**20,
+        "mib_per_trial": memory / k / 2**20 if memory else None,  # None: below the peak of starting Python
         **how,
     }
 
@@ -404,6 +404,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Folder of the result; benchmarks/results by default.")
     args = parser.parse_args()
     cuda = args.device == "cuda"
+    device_name = torch.cuda.get_device_name() if cuda else machine()["cpu"]
     args.processes = args.processes or ([4] if cuda else [1, 2])
     args.precisions = args.precisions or (["tf32", "bf16"] if cuda else ["fp32"])
     names = args.workloads or (list(WORKLOADS) if cuda else list(ON_CPU))
@@ -420,7 +421,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "date": started.isoformat(timespec="seconds"),
         "command": command,
-        "device": torch.cuda.get_device_name() if cuda else platform.processor() or platform.machine(),
+        "device": device_name,
         "torch": torch.__version__,
         "threads_per_process": 1,
         "ceiling": top,

@@ -21,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.overhead import RESULTS, machine
+from benchmarks.machine import machine
+from benchmarks.overhead import RESULTS
 from study.ledger import Ledger
 from study.provenance import versions
 

@@ -14,7 +14,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import machine, slots_of_this_machine
 from benchmarks.subject import blocks_of, stratified
 from study.design import Plan
 from study.provenance import git_state, versions
@@ -143,25 +143,6 @@ def walls(seconds: list[float], trials: int) -> dict[str, Any]:
 def summary(values: list[float]) -> dict[str, Any]:
     """Median and all values in order."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values), "values": values}
-
-
-def slots_of_this_machine() -> int:
-    """The CPUs that this process may use: as many packs as `vistudy run` trains at once."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def machine() -> dict[str, Any]:
-    """What the numbers depend on beside the code."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-    return {
-        "cpu": cpu,
-        "cpus": slots_of_this_machine(),
-        "load_at_start": os.getloadavg()[0],
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-    }
 
 
 def table(result: dict[str, Any]) -> str:

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.machine import machine
 from study.provenance import git_state, versions
 
 ROOT = Path(__file__).parent.parent
@@ -195,8 +196,6 @@ def main() -> None:
     print(table(results, fitted))
     if args.dry:
         return
-    from benchmarks.overhead import machine  # imports torch: a child counts what its parent held when it was forked
-
     head = {
         "date": started.isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks.scale", *sys.argv[1:]]),

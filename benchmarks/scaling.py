@@ -25,7 +25,7 @@ from typing import Any
 
 import ray
 
-from benchmarks.overhead import machine
+from benchmarks.machine import machine
 from benchmarks.scale import STUDY
 from benchmarks.scale_steps import _sleeping
 from benchmarks.synthetic_engine import REFERENCE

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos_faults import Server, free_port
+from benchmarks.machine import machine
 from benchmarks.mirror import STUDY, differences, make, peak_mb
-from benchmarks.overhead import RESULTS, machine
+from benchmarks.overhead import RESULTS
 from study.ledger import Ledger
 from study.provenance import git_state, versions
 from tests.clusters.postgres import Postgres, postgres

@@ -30,7 +30,8 @@ from typing import Any
 
 from benchmarks.chaos import Bits, bits
 from benchmarks.chaos_faults import VISTUDY, Server, free_port
-from benchmarks.overhead import RESULTS, machine
+from benchmarks.machine import machine
+from benchmarks.overhead import RESULTS
 from study.ledger import Ledger
 from study.provenance import git_state, versions
 
