@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib
 import os
+import threading
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -66,6 +67,10 @@ def as_bytes(images: Tensor) -> Tensor:
     return pixels.expand(-1, 3, -1, -1)
 
 
+_one = threading.Lock()
+"""Trials are judged by several threads; a GPU that they share with training has room for one batch of Inception's."""
+
+
 @functools.cache
 def extractor(path: Path, device: str) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """torch-fidelity's Inception-v3 with verified weights: uint8 (N, 3, H, W) -> features (N, 2048).
@@ -94,7 +99,8 @@ def inception() -> Callable[[Tensor], Tensor]:
 
     def look(images: Tensor) -> Tensor:
         parts = torch.split(as_bytes(images), IMAGES_AT_ONCE)
-        return torch.cat([net(part.to(device))[0].cpu() for part in parts])
+        with _one:
+            return torch.cat([net(part.to(device))[0].cpu() for part in parts])
 
     return look
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -70,6 +72,25 @@ def test_verified_weights_are_seen_through_torch_fidelity(tmp_path: Path, monkey
     assert space.provenance["weights_sha256"] == module.SHA256
     assert "299" in str(space.provenance["resize"])
     assert "tiled" in str(space.provenance["channels"])
+
+
+def test_one_thread_looks_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    inside, most = 0, 0
+
+    def net(images: torch.Tensor) -> tuple[torch.Tensor]:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.05)
+        inside -= 1
+        return (images.float().flatten(1),)
+
+    monkeypatch.setattr(module, "checked_weights", lambda path: path)
+    monkeypatch.setattr(module, "extractor", lambda path, device: net)
+    look = inception()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(look, [torch.zeros(2, 1, 4, 4)] * 4))
+    assert most == 1
 
 
 def test_its_metrics_are_those_of_the_features(monkeypatch: pytest.MonkeyPatch) -> None:

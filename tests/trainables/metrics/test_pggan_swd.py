@@ -8,6 +8,7 @@ import scipy.ndimage
 import torch
 
 from tests.trainables.metrics.fakes import PLAIN
+from trainables.metrics import pggan_swd
 from trainables.metrics.pggan_swd import (
     DIRECTIONS,
     PATCHES,
@@ -64,6 +65,13 @@ def test_a_pyramid_goes_down_to_sixteen_and_loses_nothing(size: int, sizes: list
     for finer in levels[-2::-1]:
         whole = finer + enlarge(whole, (finer.shape[2], finer.shape[3]))
     assert torch.allclose(whole, x, atol=1e-5)
+
+
+def test_parts_do_not_change_a_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.randn(10, 3, 40, 32)
+    whole = laplacian_pyramid(images)
+    monkeypatch.setattr(pggan_swd, "IMAGES_AT_ONCE", 4)
+    assert all(torch.equal(a, b) for a, b in zip(laplacian_pyramid(images), whole, strict=True))
 
 
 def test_patches_are_pieces_of_their_images_standardised_by_channel() -> None:
