@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from clusters.base import Cluster, ClusterError
+from clusters.base import ROOMS, Cluster, ClusterError
 from clusters.debug import debug
 
-__all__ = ["CLUSTERS", "Cluster", "ClusterError", "connect", "needs_ray"]
+__all__ = ["CLUSTERS", "ROOMS", "Cluster", "ClusterError", "connect", "needs_ray"]
 
 
 def _local() -> AbstractContextManager[Cluster]:

@@ -15,12 +15,11 @@ from typing import Any
 import ray
 from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
-from clusters.base import Cluster, ClusterError, nodes
+from clusters.base import ROOMS, Cluster, ClusterError, nodes
 
 CONNECT_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 10.0
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-ROOMS = ("study", "trainables", "analysis", "clusters")
 
 
 @contextmanager

@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+ROOMS = ("study", "trainables", "analysis", "clusters")
+"""The packages of this project. A worker imports all four: what it unpickles first is `study.executor`."""
+
 
 class ClusterError(Exception):
     """A cluster cannot be reached or used. One message: what, where, what to do."""

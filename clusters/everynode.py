@@ -48,7 +48,7 @@ def on_every_node(function: Callable[..., T], *args: object, nodes: Sequence[Nod
         try:
             found.append(Answer(node=node, value=ray.get(reference), error=None))
         except ray.exceptions.RayError as error:
-            found.append(Answer(node=node, value=None, error=_last_line(str(error))))
+            found.append(Answer(node=node, value=None, error=last_line(str(error))))
     if all(answer.error is None for answer in found):
         return found
     names = {node.node_id for node in living()}
@@ -62,5 +62,6 @@ def in_this_process(
     return [Answer(node=node, value=function(*args), error=None) for node in nodes]
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """Of a traceback that a worker sent: its error."""
     return ([line for line in text.strip().splitlines() if line.strip()] or ["no reason given"])[-1].strip()[:500]

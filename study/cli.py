@@ -72,6 +72,13 @@ def main() -> None:
     except StudyError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(RESUMABLE if isinstance(error, StoppedError) else 2)
+    except ValueError as error:
+        from trainables.data.root import DataError
+
+        if not isinstance(error, DataError):
+            raise
+        err.print(f"[bold red]error:[/] data: {escape(str(error))}", soft_wrap=True)
+        sys.exit(2)
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.errors import StudyError
 from study.ledger import Ledger
 from study.provenance import now_ms
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
@@ -100,6 +99,7 @@ def plan(
     Raises:
         StudyError: a mistake in the file, the store or the address.
     """
+    from study.data_check import check_data
     from study.rounds import foreseen
 
     ledger = Ledger(store)
@@ -122,6 +122,7 @@ def plan(
 def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Preview:
     """As on the cluster `local`: it is this machine, so nothing of Ray's has to be started, or imported."""
     from study import probe
+    from study.data_check import data_errors
     from study.pilot import PILOT_STRUCTURES, estimate, measure, representatives
     from study.todo import work
 
@@ -130,26 +131,11 @@ def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Pr
     todo = work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
     cost = None
     if pilot and todo.packs:
-        timings = {
-            pack.pack_id: measure(pack.configs, on.cpus) for pack in representatives(todo.packs, PILOT_STRUCTURES)
-        }
+        with data_errors():
+            chosen = representatives(todo.packs, PILOT_STRUCTURES)
+            timings = {pack.pack_id: measure(pack.configs, on.cpus) for pack in chosen}
         cost = estimate(todo.packs, timings, on.slots)
     return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
-
-
-def check_data(planned: Plan) -> None:
-    """Read every data set of a plan once: files are prepared here, not by many workers at once.
-
-    Raises:
-        StudyError: files are missing or damaged.
-    """
-    from trainables.data import DATASETS, DataError
-
-    for name in dict.fromkeys(trial.config.data for trial in planned.trials):
-        try:
-            assert DATASETS[name].fingerprint
-        except DataError as error:
-            raise StudyError(f"data: {name}: {error}") from error
 
 
 def run(
@@ -191,6 +177,7 @@ def run(
     """
     from analysis.frame import load_frame
     from study import tracking
+    from study.data_check import check_data
     from study.rounds import rounds
 
     wanted = as_study(study)

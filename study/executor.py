@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -27,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from analysis.outcome import deficiency
 from analysis.taxonomy import Reference
-from clusters import Cluster
+from clusters import ROOMS, Cluster
 from study.errors import StudyError
 from study.ledger import Ledger
 from study.packing import Pack
@@ -35,7 +36,8 @@ from study.provenance import now_ms
 from study.schema import ExploreSpec
 from study.supervisor import Executed, Supervisor
 from trainables.engine import Evaluation
-from trainables.tune import train_pack, versions
+from trainables.place import versions
+from trainables.tune import train_pack
 
 HANG_FACTOR = 10.0
 """A silence has to be that many times the longest one that the pack has broken, too."""
@@ -70,7 +72,7 @@ def execute(
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(on.slots, 200)))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # deaths are told by the supervisor, in a line
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
-    supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms)
+    supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
     watch = _Watch(ledger, hang_after_s)
     told = _Told(supervisor, watch)
     settings: dict[str, Any] = {"evaluated": _report} if explore else {}
@@ -135,6 +137,8 @@ def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     return train_pack(config, place=ray.get_runtime_context().get_node_id(), **settings)
 
 
+_NOT_LOADED = "failed to import on the worker"
+"""What Ray says where unpickling an actor's class fails, before the traceback."""
 WORST_Q = 1e9
 """What a scheduler is told of a Q that is not known or infinite."""
 
@@ -207,8 +211,12 @@ class _Told(tune.Callback):
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker, or its node, is gone."""
-        hung = self._watch.ended(trial.config["pack_id"])
-        self._tell(self._supervisor.died, trial.config["pack_id"], hung or _why(trial), hung=hung is not None)
+        pack_id = trial.config["pack_id"]
+        hung, text = self._watch.ended(pack_id), _error_text(trial)
+        if (lacks := not_loaded(text)) is not None:
+            self._tell(self._supervisor.ended, pack_id, {"end": "node", "text": lacks, "errno": 0})
+        else:
+            self._tell(self._supervisor.died, pack_id, hung or _why(text), hung=hung is not None)
 
     def _tell(self, how: Any, *what: Any, **more: Any) -> None:
         try:
@@ -221,10 +229,32 @@ class _Told(tune.Callback):
         return {}
 
 
-def _why(trial: Any) -> str:
-    """What Ray says of a death, without its stack."""
+def _error_text(trial: Any) -> str:
     path = Path(trial.error_file) if trial.error_file else None
-    text = path.read_text(errors="replace") if path and path.exists() else "no reason is known"
+    return path.read_text(errors="replace") if path and path.exists() else "no reason is known"
+
+
+def not_loaded(text: str) -> str | None:
+    """What Ray says of a worker that could not import this code, in a sentence; None if it says something else."""
+    if _NOT_LOADED not in text:
+        return None
+    lines = [line.strip() for line in text.rpartition(_NOT_LOADED)[2].splitlines()]
+    error = next((line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)), "no reason given")
+    files = [line for line in lines if line.startswith("File ")]
+    node = next((line.strip()[4:] for line in text.splitlines() if line.strip().startswith("ip: ")), "a node")
+    wanted = re.search(r"No module named '(\w+)", error)
+    names = (f"{wanted[1]}/__init__.py", f"{wanted[1]}.py") if wanted and wanted[1] in ROOMS else ()
+    shadow = next((path for name in names if (path := Path(name).absolute()).exists()), None)  # workers look here, too
+    mend = (
+        f"{shadow} is found in place of vistudy's: start vistudy from another folder, or rename that one"
+        if shadow
+        else "Install vistudy and requirements.lock on that node, in the versions of this one"
+    )
+    return f"{node} cannot load this code: {error}, by {files[-1] if files else 'an unknown file'}. {mend}"
+
+
+def _why(text: str) -> str:
+    """What Ray says of a death, without its stack."""
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line.startswith(("The actor is dead because", "The actor died because"))]
     return (found or [line for line in lines if line] or [text])[-1][:2000]

@@ -104,6 +104,7 @@ def replay(
     Raises:
         StudyError: no such trial, one that was never begun, a model whose samples have no picture, or no frames.
     """
+    from study.data_check import data_errors
     from trainables.metrics.image_classifier import one_thread
 
     if frames < 1:
@@ -114,7 +115,7 @@ def replay(
     label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
     configs = [config] if alone else _configs(pack)
     filmed, replayed = list[Frame](), dict[int, Mapping[str, float]]()
-    with one_thread():  # as workers train: sums over several threads have another order
+    with data_errors(), one_thread():  # as workers train: sums over several threads have another order
         for item in _film(configs, config, frames):
             if isinstance(item, Frame):
                 filmed.append(item)
@@ -156,8 +157,6 @@ def _apart(a: float, b: float) -> float:
 
 def _find(ledger: Ledger, wanted: str) -> tuple[str, TrainConfig, Mapping[str, Any]]:
     """Study, configuration and pack of the trial whose id begins so."""
-    from trainables.models import config_from_dict
-
     found = {
         entry["trial_id"]: (study, entry["config"])
         for study in ledger.study_names()
@@ -177,17 +176,24 @@ def _find(ledger: Ledger, wanted: str) -> tuple[str, TrainConfig, Mapping[str, A
     outcome = ledger.read_outcomes([trial_id]).get(trial_id)
     packs = ledger.packs()
     if outcome is not None:
-        return study, config_from_dict(config), packs[outcome["pack_id"]]
+        return study, _config(config), packs[outcome["pack_id"]]
     begun = [pack for pack in packs.values() if trial_id in pack["trial_ids"]]
     if not begun:
         raise StudyError(f"trial {trial_id} of {study} has not been begun; `vistudy run` comes first.")
-    return study, config_from_dict(config), max(begun, key=lambda pack: int(pack["created_ms"]))
+    return study, _config(config), max(begun, key=lambda pack: int(pack["created_ms"]))
 
 
 def _configs(pack: Mapping[str, Any]) -> list[TrainConfig]:
-    from trainables.models import config_from_dict
+    return [_config(trial) for trial in pack.get("slots", pack["trials"])]  # as it was trained
 
-    return [config_from_dict(trial) for trial in pack.get("slots", pack["trials"])]  # as it was trained
+
+def _config(stored: Mapping[str, Any]) -> TrainConfig:
+    from trainables.place import NodeFailed, known
+
+    try:
+        return known([stored])[0]
+    except NodeFailed as error:
+        raise StudyError(f"the trial cannot be trained here: this machine {error}.") from error
 
 
 def _film(

@@ -27,7 +27,7 @@ def execute_here(packs: Sequence[Pack], ledger: Ledger, *, checkpoint_every_s: f
         StudyError: the store failed for good.
     """
     started, run = time.monotonic(), f"run-{secrets.token_hex(6)}"
-    supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms)
+    supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=True)
     train = functools.partial(
         train_pack, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=checkpoint_every_s, run=run
     )

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 
 from clusters import Cluster, ClusterError, connect
+from clusters.everynode import last_line
+from study.data_check import data_errors
 from study.design import Plan
 from study.errors import StudyError
 from study.ledger import Ledger
@@ -119,6 +121,13 @@ def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
     import ray
 
     remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(measure)
-    timings: list[Timing] = ray.get([remote.remote(list(pack.configs), on.cpus) for pack in chosen])
+    try:
+        with data_errors():
+            timings: list[Timing] = ray.get([remote.remote(list(pack.configs), on.cpus) for pack in chosen])
+    except ray.exceptions.RayError as error:
+        raise StudyError(
+            f"cluster {on.name}: the pilot failed there: {last_line(str(error))}. `vistudy cluster check` asks every "
+            "node what it has; --no-pilot plans without an estimate."
+        ) from error
     by_pack: Mapping[str, Timing] = dict(zip((p.pack_id for p in chosen), timings, strict=True))
     return estimate(packs, dict(by_pack), on.slots)

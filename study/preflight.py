@@ -16,11 +16,12 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clusters.base import ClusterError
+from clusters.base import ROOMS, ClusterError
 from study.errors import StoreError, StudyError
 from study.storage import Storage
 
@@ -47,7 +48,7 @@ class Facts:
     versions: dict[str, str]
     """Python and PACKAGES."""
     code: str
-    """Hash of the code of `study` and `trainables`."""
+    """Hash of the code of all packages of vistudy."""
     answer: str
     """The file that it wrote into the store."""
     store: str | None
@@ -161,15 +162,12 @@ def clock() -> float:
 
 
 def code_hash() -> str:
-    """Of every Python file of `study` and `trainables`, as this process imports them."""
-    import study
-    import trainables
-
+    """Of every Python file of the packages that a worker imports, as this process would import them."""
     found = hashlib.sha256()
-    for room in (study, trainables):
-        folder = Path(str(room.__file__)).parent
+    for room in ROOMS:
+        folder = Path(str(import_module(room).__file__)).parent
         for path in sorted(folder.rglob("*.py")):
-            found.update(f"{room.__name__}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
+            found.update(f"{room}/{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()[:12]
 
 

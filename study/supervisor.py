@@ -61,9 +61,16 @@ class Supervisor:
     """A queue of packs: `next` gives one that is due, `ended` or `died` tells what became of it."""
 
     def __init__(
-        self, packs: Sequence[Pack], ledger: Ledger, *, clock: Callable[[], float], now_ms: Callable[[], int]
+        self,
+        packs: Sequence[Pack],
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float],
+        now_ms: Callable[[], int],
+        one_machine: bool = False,
     ) -> None:
-        self._ledger, self._clock, self._now_ms = ledger, clock, now_ms
+        """`one_machine`: there is no other that might have what this one lacks."""
+        self._ledger, self._clock, self._now_ms, self._one_machine = ledger, clock, now_ms, one_machine
         self._waiting = [_Job(pack=pack) for pack in packs]
         self._running: dict[str, _Job] = {}
         self._place_failures = 0
@@ -146,8 +153,9 @@ class Supervisor:
 
     def _place_failed(self, job: _Job, place: str, text: str, number: int) -> None:
         self._place_failures += 1
-        if number not in FULL and self._place_failures < PLACE_FAILURES:
-            how = "the store failed" if place == "store" else "a node that joined later cannot train it"
+        hopeless = number in FULL or (place == "node" and self._one_machine)
+        if not hopeless and self._place_failures < PLACE_FAILURES:
+            how = "the store failed" if place == "store" else "a node cannot train it"
             _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, how, _last_line(text))
             self._retry(job)
             return
@@ -156,7 +164,7 @@ class Supervisor:
         what, mend = (
             (f"store {self._ledger.uri}: {why}", "Mend that (space, rights)")
             if place == "store"
-            else (f"cluster: {why}", "Install requirements.lock on that node, or end its Ray")
+            else (f"cluster: {why}", "Mend that")  # nodes say themselves how
         )
         self.broken = StoppedError(
             f"{what}. The run has stopped; what is recorded is whole. {mend}; the same command goes on from the last "
@@ -229,7 +237,7 @@ def stand_in(like: TrainConfig, place: int) -> TrainConfig:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1][:300]
+    return (text.strip().splitlines() or [""])[-1][:600]
 
 
 def _first_line(text: str) -> str:

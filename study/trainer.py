@@ -134,10 +134,12 @@ class Trainer:
         """What this process has to do before training: it may, while Ray starts its own processes."""
         from clusters import needs_ray
         from study import launch
+        from study.data_check import data_errors
 
         if needs_ray(self._cluster):
             launch.preload()
-        return launch.references(planned, self._ledger, self._say), launch.judged_by(planned)
+        with data_errors():
+            return launch.references(planned, self._ledger, self._say), launch.judged_by(planned)
 
     def _connect(self) -> Cluster:
         from study import launch

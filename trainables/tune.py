@@ -1,8 +1,8 @@
 """The one Ray Tune trainable: a pack in, records out to its journal. Nothing here talks to a network but the store.
 
 What can be caught is returned, as an `end`: the pack is complete, it was asked to stop, the training code or the memory
-failed it, or the store did. So what Tune sees as a failure is the death of a process. `study.supervisor` decides what
-follows; the next attempt goes on from the newest checkpoint.
+failed it, the store did, or this machine lacks what the pack needs. So what Tune sees as a failure is the death of a
+process. `study.supervisor` decides what follows; the next attempt goes on from the newest checkpoint.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from trainables.data import DataError
 from trainables.engine import Engine, Evaluation
-from trainables.models import config_from_dict
+from trainables.place import NodeFailed, check_versions, known, lacking, versions
 
 LOOK_EVERY_S = 1.0
 """How often a pack looks whether it is to stop."""
@@ -141,15 +141,15 @@ def train_pack(
 
     Returns:
         `end`, one of complete, stopped, error, memory, store, node; `trials`, their number; `failed`, of those the
-        failed ones; `text`, a traceback; `errno` of the store's failure or 0.
+        failed ones; `text`, a traceback or, of a node, what it lacks and what to do; `errno` of the store's failure or
+        0.
 
     Raises:
         torch.AcceleratorError: the device failed. It stays broken for this process, which must not train on.
     """
     trials = 0
     try:
-        if other := _other_versions(expected or {}):
-            return _end("node", trials, text=f"{socket.gethostname()} has {other}")
+        check_versions(expected or {})
         ledger, pack_id = journal(), str(config["pack_id"])
         if ledger.stop_asked(run):
             return _end("stopped", trials)
@@ -159,6 +159,8 @@ def train_pack(
         return _end("stopped", trials)
     except torch.AcceleratorError:
         raise
+    except NodeFailed as error:
+        return _end("node", trials, text=f"{socket.gethostname()} {error}")
     except Exception as error:  # outside the training code: the store's
         return _end("store", trials, text=traceback.format_exc(), errno=_errno(error))
 
@@ -198,8 +200,8 @@ def _train(
             finish(trial_id, "failed", wall_s, error.text)
         return _end("complete", len(wanted), failed=len(left))
 
-    wanted = {config_from_dict(trial).trial_id() for trial in pack["trials"]}
-    configs = [config_from_dict(trial) for trial in pack.get("slots", pack["trials"])]  # stand-ins among them
+    wanted = {config.trial_id() for config in known(pack["trials"])}
+    configs = known(pack.get("slots", pack["trials"]))  # stand-ins among them
     pace = _Pace(ledger, attempt, every_s=every_s, run=run, place=place)
     with told_crashes(attempt.crash_file):
         pace.beat()
@@ -210,6 +212,8 @@ def _train(
                 engine.restore(checkpoint[1])
         except torch.AcceleratorError:
             raise
+        except (ImportError, DataError) as error:
+            raise lacking(error) from error
         except Exception as error:
             return failed(_Failure.of(error), 0.0)
         pace.begin(engine)
@@ -305,16 +309,6 @@ class _Pace:
         self._attempt.beat(self._said | said)
 
 
-def _other_versions(expected: Mapping[str, str]) -> str:
-    """What this process has in other versions than a run, local parts (+cpu, +cu130) apart; empty: nothing."""
-    here = versions() if expected else {}
-    return ", ".join(
-        f"{name} {here.get(name)} (the run: {wanted})"
-        for name, wanted in expected.items()
-        if here.get(name, "").partition("+")[0] != wanted.partition("+")[0]
-    )
-
-
 def _end(end: str, trials: int, *, failed: int = 0, text: str = "", errno: int = 0) -> dict[str, Any]:
     return {"end": end, "trials": trials, "failed": failed, "text": text, "errno": errno}
 
@@ -393,9 +387,3 @@ def _plain(record: Any) -> dict[str, Any]:
 def device_name(device: torch.device) -> str:
     """The hardware, for the record of a trial."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"cpu ({platform.machine()})"
-
-
-def versions() -> dict[str, str]:
-    """What the numbers of a trial depend on."""
-    packages = ("vistudy", "torch", "numpy")
-    return {"python": platform.python_version()} | {name: version(name) for name in packages}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -137,3 +138,44 @@ def test_what_kills_a_process_is_something_that_ray_takes(monkeypatch: pytest.Mo
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         executor._kill("ab" * 28, sleeper.pid)
         assert sleeper.wait(10) == -signal.SIGKILL
+
+
+NOT_LOADED = """\
+Failure # 1 (occurred at 2026-11-30_23-57-36)
+The actor died unexpectedly before finishing this task.
+	ip: 10.0.0.7
+The actor is dead because its worker process has died. Worker exits with an exit code None. Traceback (most recent call last):
+  File "ray/function_manager.py", line 657, in temporary_actor_method
+    raise RuntimeError(
+RuntimeError: The actor with name ImplicitFunc failed to import on the worker. This may be because needed library dependencies are not installed in the worker environment:
+
+Traceback (most recent call last):
+  File "ray/function_manager.py", line 696, in _load_actor_class_from_gcs
+    actor_class = pickle.loads(pickled_class)
+  File "/code/study/executor.py", line 28, in <module>
+    from analysis.outcome import deficiency
+ModuleNotFoundError: No module named 'analysis.outcome'
+
+An unexpected internal error occurred while the worker was executing a task.
+"""  # noqa: E501
+
+
+@pytest.mark.parametrize("shadow", [None, "analysis.py", "analysis/__init__.py"])
+def test_code_that_a_worker_cannot_import_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shadow: str | None
+) -> None:
+    """As Ray 2.60 told it. Workers of this machine look for modules where it was started, first."""
+    monkeypatch.chdir(tmp_path)
+    if shadow:
+        (tmp_path / shadow).parent.mkdir(exist_ok=True)
+        (tmp_path / shadow).touch()
+    said = executor.not_loaded(NOT_LOADED)
+    assert said is not None
+    assert "10.0.0.7 cannot load this code: ModuleNotFoundError: No module named 'analysis.outcome'" in said
+    assert 'by File "/code/study/executor.py", line 28' in said
+    mend = f"{tmp_path / shadow} is found in place of vistudy's" if shadow else "Install vistudy and requirements.lock"
+    assert mend in said
+
+
+def test_another_death_is_a_death() -> None:
+    assert executor.not_loaded("The actor is dead because its node has died.") is None

@@ -230,6 +230,17 @@ def test_a_node_with_other_versions_stops_the_run_if_nothing_else_trains(disk: L
     assert disk.done() == set()
 
 
+def test_what_the_only_machine_lacks_stops_the_run_at_once(disk: Ledger) -> None:
+    packs = [stored(disk, CONFIGS[:3]), stored(disk, CONFIGS[3:])]
+    s = Supervisor(packs, disk, clock=Clock(), now_ms=lambda: 100, one_machine=True)
+    assert s.next() == packs[0]
+    s.ended(packs[0].pack_id, error("n7 cannot build it: model 'mine' is unknown. Add it there", "node"))
+    assert s.finished
+    assert s.left == 2
+    assert "cluster: n7 cannot build it: model 'mine' is unknown. Add it there. The run has stopped" in str(s.broken)
+    assert disk.done() == set()
+
+
 def test_stopped_packs_are_left_for_the_next_run(disk: Ledger) -> None:
     packs = [stored(disk, CONFIGS[:3]), stored(disk, CONFIGS[3:])]
     s, clock = supervisor(disk, *packs)

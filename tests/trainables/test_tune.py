@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +16,10 @@ import torch
 
 from study.ledger import Attempt, Ledger
 from tests.trainables.configs import gan
+from trainables.data import DataError
 from trainables.models.gan import GanConfig, GanPack
-from trainables.tune import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack, versions
+from trainables.place import versions
+from trainables.tune import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack
 
 CONFIGS = [gan(seed=s, evaluations=4) for s in (0, 1)]
 
@@ -73,6 +77,47 @@ def test_nothing_is_trained_where_versions_are_others(tmp_path):
     built = {name: number.partition("+")[0] + "+other" for name, number in versions().items()}
     result = train_pack({"pack_id": "p-1"}, journal=lambda: ledger, checkpoint_every_s=0.0, expected=built)
     assert ended(result) == ("complete", 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model": "mine"}, "model 'mine' is not in .*/trainables/models/__init__.py, .* docs/add-a-model.md"),
+        ({"data": "mine"}, "data 'mine' is not in .*/trainables/data/__init__.py, .* Add its file and its line there"),
+        ({"momentum": 0.9}, "model 'gan' of .* is another one .*momentum.* Use the code of vistudy that planned it"),
+    ],
+)
+def test_what_a_worker_does_not_know_is_no_failure_of_the_store(tmp_path, change, says):
+    """A model of a notebook, say, which no worker imports."""
+    ledger = stored(tmp_path)
+    pack = ledger.read_pack("p-1")
+    ledger.write_pack(pack | {"pack_id": "p-2", "trials": [trial | change for trial in pack["trials"]]})
+    result = train_pack({"pack_id": "p-2"}, journal=lambda: ledger, checkpoint_every_s=0.0)
+    assert ended(result) == ("node", 2, 0)
+    assert re.match(f"{socket.gethostname()} cannot build it: {says}", result["text"])
+    assert ledger.done() == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            ModuleNotFoundError("No module named 'ot'", name="ot"),
+            r"cannot import ot: .*, in .*test_tune.py:\d+. Install",
+        ),
+        (DataError("/data/mnist: not there"), "cannot read data: /data/mnist: not there. Every node needs the same"),
+    ],
+)
+def test_what_a_machine_lacks_fails_no_trial(tmp_path, monkeypatch, error, says):
+    def lacking(*_, **__):
+        raise error
+
+    monkeypatch.setattr(GanPack, "__init__", lacking)
+    ledger = stored(tmp_path, CONFIGS[:1])
+    result = train(ledger)
+    assert ended(result) == ("node", 1, 0)
+    assert re.match(f"{socket.gethostname()} {says}", result["text"])
+    assert ledger.done() == set()
 
 
 def test_a_killed_process_goes_on_from_its_checkpoint_bitwise(tmp_path, monkeypatch):

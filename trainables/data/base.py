@@ -57,6 +57,11 @@ class Dataset(ABC):
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the content. Part of the key under which real-data references are cached."""
 
+    @property
+    def to_learn(self) -> int | None:
+        """Images in an epoch, of which none is in two minibatches; None where every minibatch is drawn anew."""
+        return None
+
     def absent(self) -> str | None:
         """Why it cannot be had here, where its files are missing; None for data that are there, or need no files.
 

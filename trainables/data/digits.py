@@ -14,6 +14,7 @@ import numpy as np
 
 from trainables.data.base import Dataset, Kind, Split, check_net
 from trainables.data.resident import EpochOrder
+from trainables.data.root import DataError
 from trainables.streams import generator
 
 REFERENCE_IMAGES = 800
@@ -25,12 +26,12 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     """All images, float32 (1797, 1, 8, 8) in [-1, 1], and their labels, int64 (1797,), in the bundle's order.
 
     Raises:
-        RuntimeError: scikit-learn is not installed.
+        DataError: scikit-learn is not installed.
     """
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise RuntimeError("data 'digits' is read from scikit-learn: pip install scikit-learn") from error
+        raise DataError("data 'digits' is read from scikit-learn: pip install scikit-learn") from error
     bundle = load_digits()
     images = (bundle.images.astype(np.float32) / 8 - 1).reshape(-1, 1, 8, 8)  # 0..16 -> [-1, 1]
     labels = bundle.target.astype(np.int64)
@@ -63,6 +64,11 @@ class Digits(Dataset):
         """SHA-256 of pixels and labels."""
         images, labels = load()
         return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+
+    @property
+    def to_learn(self) -> int | None:
+        """All images to learn."""
+        return len(_train())
 
     def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
         """Walk through the training images, in a new keyed order each epoch, none twice in one epoch.

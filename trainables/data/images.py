@@ -71,6 +71,11 @@ class ImageData(Dataset):
         """SHA-256 of pixels, labels and their division into images to learn and reference."""
         return self.prepared.fingerprint
 
+    @property
+    def to_learn(self) -> int | None:
+        """All images to learn."""
+        return self.prepared.train
+
     def _draw(self, batch_size: int) -> Draw:
         """(seed, block) -> indices of images to learn."""
         return EpochOrder(self.prepared.train, batch_size)

@@ -49,6 +49,11 @@ class Stacked(ImageData):
         return hashlib.sha256(f"{self.shape[0]} x {self.digits.fingerprint}".encode()).hexdigest()
 
     @property
+    def to_learn(self) -> int | None:
+        """None: see `_draw`."""
+        return None
+
+    @property
     def modes(self) -> int:
         """Number of combinations of classes."""
         return int(self.classes ** self.shape[0])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from trainables.data import Dataset
-from trainables.data.images import ImageData
+from trainables.data.images import KEYED_TRAIN_SHARE, ImageData
 from trainables.data.polygons import Polygons
 from trainables.data.prepared import cache_root
 from trainables.data.root import DATA_ROOT_VARIABLE, DataError
@@ -86,23 +86,30 @@ def suite_of(dataset: Dataset, features: str | None = None) -> Suite:
 
 
 def n_samples(dataset: Dataset, features: str | None = None) -> int:
-    """N of a data set: its suite's, or all images of the reference where there are fewer.
+    """N of a data set: its suite's, or as many images as both parts of the data have where that is less.
 
     Raises:
         DataError: there are too few.
     """
     wanted = N_SAMPLES[suite_of(dataset, features)]
-    if not isinstance(dataset, ImageData) or dataset.kind != "images":
+    if not isinstance(dataset, ImageData):
         return wanted
     prepared = dataset.prepared
-    kept, total = len(prepared.images) - prepared.train, len(prepared.images)
-    room = min(kept, total // 2)  # floors compare halves of all images
-    if room < LEAST_IMAGES:
-        raise DataError(
-            f"data {dataset.name!r}: {kept} of its {total} images are kept to compare with, and its metrics need "
-            f"{LEAST_IMAGES}; give it more images"
-        )
-    return min(wanted, room)
+    # Samples are compared with images that are not learnt, baselines are drawn from those that are.
+    parts = prepared.train, len(prepared.images) - prepared.train
+    if min(parts) < LEAST_IMAGES:
+        raise DataError(_too_few(dataset, *parts))
+    return wanted if dataset.kind == "stacked" else min(wanted, *parts)
+
+
+def _too_few(dataset: ImageData, learnt: int, kept: int) -> str:
+    where = dataset.source().base
+    keyed = dataset.prepared.split.startswith("keyed shuffle")
+    in_all = f", {round(LEAST_IMAGES / (1 - KEYED_TRAIN_SHARE)):,} in all" if keyed else ""
+    return (
+        f"{where or 'it'} has {learnt + kept:,} images, {learnt:,} to learn and {kept:,} to compare with; the metrics "
+        f"need at least {LEAST_IMAGES} of each{in_all}: add images, or take data that need no files, such as digits"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,10 @@ MODELS: dict[str, Model] = {
 }
 
 
+class UnknownModel(ValueError):
+    """A trial whose model this process cannot build. One message: which, where it was looked for, what to do."""
+
+
 def make_pack(configs: Sequence[TrainConfig], device: torch.device) -> Pack:
     """K trials of one structure, in the way that trains fastest on `device`."""
     first, build = configs[0], MODELS[configs[0].model].pack
@@ -54,7 +59,18 @@ def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
     """The inverse of `TrainConfig.to_dict`, for any model.
 
     Raises:
-        KeyError: unknown model.
-        TypeError: a field is missing or unknown.
+        UnknownModel: this process does not know the model, or knows another one of that name.
     """
-    return MODELS[values["model"]].config.from_dict(values)
+    name = values["model"]
+    if name not in MODELS:
+        raise UnknownModel(
+            f"model {name!r} is not in {Path(__file__)}, which is all that a worker imports: it was added in another "
+            "process only, or in other code. Add its file and its line there, as docs/add-a-model.md says"
+        )
+    try:
+        return MODELS[name].config.from_dict(values)
+    except TypeError as error:
+        raise UnknownModel(
+            f"model {name!r} of {Path(__file__)} is another one than the trial was planned with ({error}). Use the "
+            "code of vistudy that planned it"
+        ) from error

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from trainables.data.digits import DIGITS, load
+from trainables.data.root import DataError
 from trainables.streams import BLOCK
 
 TRAIN = 997
@@ -86,5 +87,5 @@ def test_both_families_of_nets_have_defaults() -> None:
 
 def test_without_scikit_learn_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(RuntimeError, match="pip install scikit-learn"):
+    with pytest.raises(DataError, match="pip install scikit-learn"):
         load.__wrapped__()

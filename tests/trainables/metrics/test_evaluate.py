@@ -193,10 +193,11 @@ def test_each_kind_of_data_has_its_suite() -> None:
 def test_fewer_images_than_the_suite_wants_are_all_used_and_too_few_refused() -> None:
     assert n_samples(TRIANGLES) == 650
     assert evaluator(TRIANGLES).provenance()["n_samples"] == 650
-    assert n_samples(Polygons(name="unequal", train=60, reference=1300)) == 680  # floors compare halves of all
-    too_few = Polygons(name="too_few", train=700, reference=600)
-    with pytest.raises(DataError, match=r"'too_few': 600 of its 1300 images.*need 640; give it more"):
-        evaluator(too_few)
+    assert n_samples(Polygons(name="unequal", train=680, reference=1300)) == 680  # baselines are drawn from the first
+    for train, reference in ((700, 600), (60, 1300)):
+        too_few = Polygons(name="too_few", train=train, reference=reference)
+        with pytest.raises(DataError, match=rf"{train} to learn and {reference:,} to compare with.*least 640 of each"):
+            evaluator(too_few)
 
 
 def test_a_study_can_say_what_its_values_depend_on() -> None:

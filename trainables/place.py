@@ -1,0 +1,69 @@
+"""What a machine must have to train a pack: the run's versions, the models and data that it names, modules, files."""
+
+from __future__ import annotations
+
+import platform
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import trainables.data
+from trainables.config import TrainConfig
+from trainables.data import DATASETS, DataError
+from trainables.models import UnknownModel, config_from_dict
+
+
+class NodeFailed(Exception):
+    """This machine, or the code on it, cannot train a pack. One message: what it lacks, and what to do."""
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a trial depend on."""
+    packages = ("vistudy", "torch", "numpy")
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
+
+
+def check_versions(expected: Mapping[str, str]) -> None:
+    """Refuse other versions than a run's, local parts (+cpu, +cu130) apart; none expected: none is asked for.
+
+    Raises:
+        NodeFailed: which differ.
+    """
+    here = versions() if expected else {}
+    other = [
+        f"{name} {here.get(name)} (the run: {wanted})"
+        for name, wanted in expected.items()
+        if here.get(name, "").partition("+")[0] != wanted.partition("+")[0]
+    ]
+    if other:
+        raise NodeFailed(f"has {', '.join(other)}. Install requirements.lock on that node, or end its Ray")
+
+
+def known(trials: Sequence[Mapping[str, Any]]) -> list[TrainConfig]:
+    """The configurations of stored trials.
+
+    Raises:
+        NodeFailed: this process lacks the model or the data set of one.
+    """
+    try:
+        configs = [config_from_dict(trial) for trial in trials]
+    except UnknownModel as error:
+        raise NodeFailed(f"cannot build it: {error}") from error
+    for name in sorted({config.data for config in configs} - DATASETS.keys()):
+        raise NodeFailed(
+            f"cannot build it: data {name!r} is not in {trainables.data.__file__}, which is all that a worker imports: "
+            "it was added in another process only, or in other code. Add its file and its line there"
+        )
+    return configs
+
+
+def lacking(error: ImportError | DataError) -> NodeFailed:
+    """What an error says that a machine lacks: which module and who wants it, or which files."""
+    if isinstance(error, DataError):
+        return NodeFailed(f"cannot read data: {error}. Every node needs the same files at the same place")
+    at = traceback.extract_tb(error.__traceback__)[-1]
+    return NodeFailed(
+        f"cannot import {error.name or 'a module'}: {error}, in {at.filename}:{at.lineno}. Install it on every node, "
+        "for the Python that runs vistudy there"
+    )
