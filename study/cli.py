@@ -39,12 +39,11 @@ from study.options import (
     set_paths,
 )
 from study.printing import (
-    duration,
     preview_json,
-    print_outcomes,
     print_power,
     print_preview,
     print_report,
+    print_status,
     print_trials,
 )
 
@@ -218,9 +217,7 @@ def status(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: Uri = N
     if as_json:
         out.print_json(json.dumps(asdict(found)))
         return
-    eta = f", about {duration(found.eta_s)} to go" if found.eta_s else ""
-    out.print(f"[bold]{found.study}[/]: {found.trials} trials, {found.progress:.0%} of their evaluations{eta}")
-    print_outcomes(found.states, found.outcomes)
+    print_status(found)
     for trial_id, error in found.errors.items():
         out.print(f"\n[red]{trial_id} failed[/]\n{escape(error)}", soft_wrap=True)
 

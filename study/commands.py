@@ -349,8 +349,14 @@ class Status:
     outcomes: dict[str, int]
     progress: float
     """Share of all evaluations that are recorded, 0 to 1."""
+    left: int
+    """Trials that have not ended."""
+    left_at: float | None
+    """Mean share of their evaluations that those of them which were begun have recorded; None: none was begun."""
+    runner: str | None
+    """The process that runs the study now, in words; None where nobody does, and on stores without locks."""
     eta_s: float | None
-    """Seconds to the end at the present pace, while packs are being recorded."""
+    """Seconds to the end at the present pace, while packs are being trained."""
     errors: dict[str, str]
     """Failed trial -> traceback."""
 
@@ -363,23 +369,29 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
     """
     from analysis.judged import judge_study
 
-    known = judge_study(Ledger(store), study)
+    ledger = Ledger(store)
+    known = judge_study(ledger, study)
     states = {trial_id: known.state(trial_id) for trial_id in known.entries}
     evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
     now, pace = now_ms(), 0.0
     done = sum(evaluations[trial_id] for trial_id in known.ended)
-    for begun in known.begun.values():
+    for trial_id, begun in known.begun.items():
         (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
         done += last
-        if last_ms > first_ms and now - last_ms < STALE_MS:
+        if trial_id in known.live and last_ms > first_ms and now - last_ms < STALE_MS:
             pace += (last - first) / (last_ms - first_ms) * 1000
     total = sum(evaluations.values())
+    shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in known.begun.items()]
+    runner = ledger.runner(study)
     return Status(
         study=study,
         trials=len(known.entries),
         states=_counts(states.values()),
         outcomes=_counts(outcome.label for outcome in known.outcomes.values()),
         progress=done / total if total else 1.0,
+        left=len(known.entries) - len(known.ended),
+        left_at=sum(shares) / len(shares) if shares else None,
+        runner=runner.who if runner else None,
         eta_s=(total - done) / pace if pace else None,
         errors={trial_id: known.ended[trial_id]["error"] for trial_id, state in states.items() if state == "failed"},
     )

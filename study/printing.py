@@ -13,7 +13,7 @@ from study.commands import DEFAULT_STORE
 from study.options import err, escape, out
 
 if TYPE_CHECKING:
-    from study.commands import Preview, RunReport
+    from study.commands import Preview, RunReport, Status
 
 
 def preview_json(preview: Preview) -> dict[str, Any]:
@@ -133,6 +133,30 @@ def print_report(report: RunReport, store: str) -> None:
         err.print(f"[red]{report.failed} trials failed[/]: vistudy status {report.study} --store {store}")
     place = "" if store == DEFAULT_STORE else f" --store {store}"
     out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
+
+
+def print_status(found: Status) -> None:
+    """Where a study stands."""
+    out.print(f"[bold]{found.study}[/]: {_standing(found)}", soft_wrap=True)
+    print_outcomes(found.states, found.outcomes)
+
+
+def _standing(found: Status) -> str:
+    live, begun = found.states.get("running", 0), found.states.get("interrupted", 0)
+    if not found.left:
+        return f"all {found.trials} trials have ended"
+    if live or found.runner:
+        eta = f", about {duration(found.eta_s)} to go" if found.eta_s else ""
+        if not live:
+            eta = f"; {found.runner} runs it, and no pack is in training at this moment"
+        return f"{found.trials} trials, {found.progress:.0%} of their evaluations{eta}"
+    if not begun:
+        return f"not begun: {found.left} of {found.trials} trials are left; the same `vistudy run` command trains them"
+    new = f", {found.left - begun} of them not begun" if found.left > begun else ""
+    return (
+        f"interrupted: {found.left} of {found.trials} trials left{new}, at {found.left_at or 0:.0%}; "
+        "the same `vistudy run` command resumes them"
+    )
 
 
 def print_outcomes(states: dict[str, int], outcomes: dict[str, int]) -> None:

@@ -235,7 +235,10 @@ def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tick: Tick | None = None) -> SyncReport:
-    """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included."""
+    """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included.
+
+    Where a run goes on at this moment, the runs of its trials stay open.
+    """
     from study import tracking
 
     return tracking.sync(
@@ -246,6 +249,7 @@ def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tic
         relabel=True,
         artifacts=artifacts,
         modes=real_modes(),
+        final=not ledger.live(name, {trial["trial_id"] for trial in ledger.read_plan(name)["trials"]} - ledger.done()),
         progress=tick,
     )
 
