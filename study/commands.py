@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from study.errors import StudyError
 from study.ledger import Ledger
 from study.provenance import now_ms
+from study.stopping import DRAWING, Stop, Stopping, listening
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
 
 if TYPE_CHECKING:
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 DEFAULT_STORE = "vistudy-data"
 CHECKPOINT_EVERY_S = 20.0
 HANG_AFTER_S = 300.0
-LAST_SYNC_S = 6.0
-"""After SIGTERM, how long MLflow may take."""
 STALE_MS = 120_000
 """Packs that have recorded nothing for so long do not count as running in an estimate."""
 
@@ -45,7 +45,15 @@ class RunReport:
     ran: int
     """Trials that ended in this run."""
     already: int
-    """Trials that were in the store before."""
+    """Trials that had ended before it."""
+    left: int
+    """Trials that have not ended."""
+    saved: int
+    """Those of them with a checkpoint, from which the next run goes on."""
+    saved_at: float | None
+    """Mean share of their training after which it was written."""
+    begun: int
+    """Those that have records and no checkpoint: the next run begins them again."""
     states: dict[str, int]
     outcomes: dict[str, int]
     train_s: float
@@ -54,9 +62,9 @@ class RunReport:
     tracking_error: str | None
     """Why MLflow lacks something, if it does."""
     interrupted: bool
-    """It ended before its end."""
+    """It was asked to stop, by Ctrl-C (SIGINT) or SIGTERM; `left`, `heatmaps` and `tracking_error` say where."""
     terminated: bool
-    """By SIGTERM: packs wrote checkpoints first."""
+    """By SIGTERM."""
 
     @property
     def failed(self) -> int:
@@ -166,10 +174,13 @@ def run(
     hang_after_s: float = HANG_AFTER_S,
     say: Say = quiet,
     tick: Tick = quiet,
+    end_now: Callable[[int], None] | None = None,
 ) -> RunReport:
     """Run the trials of a study that the store lacks, mirror them to MLflow and draw the heatmaps.
 
-    Running again is resuming: what is done is kept, packs that were begun go on from their checkpoints.
+    Running again is resuming: what is done is kept, packs that were begun go on from their checkpoints. Ctrl-C and
+    SIGTERM (in the main thread) stop a run in order: packs write checkpoints, heatmaps are left out, MLflow gets
+    LAST_SYNC_S seconds, and the report says what is left.
 
     Args:
         study: a Study, or the path of its file.
@@ -183,13 +194,34 @@ def run(
         checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again. Where
             checkpoints are so slow that they would cost over 3 % of training, they are rarer. 0: at every evaluation.
         hang_after_s: shortest silence after which the process of a pack is taken to hang, and is killed.
-        say: called with lines of progress.
+        say: called with lines of progress, from several threads.
         tick: called with (trials done, trials to do) while training.
+        end_now: called with the number of a second signal, from another thread, to end the process.
 
     Raises:
         StudyError: a mistake in the file, the store, the address or the tracking URI.
+        KeyboardInterrupt: Ctrl-C before the study was planned, or a second one without `end_now`.
+        Terminated: SIGTERM before the study was planned.
     """
-    from analysis.frame import load_frame
+    with listening(say, end_now) as stop:
+        return _run(
+            study, store, tracking_uri, yes, stop, say,
+            functools.partial(
+                Trainer, cluster=cluster, gpus=gpus, packs_per_gpu=packs_per_gpu, retry_failed=retry_failed,
+                checkpoint_every_s=checkpoint_every_s, hang_after_s=hang_after_s, stop=stop, say=say, tick=tick,
+            ),
+        )  # fmt: skip
+
+
+def _run(
+    study: Study | str | os.PathLike[str],
+    store: str,
+    tracking_uri: str | None,
+    yes: bool,
+    stop: Stop,
+    say: Say,
+    trainer_on: Callable[..., Trainer],
+) -> RunReport:
     from study import tracking
     from study.rounds import rounds
 
@@ -203,50 +235,55 @@ def run(
     ledger.create()
     if wanted.claim and not ledger.registrations(wanted.name):
         say(f"claim {wanted.claim.id} is not registered: `vistudy register` freezes it before the first record")
-    said: set[str] = set()
-    with (
-        ledger.lock(wanted.name, "run"),
-        Trainer(
-            ledger=ledger,
-            cluster=cluster,
-            gpus=gpus,
-            packs_per_gpu=packs_per_gpu,
-            uri=uri,
-            retry_failed=retry_failed,
-            checkpoint_every_s=checkpoint_every_s,
-            hang_after_s=hang_after_s,
-            say=say,
-            tick=tick,
-        ) as trainer,
-    ):
-        for planned in itertools.chain([first], plans):
-            for note in dict.fromkeys(note for note in planned.notes if note not in said):
-                say(note)
-            said |= set(planned.notes)
-            trainer.train(planned)
-            if trainer.interrupted:
-                break
-        if not trainer.ran:
-            say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
-        drawn: list[Path] = []
-        if trainer.terminated:  # somebody is about to send SIGKILL: no pictures now
+    planned, said, drawn = first, set[str](), list[Path]()
+    with ledger.lock(wanted.name, "run"), trainer_on(ledger=ledger, uri=uri) as trainer:
+        ended = False
+        try:
+            for planned in itertools.chain([first], plans):
+                for note in dict.fromkeys(note for note in planned.notes if note not in said):
+                    say(note)
+                said |= set(planned.notes)
+                trainer.train(planned)
+            ended = True
+            if not trainer.mirrors:
+                say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
+            stop.doing = DRAWING
+            drawn = trainer.release_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say)[1])
+        except (Stopping, KeyboardInterrupt, SystemExit) as error:
+            if not stop.here(error):
+                raise
             trainer.release()
-            frame = load_frame(ledger, wanted.name)
-        else:
-            frame, drawn = trainer.release_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say))
-        error = trainer.finish_mirror(wanted.name, drawn, LAST_SYNC_S if trainer.terminated else None)
+        behind: str | None = "it was not looked at, since nothing was trained in this run"
+        if ended or trainer.mirrors:
+            behind = trainer.finish_mirror(wanted.name, drawn)
+        return _report(ledger, planned, trainer, drawn, behind, stop)
+
+
+def _report(
+    ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Path], behind: str | None, stop: Stop
+) -> RunReport:
+    """What a run did, counted in the ledger. `behind`: why MLflow lacks something."""
+    from study.standing import standing
+
+    name, found = planned.study.name, standing(ledger, planned)
+    ended = found.states.keys() - found.left
+    outcomes = judged_all(ledger, name, ended) if name in ledger.study_names() else {}
     return RunReport(
-        study=wanted.name,
+        study=name,
         trials=len(planned.trials),
-        ran=trainer.ran,
-        already=len(planned.trials) - trainer.ran,
-        states=_counts(frame["state"]),
-        outcomes=_counts(frame["outcome"].dropna()),
+        ran=len(ended - trainer.before),
+        already=len(ended & trainer.before),
+        left=len(found.left),
+        saved=len(found.saved),
+        saved_at=sum(found.saved.values()) / len(found.saved) if found.saved else None,
+        begun=sum(state != "planned" for state in map(found.states.get, found.left - found.saved.keys())),
+        states=_counts(found.states.values()),
+        outcomes=_counts(str(labels["outcome"]) for labels in outcomes.values()),
         train_s=trainer.train_s,
         heatmaps=tuple(drawn),
-        tracking_error=error,
-        interrupted=trainer.interrupted,
-        terminated=trainer.terminated,
+        tracking_error=behind,
+        interrupted=stop.asked.is_set(),
+        terminated=stop.terminated,
     )
 
 

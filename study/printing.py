@@ -122,17 +122,41 @@ def duration(seconds: float) -> str:
 
 def print_report(report: RunReport, store: str) -> None:
     """What a run did."""
+    place = "" if store == DEFAULT_STORE else f" --store {store}"
     ran = f"{report.ran} trials in {report.train_s:.0f} s; " if report.ran else ""
-    out.print(f"[bold]{report.study}[/]: {ran}{report.already} of {report.trials} were there before")
+    said = f"{ran}{report.already} of {report.trials} were there before"
+    out.print(f"[bold]{report.study}[/]: {_stopped(report) if report.interrupted else said}", soft_wrap=True)
     print_outcomes(report.states, report.outcomes)
     for path in report.heatmaps:
         out.print(str(path), soft_wrap=True)
     if report.tracking_error:
-        err.print(f"[yellow]MLflow is behind:[/] {escape(report.tracking_error)}", soft_wrap=True)
+        later = f" `vistudy sync {report.study}{place}` writes what it lacks." if report.interrupted else ""
+        err.print(f"[yellow]MLflow is behind:[/] {escape(report.tracking_error.rstrip('.'))}.{later}", soft_wrap=True)
+    elif report.interrupted:
+        out.print("MLflow is up to date")
     if report.failed:
         err.print(f"[red]{report.failed} trials failed[/]: vistudy status {report.study} --store {store}")
-    place = "" if store == DEFAULT_STORE else f" --store {store}"
-    out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
+    if not report.interrupted:
+        out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
+        return
+    if not report.heatmaps:
+        out.print("heatmaps were not drawn")
+    out.print("the same command goes on" if report.left or not report.heatmaps else "nothing is left to do")
+
+
+def _stopped(report: RunReport) -> str:
+    """What a run that was stopped has done, and what is left."""
+    how = "SIGTERM" if report.terminated else "Ctrl-C"
+    done = f"{report.ran} of {report.trials} trials ended in this run, {report.already} before it"
+    if not report.left:
+        return f"stopped by {how}; {done}: all are trained"
+    at = f" at {report.saved_at:.0%} of their training" if report.saved_at is not None else ""
+    kinds = {
+        f"{report.saved} with a checkpoint{at}": report.saved,
+        f"{report.begun} begun without a checkpoint": report.begun,
+        f"{report.left - report.saved - report.begun} not begun": report.left - report.saved - report.begun,
+    }
+    return f"stopped by {how}; {done}, {report.left} are left: {', '.join(text for text, n in kinds.items() if n)}"
 
 
 def print_status(found: Status) -> None:

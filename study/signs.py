@@ -61,12 +61,22 @@ class Signs(ABC):
             path = f"{journal.attempt_path(pack_id, sign.pop('attempt'))}/{HEARTBEAT}"
             self._disk.write(path, dump(sign | {"over": True}))
 
+    def saved_updates(self, pack_id: str) -> int:
+        """Updates of D in the newest checkpoint of a pack, as far as its attempts have said; 0 if there is none."""
+        said = 0
+        for number in self.attempts(pack_id):
+            if journal.files(self._disk, pack_id, number, "checkpoint"):
+                said = max(said, int((self._beat(pack_id, number) or {}).get("saved_updates", 0)))
+        return said
+
     def heartbeat(self, pack_id: str) -> dict[str, Any] | None:
         """What the newest attempt of a pack last said of itself; None if it has said nothing yet.
 
         Clocks of nodes differ and jump: whether it hangs shows in that this changes, not in the time it bears.
         """
-        number = max(self.attempts(pack_id), default=0)
+        return self._beat(pack_id, max(self.attempts(pack_id), default=0))
+
+    def _beat(self, pack_id: str, number: int) -> dict[str, Any] | None:
         try:
             return self._disk.read_json(f"{journal.attempt_path(pack_id, number)}/{HEARTBEAT}") | {"attempt": number}
         except FileNotFoundError:
