@@ -20,6 +20,7 @@ from markupsafe import Markup
 from analysis.atlas_data import MOST_PICTURES, Modes, Sheet, Shown, Time, sheets, step_of
 from analysis.atlas_figure import save_figures
 from analysis.colours import share_colour, text_colour
+from analysis.frame import as_ledger
 from analysis.grid import Cell
 from analysis.heatmap_html import embedded_json, page_environment, rates_summary
 from analysis.levels import level_text
@@ -66,16 +67,33 @@ def atlas(
     """
     found = sheets(store, study, modes=modes, most=most)
     if not found:
-        raise StudyError(
-            f"study {study!r}: no evaluation kept samples that have a picture. In the study file, "
-            "`samples: {evaluations: [10, 20]}` keeps those of evaluations 10 and 20. A store does not train a trial "
-            "again, so give the run another --store."
-        )
+        raise StudyError(f"study {study!r}: {_why_none(as_ledger(store), study)}")
     page = page_environment().get_template("atlas.html.j2").render(study=study, section=_section(found))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
     save_figures(found, study, out.with_suffix(".png"))
     return out
+
+
+def _why_none(ledger: Ledger, study: str) -> str:
+    """Why a study has no samples to show, and what to do."""
+    plan, ended, packs = ledger.read_plan(study), ledger.done(), ledger.packs().values()
+    left = [entry["trial_id"] for entry in plan["trials"] if entry["trial_id"] not in ended]
+    planned = [e for block in plan.get("blocks", {}).values() for e in block["sample_evaluations"]]
+    kept = {trial_id: pack["samples"] for pack in packs for trial_id in pack.get("trial_ids", ())}
+    coming = sorted({evaluation for trial_id in left for evaluation in kept.get(trial_id, planned)})
+    if coming:
+        last = max(entry["config"]["evaluations"] for entry in plan["trials"])
+        when = " and ".join(filter(None, (", ".join(map(str, coming[:-1])), str(coming[-1]))))
+        do = "they are being trained" if ledger.live(study, left) else "the same `vistudy run` command goes on"
+        return (
+            f"no samples that have a picture are kept yet. {len(left)} of {len(plan['trials'])} trials have not ended, "
+            f"and samples are kept at evaluation {when} of {last}: {do}; draw the atlas after that."
+        )
+    return (
+        "no evaluation kept samples that have a picture. In the study file, `samples: {evaluations: [10, 20]}` keeps "
+        "those of evaluations 10 and 20. A store does not train a trial again, so give the run another --store."
+    )
 
 
 def _section(found: Sequence[Sheet]) -> Markup:

@@ -16,7 +16,7 @@ class TableError(StudyError, ValueError):
     """A table of trials that cannot be counted."""
 
 
-STATES = ("planned", "running", "complete", "failed", "censored")
+STATES = ("planned", "running", "interrupted", "complete", "failed", "censored")
 
 
 def check_trials(table: pd.DataFrame, needed: Sequence[str]) -> None:

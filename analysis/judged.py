@@ -56,14 +56,18 @@ class Judged:
     """trial_id -> what it showed, of those that are complete, by the present rules."""
     begun: dict[str, Begun]
     """trial_id -> progress of those that have records and have not ended."""
+    live: frozenset[str]
+    """Those of `begun` that are being trained now (`Ledger.live`)."""
     first_ms: int | None
     """When the study's first record was written, milliseconds since 1970 (UTC); None without records."""
 
     def state(self, trial_id: str) -> str:
-        """complete, failed, running or planned."""
+        """complete, failed, censored, running, interrupted or planned."""
         if trial_id in self.ended:
             return str(self.ended[trial_id]["state"])
-        return "running" if trial_id in self.begun else "planned"
+        if trial_id not in self.begun:
+            return "planned"
+        return "running" if trial_id in self.live else "interrupted"
 
 
 def judge_study(ledger: Ledger, study: str) -> Judged:
@@ -97,7 +101,8 @@ def judge_study(ledger: Ledger, study: str) -> Judged:
         _write(ledger, study, {trial_id: (keys[trial_id], *of_trial) for trial_id, of_trial in known.items()})
     written += [first_ms for first_ms, _ in known.values() if first_ms is not None]
     return Judged(
-        plan=document, entries=entries, ended=ended, begun=begun, first_ms=min(written, default=None),
+        plan=document, entries=entries, ended=ended, begun=begun,
+        live=frozenset(ledger.live(study, begun.keys())), first_ms=min(written, default=None),
         outcomes={trial_id: known[trial_id][1] for trial_id in complete},
     )  # fmt: skip
 

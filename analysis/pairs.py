@@ -21,7 +21,9 @@ REASONS: dict[str, str] = {
     "undetermined": "a complete trial's records cannot tell",
 }
 """Why a pair is left out -> plain words. A pair with several reasons counts once, under the first of them."""
-STATE_REASONS = {"failed": "failed", "censored": "censored", "planned": "missing", "running": "missing"}
+STATE_REASONS = {
+    "failed": "failed", "censored": "censored", "planned": "missing", "running": "missing", "interrupted": "missing",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

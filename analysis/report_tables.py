@@ -47,7 +47,7 @@ class Table:
     """Shown when it is asked for; on paper always."""
 
 
-_LOST = ("failed", "censored", "planned", "running", "undetermined")
+_LOST = ("failed", "censored", "planned", "running", "interrupted", "undetermined")
 
 
 def arm_tally(table: pd.DataFrame) -> Table:
@@ -66,9 +66,7 @@ def arm_tally(table: pd.DataFrame) -> Table:
         })  # fmt: skip
     frame = pd.DataFrame(rows)
     seen = [n for n in LABEL_TEXT if n not in (STABLE, "undetermined") and n in frame and frame[n].any()]
-    lost_seen = [
-        n for n in ("failed", "censored", "planned", "running", "undetermined") if n in frame and frame[n].any()
-    ]
+    lost_seen = [n for n in _LOST if n in frame and frame[n].any()]
     head = (
         "block",
         "arm",

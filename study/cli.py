@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -39,12 +41,11 @@ from study.options import (
     set_paths,
 )
 from study.printing import (
-    duration,
     preview_json,
-    print_outcomes,
     print_power,
     print_preview,
     print_report,
+    print_status,
     print_trials,
 )
 
@@ -62,6 +63,8 @@ app.add_typer(cli_cluster.app, name="cluster")
 
 RESUMABLE = 75
 """EX_TEMPFAIL of sysexits.h: schedulers requeue on it."""
+INTERRUPTED = 130
+"""128 and the number of SIGINT, as of shells."""
 
 
 def main() -> None:
@@ -84,12 +87,8 @@ def main() -> None:
             raise
         err.print(f"[bold red]error:[/] {escape(str(error))}. What is recorded is whole.", soft_wrap=True)
         sys.exit(RESUMABLE)
-    except Terminated:
-        err.print("stopped by SIGTERM; the same command goes on from here")
-        sys.exit(RESUMABLE)
-    except KeyboardInterrupt:
-        err.print("interrupted; the same command goes on from here")
-        sys.exit(130)
+    except KeyboardInterrupt:  # elsewhere typer has it
+        sys.exit(INTERRUPTED)
 
 
 @app.command(epilog="Example: vistudy plan study/recipes/quickstart.yaml --trials")
@@ -163,13 +162,12 @@ def run(
         options += ["--retry-failed"] * retry_failed + ["--yes"] * yes
         cli_jobs.detach(study, cluster, store, options)
         return
-    signal.signal(signal.SIGTERM, _terminate)
     set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
     bar = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"), TimeElapsedColumn(),
         console=err, transient=True, refresh_per_second=1, disable=not err.is_terminal,
     )  # fmt: skip
-    with bar:
+    with bar, _stopped_early():
         task = bar.add_task("", total=None)
         report = commands.run(
             study,
@@ -184,21 +182,47 @@ def run(
             hang_after_s=hang_after,
             say=lambda line: err.print(escape(line)),
             tick=lambda done, total: bar.update(task, completed=done, total=total),
+            end_now=_end_now,
         )
     if as_json:
         out.print_json(json.dumps(asdict(report), default=str))
     else:
         print_report(report, store)
-    if report.terminated:
-        raise Terminated
     if report.interrupted:
-        raise KeyboardInterrupt
+        _leave(RESUMABLE if report.terminated else INTERRUPTED)
     if report.failed:
         sys.exit(1)
 
 
-def _terminate(*_: object) -> None:
-    raise Terminated
+@contextlib.contextmanager
+def _stopped_early() -> Iterator[None]:
+    """A signal before the study was planned."""
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as error:
+        terminated = isinstance(error, Terminated)
+        how = "SIGTERM" if terminated else "Ctrl-C"
+        err.print(f"stopped by {how} before the study was planned: nothing was trained. The same command begins it.")
+        _leave(RESUMABLE if terminated else INTERRUPTED)
+
+
+def _end_now(number: int) -> None:
+    """At a second signal: workers end with this process, and the system frees its locks."""
+    err.show_cursor()
+    err.print(
+        "ended now. Records, checkpoints and ends of trials are whole; what was trained since the last checkpoints is "
+        "trained again.\nMLflow may lack records, and show runs as RUNNING: the next run or `vistudy sync` mends that. "
+        "The same command goes on."
+    )
+    _leave(RESUMABLE if number == signal.SIGTERM else INTERRUPTED)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit, waiting for no thread: what one of them still does (baselines, figures, MLflow) is not wanted any more."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
 
 
 @app.command(epilog="Example: vistudy register study/recipes/claim_anchor.yaml")
@@ -225,9 +249,7 @@ def status(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: Uri = N
     if as_json:
         out.print_json(json.dumps(asdict(found)))
         return
-    eta = f", about {duration(found.eta_s)} to go" if found.eta_s else ""
-    out.print(f"[bold]{found.study}[/]: {found.trials} trials, {found.progress:.0%} of their evaluations{eta}")
-    print_outcomes(found.states, found.outcomes)
+    print_status(found)
     for trial_id, error in found.errors.items():
         out.print(f"\n[red]{trial_id} failed[/]\n{escape(error)}", soft_wrap=True)
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.ledger import Ledger
 from study.provenance import now_ms
+from study.stopping import DRAWING, Stop, Stopping, listening
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
 DEFAULT_STORE = "vistudy-data"
 CHECKPOINT_EVERY_S = 20.0
 HANG_AFTER_S = 300.0
-LAST_SYNC_S = 6.0
-"""After SIGTERM, how long MLflow may take."""
 STALE_MS = 120_000
 """Packs that have recorded nothing for so long do not count as running in an estimate."""
 
@@ -44,7 +44,15 @@ class RunReport:
     ran: int
     """Trials that ended in this run."""
     already: int
-    """Trials that were in the store before."""
+    """Trials that had ended before it."""
+    left: int
+    """Trials that have not ended."""
+    saved: int
+    """Those of them with a checkpoint, from which the next run goes on."""
+    saved_at: float | None
+    """Mean share of their training after which it was written."""
+    begun: int
+    """Those that have records and no checkpoint: the next run begins them again."""
     states: dict[str, int]
     outcomes: dict[str, int]
     train_s: float
@@ -53,9 +61,9 @@ class RunReport:
     tracking_error: str | None
     """Why MLflow lacks something, if it does."""
     interrupted: bool
-    """It ended before its end."""
+    """It was asked to stop, by Ctrl-C (SIGINT) or SIGTERM; `left`, `heatmaps` and `tracking_error` say where."""
     terminated: bool
-    """By SIGTERM: packs wrote checkpoints first."""
+    """By SIGTERM."""
 
     @property
     def failed(self) -> int:
@@ -152,10 +160,13 @@ def run(
     hang_after_s: float = HANG_AFTER_S,
     say: Say = quiet,
     tick: Tick = quiet,
+    end_now: Callable[[int], None] | None = None,
 ) -> RunReport:
     """Run the trials of a study that the store lacks, mirror them to MLflow and draw the heatmaps.
 
-    Running again is resuming: what is done is kept, packs that were begun go on from their checkpoints.
+    Running again is resuming: what is done is kept, packs that were begun go on from their checkpoints. Ctrl-C and
+    SIGTERM (in the main thread) stop a run in order: packs write checkpoints, heatmaps are left out, MLflow gets
+    LAST_SYNC_S seconds, and the report says what is left.
 
     Args:
         study: a Study, or the path of its file.
@@ -169,13 +180,34 @@ def run(
         checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again. Where
             checkpoints are so slow that they would cost over 3 % of training, they are rarer. 0: at every evaluation.
         hang_after_s: shortest silence after which the process of a pack is taken to hang, and is killed.
-        say: called with lines of progress.
+        say: called with lines of progress, from several threads.
         tick: called with (trials done, trials to do) while training.
+        end_now: called with the number of a second signal, from another thread, to end the process.
 
     Raises:
         StudyError: a mistake in the file, the store, the address or the tracking URI.
+        KeyboardInterrupt: Ctrl-C before the study was planned, or a second one without `end_now`.
+        Terminated: SIGTERM before the study was planned.
     """
-    from analysis.frame import load_frame
+    with listening(say, end_now) as stop:
+        return _run(
+            study, store, tracking_uri, yes, stop, say,
+            functools.partial(
+                Trainer, cluster=cluster, gpus=gpus, packs_per_gpu=packs_per_gpu, retry_failed=retry_failed,
+                checkpoint_every_s=checkpoint_every_s, hang_after_s=hang_after_s, stop=stop, say=say, tick=tick,
+            ),
+        )  # fmt: skip
+
+
+def _run(
+    study: Study | str | os.PathLike[str],
+    store: str,
+    tracking_uri: str | None,
+    yes: bool,
+    stop: Stop,
+    say: Say,
+    trainer_on: Callable[..., Trainer],
+) -> RunReport:
     from study import tracking
     from study.data_check import check_data
     from study.rounds import rounds
@@ -190,50 +222,55 @@ def run(
     ledger.create()
     if wanted.claim and not ledger.registrations(wanted.name):
         say(f"claim {wanted.claim.id} is not registered: `vistudy register` freezes it before the first record")
-    said: set[str] = set()
-    with (
-        ledger.lock(wanted.name, "run"),
-        Trainer(
-            ledger=ledger,
-            cluster=cluster,
-            gpus=gpus,
-            packs_per_gpu=packs_per_gpu,
-            uri=uri,
-            retry_failed=retry_failed,
-            checkpoint_every_s=checkpoint_every_s,
-            hang_after_s=hang_after_s,
-            say=say,
-            tick=tick,
-        ) as trainer,
-    ):
-        for planned in itertools.chain([first], plans):
-            for note in dict.fromkeys(note for note in planned.notes if note not in said):
-                say(note)
-            said |= set(planned.notes)
-            trainer.train(planned)
-            if trainer.interrupted:
-                break
-        if not trainer.ran:
-            say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
-        drawn: list[Path] = []
-        if trainer.terminated:  # somebody is about to send SIGKILL: no pictures now
+    planned, said, drawn = first, set[str](), list[Path]()
+    with ledger.lock(wanted.name, "run"), trainer_on(ledger=ledger, uri=uri) as trainer:
+        ended = False
+        try:
+            for planned in itertools.chain([first], plans):
+                for note in dict.fromkeys(note for note in planned.notes if note not in said):
+                    say(note)
+                said |= set(planned.notes)
+                trainer.train(planned)
+            ended = True
+            if not trainer.mirrors:
+                say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
+            stop.doing = DRAWING
+            drawn = trainer.release_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say)[1])
+        except (Stopping, KeyboardInterrupt, SystemExit) as error:
+            if not stop.here(error):
+                raise
             trainer.release()
-            frame = load_frame(ledger, wanted.name)
-        else:
-            frame, drawn = trainer.release_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say))
-        error = trainer.finish_mirror(wanted.name, drawn, LAST_SYNC_S if trainer.terminated else None)
+        behind: str | None = "it was not looked at, since nothing was trained in this run"
+        if ended or trainer.mirrors:
+            behind = trainer.finish_mirror(wanted.name, drawn)
+        return _report(ledger, planned, trainer, drawn, behind, stop)
+
+
+def _report(
+    ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Path], behind: str | None, stop: Stop
+) -> RunReport:
+    """What a run did, counted in the ledger. `behind`: why MLflow lacks something."""
+    from study.standing import standing
+
+    name, found = planned.study.name, standing(ledger, planned)
+    ended = found.states.keys() - found.left
+    outcomes = judged_all(ledger, name, ended) if name in ledger.study_names() else {}
     return RunReport(
-        study=wanted.name,
+        study=name,
         trials=len(planned.trials),
-        ran=trainer.ran,
-        already=len(planned.trials) - trainer.ran,
-        states=_counts(frame["state"]),
-        outcomes=_counts(frame["outcome"].dropna()),
+        ran=len(ended - trainer.before),
+        already=len(ended & trainer.before),
+        left=len(found.left),
+        saved=len(found.saved),
+        saved_at=sum(found.saved.values()) / len(found.saved) if found.saved else None,
+        begun=sum(state != "planned" for state in map(found.states.get, found.left - found.saved.keys())),
+        states=_counts(found.states.values()),
+        outcomes=_counts(str(labels["outcome"]) for labels in outcomes.values()),
         train_s=trainer.train_s,
         heatmaps=tuple(drawn),
-        tracking_error=error,
-        interrupted=trainer.interrupted,
-        terminated=trainer.terminated,
+        tracking_error=behind,
+        interrupted=stop.asked.is_set(),
+        terminated=stop.terminated,
     )
 
 
@@ -336,8 +373,14 @@ class Status:
     outcomes: dict[str, int]
     progress: float
     """Share of all evaluations that are recorded, 0 to 1."""
+    left: int
+    """Trials that have not ended."""
+    left_at: float | None
+    """Mean share of their evaluations that those of them which were begun have recorded; None: none was begun."""
+    runner: str | None
+    """The process that runs the study now, in words; None where nobody does, and on stores without locks."""
     eta_s: float | None
-    """Seconds to the end at the present pace, while packs are being recorded."""
+    """Seconds to the end at the present pace, while packs are being trained."""
     errors: dict[str, str]
     """Failed trial -> traceback."""
 
@@ -350,23 +393,29 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
     """
     from analysis.judged import judge_study
 
-    known = judge_study(Ledger(store), study)
+    ledger = Ledger(store)
+    known = judge_study(ledger, study)
     states = {trial_id: known.state(trial_id) for trial_id in known.entries}
     evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
     now, pace = now_ms(), 0.0
     done = sum(evaluations[trial_id] for trial_id in known.ended)
-    for begun in known.begun.values():
+    for trial_id, begun in known.begun.items():
         (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
         done += last
-        if last_ms > first_ms and now - last_ms < STALE_MS:
+        if trial_id in known.live and last_ms > first_ms and now - last_ms < STALE_MS:
             pace += (last - first) / (last_ms - first_ms) * 1000
     total = sum(evaluations.values())
+    shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in known.begun.items()]
+    runner = ledger.runner(study)
     return Status(
         study=study,
         trials=len(known.entries),
         states=_counts(states.values()),
         outcomes=_counts(outcome.label for outcome in known.outcomes.values()),
         progress=done / total if total else 1.0,
+        left=len(known.entries) - len(known.ended),
+        left_at=sum(shares) / len(shares) if shares else None,
+        runner=runner.who if runner else None,
         eta_s=(total - done) / pace if pace else None,
         errors={trial_id: known.ended[trial_id]["error"] for trial_id, state in states.items() if state == "failed"},
     )

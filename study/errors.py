@@ -23,4 +23,4 @@ class StoppedError(StudyError):
 
 
 class Terminated(BaseException):
-    """SIGTERM came at a moment when no pack was being trained."""
+    """SIGTERM came before a study was planned."""

@@ -34,6 +34,7 @@ from study.ledger import Ledger
 from study.packing import Pack
 from study.provenance import now_ms
 from study.schema import ExploreSpec
+from study.stopping import TRAINING, Stop
 from study.supervisor import Executed, Supervisor
 from trainables.engine import Evaluation
 from trainables.place import versions
@@ -43,7 +44,7 @@ HANG_FACTOR = 10.0
 """A silence has to be that many times the longest one that the pack has broken, too."""
 WATCH_EVERY_S = 5.0
 GRACE_S = 12.0
-"""After SIGTERM, how long packs may take to their next period, a checkpoint and their end."""
+"""After a signal, how long packs may take to their next period, a checkpoint and their end."""
 
 _log = logging.getLogger("vistudy.supervisor")
 
@@ -55,12 +56,14 @@ def execute(
     *,
     checkpoint_every_s: float,
     hang_after_s: float,
+    stop: Stop | None = None,
     explore: ExploreSpec | None = None,
 ) -> Executed:
     """Train the packs to their ends, in order, each try as one Tune trial. Needs a connected cluster.
 
-    `hang_after_s`: shortest silence of a pack after which its process is taken to hang. `explore`: packs of one trial
-    are stopped where Tune's scheduler says so.
+    `hang_after_s`: shortest silence of a pack after which its process is taken to hang. `stop`: at a signal packs write
+    checkpoints and end; those that do not in GRACE_S are left. `explore`: packs of one trial are stopped where Tune's
+    scheduler says so.
 
     Raises:
         StudyError: the store failed for good, or a node has other versions; the packs have stopped.
@@ -69,12 +72,13 @@ def execute(
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables even when told to be silent
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last result has no Q
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # signals are those of `study.stopping`
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(on.slots, 200)))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # deaths are told by the supervisor, in a line
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
     watch = _Watch(ledger, hang_after_s)
-    told = _Told(supervisor, watch)
+    told, asked = _Told(supervisor, watch), _Asked(supervisor, ledger, run)
     settings: dict[str, Any] = {"evaluated": _report} if explore else {}
     train = functools.partial(
         _train,
@@ -101,22 +105,23 @@ def execute(
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
             callbacks=[told],
+            stop=asked,
         ),
     )
     try:
         waiting = _waiting_workers() if on.local else contextlib.nullcontext()
-        with watch, waiting, _sigterm(supervisor, ledger, run) as asked:
+        with watch, waiting, asked, (stop or Stop()).patient(TRAINING, asked.stop):
             tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(StudyError):  # a file that nobody will ask for again
             ledger.withdraw_stop(run)
+        supervisor.lay_down()
     if told.error is not None:
         raise told.error
     if supervisor.broken is not None:
         raise supervisor.broken
-    left = supervisor.left > 0
-    return Executed(wall_s=time.monotonic() - started, interrupted=left, terminated=left and asked.is_set())
+    return Executed(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)
 
 
 @contextlib.contextmanager
@@ -187,6 +192,41 @@ class _Queue(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher for a `restore` that we do not use
+
+
+class _Asked(tune.Stopper):
+    """Stops the packs of a run: they write checkpoints and end, and Tune with them; after GRACE_S Tune ends anyway."""
+
+    def __init__(self, supervisor: Supervisor, ledger: Ledger, run: str) -> None:
+        self._supervisor, self._ledger, self._run = supervisor, ledger, run
+        self._ended, self._late = threading.Event(), False
+
+    def stop(self) -> None:
+        """Ask, and wait for the end. In a thread of its own."""
+        self._supervisor.stop()
+        try:
+            self._ledger.ask_stop(self._run)
+        except StudyError as error:
+            _log.warning("packs cannot be asked for checkpoints: %s", error)
+            self._late = True
+        self._late |= not self._ended.wait(0.0 if self._late else GRACE_S)
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No pack is stopped by what it reports."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether Tune is to end now."""
+        return self._late
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
 
 
 class _Told(tune.Callback):
@@ -328,36 +368,3 @@ def _kill(node: str, pid: int) -> None:
 
     affinity = NodeAffinitySchedulingStrategy(node_id=node, soft=False)
     ray.remote(num_cpus=0, max_retries=0)(end).options(scheduling_strategy=affinity).remote()
-
-
-@contextlib.contextmanager
-def _sigterm(supervisor: Supervisor, ledger: Ledger, run: str) -> Iterator[threading.Event]:
-    """Slurm, Kubernetes and spot instances send SIGTERM: packs write checkpoints and end, then so does the run.
-
-    Packs that do not come to it in GRACE_S, and a second SIGTERM, are as Ctrl-C. To be entered after `ray.init`, which
-    sets a handler that aborts the process. Yields whether the signal came.
-    """
-    asked, over = threading.Event(), threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def ask() -> None:
-        ledger.ask_stop(run)
-        if not over.wait(GRACE_S):
-            os.kill(os.getpid(), signal.SIGINT)
-
-    def handle(*_: object) -> None:
-        if asked.is_set():
-            signal.raise_signal(signal.SIGINT)
-            return
-        asked.set()
-        supervisor.stop()
-        threading.Thread(target=ask, name="vistudy-stop", daemon=True).start()
-
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield asked
-    finally:
-        over.set()
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)

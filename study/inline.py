@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import secrets
-import signal
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from study.errors import StudyError
 from study.ledger import Ledger
 from study.packing import Pack
 from study.provenance import now_ms
+from study.stopping import TRAINING, Stop
 from study.supervisor import Executed, Supervisor
 from trainables.tune import train_pack
 
 POLL_S = 0.1
+_log = logging.getLogger("vistudy.supervisor")
 
 
-def execute_here(packs: Sequence[Pack], ledger: Ledger, *, checkpoint_every_s: float) -> Executed:
+def execute_here(
+    packs: Sequence[Pack], ledger: Ledger, *, checkpoint_every_s: float, stop: Stop | None = None
+) -> Executed:
     """Train the packs to their ends, in order. What `study.executor.execute` does, in this process.
+
+    `stop`: at a signal the pack in training writes a checkpoint before its next period, and ends.
 
     Raises:
         StudyError: the store failed for good.
@@ -31,39 +36,25 @@ def execute_here(packs: Sequence[Pack], ledger: Ledger, *, checkpoint_every_s: f
     train = functools.partial(
         train_pack, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=checkpoint_every_s, run=run
     )
-    with _sigterm(supervisor, ledger, run) as asked, contextlib.suppress(KeyboardInterrupt):
-        while not supervisor.finished:
-            pack = supervisor.next()
-            if pack is None:  # one waits for its next try
-                time.sleep(POLL_S)
-                continue
-            supervisor.ended(pack.pack_id, train({"pack_id": pack.pack_id}))
-    if supervisor.broken is not None:
-        raise supervisor.broken
-    left = supervisor.left > 0
-    return Executed(wall_s=time.monotonic() - started, interrupted=left, terminated=left and asked.is_set())
 
-
-@contextlib.contextmanager
-def _sigterm(supervisor: Supervisor, ledger: Ledger, run: str) -> Iterator[threading.Event]:
-    """On SIGTERM the pack in training writes a checkpoint and ends; a second one is as Ctrl-C."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    def handle(*_: object) -> None:
-        if asked.is_set():
-            signal.raise_signal(signal.SIGINT)
-            return
-        asked.set()
+    def ask() -> None:
         supervisor.stop()
-        ledger.ask_stop(run)
+        try:
+            ledger.ask_stop(run)
+        except StudyError as error:
+            _log.warning("the pack cannot be asked for a checkpoint: %s", error)
 
-    before = signal.signal(signal.SIGTERM, handle)
     try:
-        yield asked
+        with (stop or Stop()).patient(TRAINING, ask):
+            while not supervisor.finished:
+                pack = supervisor.next()
+                if pack is None:  # one waits for its next try
+                    time.sleep(POLL_S)
+                    continue
+                supervisor.ended(pack.pack_id, train({"pack_id": pack.pack_id}))
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
         with contextlib.suppress(StudyError):  # a file that nobody will ask for again
             ledger.withdraw_stop(run)
+    if supervisor.broken is not None:
+        raise supervisor.broken
+    return Executed(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)

@@ -13,7 +13,7 @@ from study.commands import DEFAULT_STORE
 from study.options import err, escape, out
 
 if TYPE_CHECKING:
-    from study.commands import Preview, RunReport
+    from study.commands import Preview, RunReport, Status
 
 
 def preview_json(preview: Preview) -> dict[str, Any]:
@@ -122,17 +122,65 @@ def duration(seconds: float) -> str:
 
 def print_report(report: RunReport, store: str) -> None:
     """What a run did."""
+    place = "" if store == DEFAULT_STORE else f" --store {store}"
     ran = f"{report.ran} trials in {report.train_s:.0f} s; " if report.ran else ""
-    out.print(f"[bold]{report.study}[/]: {ran}{report.already} of {report.trials} were there before")
+    said = f"{ran}{report.already} of {report.trials} were there before"
+    out.print(f"[bold]{report.study}[/]: {_stopped(report) if report.interrupted else said}", soft_wrap=True)
     print_outcomes(report.states, report.outcomes)
     for path in report.heatmaps:
         out.print(str(path), soft_wrap=True)
     if report.tracking_error:
-        err.print(f"[yellow]MLflow is behind:[/] {escape(report.tracking_error)}", soft_wrap=True)
+        later = f" `vistudy sync {report.study}{place}` writes what it lacks." if report.interrupted else ""
+        err.print(f"[yellow]MLflow is behind:[/] {escape(report.tracking_error.rstrip('.'))}.{later}", soft_wrap=True)
+    elif report.interrupted:
+        out.print("MLflow is up to date")
     if report.failed:
         err.print(f"[red]{report.failed} trials failed[/]: vistudy status {report.study} --store {store}")
-    place = "" if store == DEFAULT_STORE else f" --store {store}"
-    out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
+    if not report.interrupted:
+        out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
+        return
+    if not report.heatmaps:
+        out.print("heatmaps were not drawn")
+    out.print("the same command goes on" if report.left or not report.heatmaps else "nothing is left to do")
+
+
+def _stopped(report: RunReport) -> str:
+    """What a run that was stopped has done, and what is left."""
+    how = "SIGTERM" if report.terminated else "Ctrl-C"
+    done = f"{report.ran} of {report.trials} trials ended in this run, {report.already} before it"
+    if not report.left:
+        return f"stopped by {how}; {done}: all are trained"
+    at = f" at {report.saved_at:.0%} of their training" if report.saved_at is not None else ""
+    kinds = {
+        f"{report.saved} with a checkpoint{at}": report.saved,
+        f"{report.begun} begun without a checkpoint": report.begun,
+        f"{report.left - report.saved - report.begun} not begun": report.left - report.saved - report.begun,
+    }
+    return f"stopped by {how}; {done}, {report.left} are left: {', '.join(text for text, n in kinds.items() if n)}"
+
+
+def print_status(found: Status) -> None:
+    """Where a study stands."""
+    out.print(f"[bold]{found.study}[/]: {_standing(found)}", soft_wrap=True)
+    print_outcomes(found.states, found.outcomes)
+
+
+def _standing(found: Status) -> str:
+    live, begun = found.states.get("running", 0), found.states.get("interrupted", 0)
+    if not found.left:
+        return f"all {found.trials} trials have ended"
+    if live or found.runner:
+        eta = f", about {duration(found.eta_s)} to go" if found.eta_s else ""
+        if not live:
+            eta = f"; {found.runner} runs it, and no pack is in training at this moment"
+        return f"{found.trials} trials, {found.progress:.0%} of their evaluations{eta}"
+    if not begun:
+        return f"not begun: {found.left} of {found.trials} trials are left; the same `vistudy run` command trains them"
+    new = f", {found.left - begun} of them not begun" if found.left > begun else ""
+    return (
+        f"interrupted: {found.left} of {found.trials} trials left{new}, at {found.left_at or 0:.0%}; "
+        "the same `vistudy run` command resumes them"
+    )
 
 
 def print_outcomes(states: dict[str, int], outcomes: dict[str, int]) -> None:

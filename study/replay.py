@@ -138,7 +138,7 @@ class Replay:
     def _tags(self, status: str) -> dict[str, str]:
         tags = {f"vistudy.{name}": text(value) for name, value in self.labels.items() if value is not None}
         if self.outcome is None:
-            return tags | {"vistudy.state": "running" if status == "RUNNING" else "planned"}
+            return tags | {"vistudy.state": "running" if status == "RUNNING" else "interrupted"}
         found = self.outcome
         tags |= {
             "vistudy.state": str(found["state"]),

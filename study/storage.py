@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import re
@@ -11,15 +12,28 @@ import socket
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from study.errors import StoreError, StudyBusyError
 from study.remote import errors, explain, open_remote
 
+WAIT_S = 0.2
+"""How long a lock is tried for: whoever looks whether it is held (`holder`) may be in its way for a moment."""
 CONDITIONAL = {"s3", "s3a", "gs", "gcs"}
 """Schemes whose `exclusive` puts are exact: of many at the same moment one wins."""
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(//)?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Holder:
+    """Who holds a lock."""
+
+    who: str
+    """Process and host, in words."""
+    since_s: float
+    """Unix time."""
 
 
 class Storage:
@@ -234,7 +248,7 @@ class Storage:
 
     @contextlib.contextmanager
     def hold(self, folder: str, what: str) -> Iterator[None]:
-        """Hold the lock `<folder>/<what>.lock` of a local root, without waiting for it; elsewhere do nothing.
+        """Hold the lock `<folder>/<what>.lock` of a local root, hardly waiting for it; elsewhere do nothing.
 
         Raises:
             StudyBusyError: somebody else holds it.
@@ -247,7 +261,7 @@ class Storage:
         path = self.local / folder
         path.mkdir(parents=True, exist_ok=True)
         holder = path / f".{what}.holder"
-        lock = filelock.FileLock(path / f"{what}.lock", timeout=0, thread_local=False)
+        lock = filelock.FileLock(path / f"{what}.lock", timeout=WAIT_S, thread_local=False)
         try:
             lock.acquire()
         except filelock.Timeout:
@@ -259,6 +273,30 @@ class Storage:
         finally:
             holder.unlink(missing_ok=True)
             lock.release()
+
+    def holder(self, folder: str, what: str) -> Holder | None:
+        """Who holds the lock that `hold` takes; None if nobody does, or where there are no locks. Writes nothing."""
+        if self.local is None:
+            return None
+        try:
+            handle = os.open(self.local / folder / f"{what}.lock", os.O_RDONLY)
+        except (
+            FileNotFoundError,
+            PermissionError,
+        ):  # nobody ever held it; or it is another user's, and not ours to see
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            note = self.local / folder / f".{what}.holder"
+            with contextlib.suppress(FileNotFoundError):  # it is written just after the lock is taken
+                return Holder(who=note.read_text(), since_s=note.stat().st_mtime)
+            return Holder(who="another process", since_s=time.time())
+        except OSError:  # a network mount without locks: signs of life have to do
+            return None
+        finally:
+            os.close(handle)
+        return None
 
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:

@@ -6,6 +6,7 @@ or whose code or memory fails, is split until the trial that is to blame is alon
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from study.errors import FULL, StoppedError
+from study.errors import FULL, StoppedError, StudyError
 from study.ledger import Ledger
 from study.packing import Pack, pack_id
 from trainables.config import TrainConfig
@@ -38,8 +39,6 @@ class Executed:
     wall_s: float
     interrupted: bool
     """Packs are left."""
-    terminated: bool
-    """They were asked to stop, and wrote checkpoints."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -95,6 +94,12 @@ class Supervisor:
     def stop(self) -> None:
         """Start no more packs."""
         self.stopping = True
+
+    def lay_down(self) -> None:
+        """Note in the store that nobody trains the packs whose workers were ended from outside."""
+        for name in self._running:
+            with contextlib.suppress(StudyError):  # then their silence will tell
+                self._ledger.lay_down(name)
 
     def next(self) -> Pack | None:
         """A pack to train now: the first in order that is due. None if there is none now."""

@@ -8,13 +8,14 @@ import functools
 import gc
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from study.errors import StudyError
 from study.ledger import Ledger
 from study.provenance import now_ms, provenance
+from study.stopping import LOOK_EVERY_S, SYNCING, Stop
 
 if TYPE_CHECKING:
     from clusters import Cluster
@@ -29,6 +30,9 @@ MIRROR_EVERY_S = 10.0
 MIRROR_RUNNING_EVERY_S = 60.0
 """Trials that have ended are mirrored soon, once and whole; those that go on seldom, since each time costs processor
 time that training would use. The ledger is never behind."""
+
+LAST_SYNC_S = 6.0
+"""After a signal, how long MLflow may take."""
 
 T = TypeVar("T")
 Say = Callable[[str], None]
@@ -53,31 +57,39 @@ class Trainer:
         retry_failed: bool,
         checkpoint_every_s: float,
         hang_after_s: float,
+        stop: Stop,
         say: Say,
         tick: Tick,
     ) -> None:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
         self._gpus, self._packs_per_gpu = gpus, packs_per_gpu
         self._checkpoint_every_s, self._hang_after_s = checkpoint_every_s, hang_after_s
-        self._say, self._tick = say, tick
+        self._stop, self._say, self._tick = stop, say, tick
         self._mirror: Mirror | None = None
         self._started: Future[None] | None = None
         self._on: Cluster | None = None
         self._connection = contextlib.ExitStack()
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="vistudy-aside")
-        self.ran, self.train_s, self.interrupted, self.terminated = 0, 0.0, False, False
+        self.before = ledger.done()
+        """Trials that had ended before this run, without those that are run again."""
+        self.train_s = 0.0
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._mirror is not None:
+        if kind is not None and self._mirror is not None and not self._stop.again:
             self._stop_mirror()  # after an error: leave no run open
         self.release()
-        self._aside.shutdown()
+        stopped = self._stop.asked.is_set()  # then what is still done aside is not waited for
+        self._aside.shutdown(wait=not stopped, cancel_futures=stopped)
 
     def train(self, planned: Plan) -> None:
-        """Run what the ledger lacks of a plan."""
+        """Run what the ledger lacks of a plan.
+
+        Raises:
+            Stopping: the run was asked to stop before training or after it.
+        """
         from study import launch
         from study.tracking import open_database
 
@@ -85,7 +97,9 @@ class Trainer:
         again = ["failed"] * self._retry + ["censored"] * (planned.study.explore is None)
         if again and ledger.exists():
             ended = ledger.read_outcomes(ledger.done() & ids)
-            ledger.forget([trial_id for trial_id, outcome in ended.items() if outcome["state"] in again])
+            forgotten = {trial_id for trial_id, outcome in ended.items() if outcome["state"] in again}
+            ledger.forget(forgotten)
+            self.before -= forgotten
         before = ledger.done() & ids
         write = functools.partial(ledger.write_study, name, planned.study.text, planned.to_json())
         if before == ids:
@@ -94,7 +108,7 @@ class Trainer:
         meanwhile = self._aside.submit(self._get_ready, planned)
         self._aside.submit(open_database, self._uri)  # seconds of work, which training does not wait for
         on = self._connect()
-        known, metrics = meanwhile.result()
+        known, metrics = self._stop.wait(meanwhile)
         write(provenance(name, ledger, metrics))  # a cluster that refuses leaves no trace in the store
         costs = launch.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
@@ -106,9 +120,8 @@ class Trainer:
         self._start_mirror(name)
         with ticking(ledger, set(todo.pending), self._tick):
             executed = self._execute(todo.packs, on, planned.study.explore)
-        self.ran += len((ledger.done() & ids) - before)
         self.train_s += executed.wall_s
-        self.interrupted, self.terminated = executed.interrupted, executed.terminated
+        self._stop.check()
 
     def _execute(self, packs: Sequence[Pack], on: Cluster, explore: ExploreSpec | None) -> Executed:
         if on.inline:
@@ -118,7 +131,7 @@ class Trainer:
                 raise StudyError(
                     "explore: trials are stopped by Ray Tune, and cluster 'debug' has no Ray; use 'local'."
                 )
-            return execute_here(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s)
+            return execute_here(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s, stop=self._stop)
         from study import executor  # ready, see launch.preload
 
         return executor.execute(
@@ -127,6 +140,7 @@ class Trainer:
             on,
             checkpoint_every_s=self._checkpoint_every_s,
             hang_after_s=self._hang_after_s,
+            stop=self._stop,
             explore=explore,
         )
 
@@ -159,9 +173,15 @@ class Trainer:
         gc.collect()
         gc.disable()
         try:
-            self._connection.close()
+            with self._stop.patient():
+                self._connection.close()
         finally:
             gc.enable()
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether anything was trained in this run that MLflow may lack."""
+        return self._mirror is not None
 
     def _start_mirror(self, name: str) -> None:
         from study.tracking import Mirror
@@ -186,20 +206,32 @@ class Trainer:
         return self._mirror.stop(final=True, artifacts=artifacts)
 
     def release_while(self, work: Callable[[], T]) -> T:
-        """Leave the cluster, in this thread, while another does `work`. Returns its result."""
+        """Leave the cluster, in this thread, while another does `work`. Returns its result.
+
+        Raises:
+            Stopping: the run was asked to stop.
+        """
         meanwhile = self._aside.submit(work)
         self.release()
-        return meanwhile.result()
+        return self._stop.wait(meanwhile)
 
-    def finish_mirror(self, name: str, artifacts: Sequence[Path], within_s: float | None = None) -> str | None:
-        """Mirror everything, leaving no run open. Returns why that failed, or None."""
-        if within_s is None:
-            return self._finish_mirror(name, artifacts)
-        found: list[str | None] = []
-        thread = threading.Thread(target=lambda: found.append(self._finish_mirror(name, artifacts)), daemon=True)
-        thread.start()
-        thread.join(within_s)
-        return found[0] if found else f"the mirror was left after {within_s:.0f} s; `vistudy sync` goes on from there"
+    def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
+        """Mirror everything, leaving no run open, within LAST_SYNC_S of a signal. Returns why that failed, or None."""
+        last: Future[str | None] = Future()
+
+        def finish() -> None:
+            try:
+                last.set_result(self._finish_mirror(name, artifacts))
+            except Exception as error:
+                last.set_exception(error)
+
+        with self._stop.patient(SYNCING):
+            threading.Thread(target=finish, name="vistudy-last-sync", daemon=True).start()
+            while not wait([last], LOOK_EVERY_S).done and not self._stop.asked.is_set():
+                pass
+            if not wait([last], LAST_SYNC_S if self._stop.asked.is_set() else None).done:
+                return f"it was left after {LAST_SYNC_S:.0f} s"
+        return last.result()
 
     def _finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
         from study.tracking import TrackingError
@@ -237,7 +269,10 @@ def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tick: Tick | None = None) -> SyncReport:
-    """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included."""
+    """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included.
+
+    Where a run goes on at this moment, the runs of its trials stay open.
+    """
     from study import tracking
 
     return tracking.sync(
@@ -248,6 +283,7 @@ def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tic
         relabel=True,
         artifacts=artifacts,
         modes=real_modes(),
+        final=not ledger.live(name, {trial["trial_id"] for trial in ledger.read_plan(name)["trials"]} - ledger.done()),
         progress=tick,
     )
 

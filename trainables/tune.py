@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -202,9 +202,8 @@ def _train(
 
     wanted = {config.trial_id() for config in known(pack["trials"])}
     configs = known(pack.get("slots", pack["trials"]))  # stand-ins among them
-    pace = _Pace(ledger, attempt, every_s=every_s, run=run, place=place)
-    with told_crashes(attempt.crash_file):
-        pace.beat()
+    pace = _Pace(ledger, attempt, every_s=every_s, run=run, place=place, now_ms=now_ms)
+    with told_crashes(attempt.crash_file), pace:
         checkpoint = ledger.latest_checkpoint(pack_id)
         try:
             engine = Engine(configs, device=device, keep_samples=pack["samples"], between_periods=pace, judges=judges)
@@ -245,12 +244,22 @@ def _train(
 class _Pace:
     """What is due between two periods and after an evaluation: a checkpoint, a sign of life, a look whether to stop."""
 
-    def __init__(self, ledger: Journal, attempt: Attempt, *, every_s: float, run: str, place: str) -> None:
-        self._ledger, self._attempt, self._every_s, self._run = ledger, attempt, every_s, run
+    def __init__(
+        self, ledger: Journal, attempt: Attempt, *, every_s: float, run: str, place: str, now_ms: Callable[[], int]
+    ) -> None:
+        self._ledger, self._attempt, self._every_s, self._run, self._now_ms = ledger, attempt, every_s, run, now_ms
         self._said = {"host": socket.gethostname(), "pid": os.getpid(), "place": place}
         self._saved = self._looked = self._beaten = time.monotonic()
-        self._cost_s, self._saved_updates = 0.0, 0
+        self._cost_s, self._saved_updates, self._at = 0.0, 0, 0
         self.engine: Engine | None = None
+
+    def __enter__(self) -> Self:
+        self.beat()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(Exception):  # a store that fails has said so before, or will the next time
+            self.beat(over=True)
 
     def begin(self, engine: Engine) -> None:
         """Training begins, from the start or from a checkpoint."""
@@ -301,12 +310,12 @@ class _Pace:
         self._cost_s, self._saved_updates = self._saved - began, self.engine.pack.d_updates
         self.beat()
 
-    def beat(self) -> None:
-        """Give a sign of life: updates of D so far, and those that no kill takes away again."""
+    def beat(self, *, over: bool = False) -> None:
+        """Give a sign of life: updates of D so far, and those that no kill takes away again. `over`: the last one."""
         self._beaten = time.monotonic()
-        at = self.engine.pack.d_updates if self.engine else 0
-        said = {"d_updates": at, "saved_updates": self._saved_updates, "up_s": round(self._beaten, 3)}
-        self._attempt.beat(self._said | said)
+        self._at = self.engine.pack.d_updates if self.engine else self._at
+        said = {"d_updates": self._at, "saved_updates": self._saved_updates, "up_s": round(self._beaten, 3)}
+        self._attempt.beat(self._said | said | {"unix_ms": self._now_ms(), "over": over})
 
 
 def _end(end: str, trials: int, *, failed: int = 0, text: str = "", errno: int = 0) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def train(
     state: str | None = "complete",
     reference: dict[str, float] | None = None,
 ) -> None:
-    """Write a pack with the series of its trials; `state=None` leaves it running."""
+    """Write a pack with the series of its trials; `state=None` leaves it without an end."""
     reference = dataclasses.asdict(REFERENCE) if reference is None else reference
     ledger.write_pack({"pack_id": pack_id, "trials": [CONFIG], "reference": reference, "created_ms": 1})
     attempt = ledger.open_attempt(pack_id)

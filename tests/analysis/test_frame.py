@@ -51,7 +51,7 @@ def store(tmp_path: Path) -> Ledger:
 def test_one_row_a_trial_whatever_became_of_it(store: Ledger) -> None:
     frame = load_frame(store, "demo").set_index("trial_id")
     assert frame["state"].to_dict() == {
-        "good": "complete", "wild": "complete", "broken": "failed", "live": "running", "later": "planned",
+        "good": "complete", "wild": "complete", "broken": "failed", "live": "interrupted", "later": "planned",
         "placebo": "planned", "vae": "planned",
     }  # fmt: skip
     assert frame["outcome"].dropna().to_dict() == {"good": "converged", "wild": "diverged"}

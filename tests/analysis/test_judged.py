@@ -82,7 +82,7 @@ def test_states_and_progress(store: Ledger) -> None:
     found = judge_study(store, "demo")
     states = {name: found.state(name) for name in found.entries}
     assert states == {
-        "good": "complete", "wild": "complete", "endless": "complete", "broken": "failed", "live": "running",
+        "good": "complete", "wild": "complete", "endless": "complete", "broken": "failed", "live": "interrupted",
         "later": "planned", "blank": "complete",
     }  # fmt: skip
     assert found.begun == {"live": judged.Begun(evaluations=(0, 2), unix_ms=(1_000, 1_002))}

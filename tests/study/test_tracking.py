@@ -62,7 +62,7 @@ def test_what_the_runs_hold(study: tuple[Ledger, Attempt], uri: str, tmp_path: P
     assert found["t1-b"]["info"][1] == "FAILED"
     assert found["t1-b"]["tags"]["vistudy.error"] == "Traceback: out of memory"
     assert found["t1-c"]["info"][1] == "KILLED"
-    assert found["t1-c"]["tags"]["vistudy.state"] == "planned"
+    assert found["t1-c"]["tags"]["vistudy.state"] == "interrupted"
     parent = found["parent"]
     assert parent["info"] == (f"study {STUDY}", "KILLED", 1000, 9000)
     assert parent["files"] == [
@@ -101,8 +101,8 @@ def test_running_then_killed_then_opened_again(study: tuple[Ledger, Attempt], ur
     state()
     assert seen == [
         ("RUNNING", "running", "3"),
-        ("KILLED", "planned", "3"),
-        ("KILLED", "planned", "3"),
+        ("KILLED", "interrupted", "3"),
+        ("KILLED", "interrupted", "3"),
         ("RUNNING", "running", "4"),
         ("FINISHED", "complete", "4"),
     ]
