@@ -25,6 +25,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from trainables.config import NOT_RECORDED
+from trainables.data import DataError, refuse_other_data
 from trainables.engine import Engine, Evaluation
 from trainables.models import config_from_dict
 
@@ -140,8 +142,8 @@ def train_pack(
             raise SystemExit: that is how Tune ends a trial early.
 
     Returns:
-        `end`, one of complete, stopped, error, memory, store, node; `trials`, their number; `failed`, of those the
-        failed ones; `text`, a traceback; `errno` of the store's failure or 0.
+        `end`, one of complete, stopped, error, memory, store, node, data; `trials`, their number; `failed`, of those
+        the failed ones; `text`, a traceback or why nothing was trained; `errno` of the store's failure or 0.
 
     Raises:
         torch.AcceleratorError: the device failed. It stays broken for this process, which must not train on.
@@ -153,7 +155,10 @@ def train_pack(
         ledger, pack_id = journal(), str(config["pack_id"])
         if ledger.stop_asked(run):
             return _end("stopped", trials)
-        trials = len(ledger.read_pack(pack_id)["trials"])
+        pack = ledger.read_pack(pack_id)
+        trials = len(pack["trials"])
+        if other := _other_data(pack):
+            return _end("data", trials, text=f"{socket.gethostname()}: {other}")
         return _train(ledger, pack_id, checkpoint_every_s, run, place, gpu_share, judges, now_ms, evaluated)
     except Stopped:
         return _end("stopped", trials)
@@ -313,6 +318,16 @@ def _other_versions(expected: Mapping[str, str]) -> str:
         for name, wanted in expected.items()
         if here.get(name, "").partition("+")[0] != wanted.partition("+")[0]
     )
+
+
+def _other_data(pack: Mapping[str, Any]) -> str:
+    """Why the data here are not those that the trials of a pack were planned on; empty: they are."""
+    first = pack["trials"][0]  # a pack has one data set
+    try:
+        refuse_other_data(first["data"], first.get("data_fingerprint", NOT_RECORDED))
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def _end(end: str, trials: int, *, failed: int = 0, text: str = "", errno: int = 0) -> dict[str, Any]:
