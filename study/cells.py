@@ -10,10 +10,12 @@ from typing import Any
 
 from study.arms import Arm, Match, overrides
 from study.boundary import DESIGNS
+from study.errors import StudyError
 from study.factors import Cell, KeyPath, assign, refusal
 from study.sampling import draw, draw_beside, drawn
 from study.spec import Block
 from trainables.config import TrainConfig
+from trainables.data import DataError
 
 PILOT_SCALES = (1.0, 0.316, 0.1, 0.0316)
 """Scales of a matched hyperparameter that are tried: half a decade apart, three digits."""
@@ -152,6 +154,8 @@ def resolved(block: Block, cell: Cell, variant: Variant) -> TrainConfig:
     config = config_of(block, cell, variant)
     try:
         config = config.resolve()
+    except DataError as error:
+        raise StudyError(f"data: {block.data}: {error}") from error
     except ValueError as error:
         raise _refused(block, cell, variant, error) from None
     d_steps = config.steps_of_period()[0]

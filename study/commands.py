@@ -108,12 +108,15 @@ def plan(
         StudyError: a mistake in the file, the store or the address.
     """
     from study.data_check import check_data
+    from study.otherdata import other_data
     from study.rounds import foreseen
+    from trainables.data import look_again
 
     ledger = Ledger(store)
+    look_again()
     planned = foreseen(as_study(study), ledger, yes=yes)
     check_data(planned)
-    ledger.exists()
+    planned = planned.noting(other_data(planned, ledger))
     if cluster == "local":
         from study.todo import this_machine
 
@@ -210,15 +213,19 @@ def _run(
 ) -> RunReport:
     from study import tracking
     from study.data_check import check_data
+    from study.otherdata import other_data
     from study.rounds import rounds
+    from trainables.data import look_again
 
     wanted = as_study(study)
     uri = tracking_uri or tracking.default_tracking_uri(store)
     tracking.check_tracking_uri(uri)
     ledger = Ledger(store)
+    look_again()
     plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, yes=yes)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)
+    first = first.noting(other_data(first, ledger))
     ledger.create()
     if wanted.claim and not ledger.registrations(wanted.name):
         say(f"claim {wanted.claim.id} is not registered: `vistudy register` freezes it before the first record")

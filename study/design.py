@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,15 @@ class Plan:
         return tuple((b.name, a.name) for b, a in arms if (b.name, a.name) not in self.matched)
 
     @property
+    def data(self) -> dict[str, str]:
+        """Data set -> fingerprint of what the trials learn."""
+        return {trial.config.data: str(trial.config.data_fingerprint) for trial in self.trials}
+
+    def noting(self, notes: Iterable[str]) -> Plan:
+        """The plan with more notes."""
+        return dataclasses.replace(self, notes=(*self.notes, *notes))
+
+    @property
     def factors(self) -> dict[str, dict[str, tuple[Level, ...]]]:
         """Block -> factor -> levels, in the file's order."""
         return {block.name: dict(block.factors) for block in self.study.blocks}
@@ -85,6 +94,7 @@ class Plan:
         plan = {
             "study": self.study.name,
             "hash": self.study.hash,
+            "data": self.data,
             "factors": factors,
             "seeds": sorted({seed for block in self.study.blocks for seed in block.seeds}),
             "cells": self.cells,

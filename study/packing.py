@@ -26,6 +26,8 @@ MOST_LIMITS = 64
 STEP_S = 6e-5
 """Seconds of one update of one trial of the ring's nets in a full pack on one core: the scale of `default_cost`."""
 
+_COSTS_NOTHING = ("d_updates", "evaluations", "data_fingerprint")
+
 Structure = tuple[tuple[str, Any], ...]
 
 
@@ -79,8 +81,8 @@ def pack_id(trial_ids: Iterable[str]) -> str:
 
 
 def training(config: TrainConfig) -> Structure:
-    """What the cost of a period depends on: the structure without the length of the run."""
-    return tuple(item for item in config.structure() if item[0] not in ("d_updates", "evaluations"))
+    """What the cost of a period depends on: the structure without the length of the run and what the data hold."""
+    return tuple(item for item in config.structure() if item[0] not in _COSTS_NOTHING)
 
 
 def _periods(config: TrainConfig) -> int:

@@ -21,8 +21,15 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-def provenance(name: str, ledger: Ledger, metrics: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Where and with what a study was run last, and when first; `metrics`: how each data set's samples were judged."""
+def provenance(
+    name: str, ledger: Ledger, data: Mapping[str, str], metrics: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Where and with what a study was run last, and when first.
+
+    `data`: data set -> its fingerprint; `metrics`: how each data set's samples were judged.
+    """
+    from trainables.data import DATASETS  # here: it takes torch
+
     now = now_ms()
     try:
         before = ledger.read_meta(name)
@@ -33,6 +40,7 @@ def provenance(name: str, ledger: Ledger, metrics: Mapping[str, Any] | None = No
         "last_run_ms": now,
         "git": git_state(),
         "versions": versions(),
+        "data": {of: {"fingerprint": print_, "division": DATASETS[of].division} for of, print_ in data.items()},
         "metrics": metrics or before.get("metrics", {}),
     }
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from study.errors import StoreError
@@ -27,12 +28,36 @@ class StudyFiles(ABC):
         """The storage; StoreError if there is no store."""
 
     def write_study(self, name: str, text: str, plan: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Store a study's file (every version is kept in its history), its plan and where it ran."""
+        """Store a study's file (every version is kept in its history), its plan and where it ran.
+
+        A plan of trials on other data is kept as a study of its own, see `earlier_name`.
+        """
         disk, folder, data = self._need(), f"studies/{safe(name, 'study')}", text.encode()
+        if earlier := self.earlier_name(name, meta.get("data", {})):
+            files = ["study.yaml", "meta.json", *self._registration_files(name), "plan.json"]
+            for file in files:
+                disk.write(f"studies/{earlier}/{file}", disk.read(f"{folder}/{file}"), durable=True)
         disk.write(f"{folder}/history/{hashlib.sha256(data).hexdigest()[:12]}.yaml", data)
         disk.write(f"{folder}/study.yaml", data)
         disk.write(f"{folder}/meta.json", dump(meta))
         disk.write(f"{folder}/plan.json", dump(plan), durable=True)
+
+    def earlier_name(self, name: str, data: Mapping[str, Any]) -> str | None:
+        """Under which name the stored plan of a study is kept when it is run on `data`; None if they are the same data.
+
+        It is `<name>@<beginning of the earlier fingerprint>`, or `<name>@data-not-recorded`.
+
+        Args:
+            name: the study.
+            data: as `data` of its `meta.json`.
+        """
+        if not self._need().exists(f"studies/{safe(name, 'study')}/plan.json"):
+            return None
+        before = self.read_meta(name).get("data")
+        if before is None:
+            return f"{name}@data-not-recorded" if data else None
+        changed = [of for of in before.keys() & data.keys() if before[of]["fingerprint"] != data[of]["fingerprint"]]
+        return f"{name}@{before[min(changed)]['fingerprint'][:8]}" if changed else None
 
     def study_names(self) -> list[str]:
         """Names of the studies in the store, sorted."""

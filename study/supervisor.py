@@ -29,6 +29,13 @@ STAND_IN_SEEDS = 1_000_003
 PLACE_FAILURES = 5
 """Failures of the store or of nodes in a row, no pack having ended well in between, after which the run is stopped."""
 
+PLACES = {
+    "store": "the store failed",
+    "node": "a node cannot train it",
+    "data": "a node has other data",
+}
+"""What may be wrong with a place and not with a pack, in words: another node may be able to train it."""
+
 _log = logging.getLogger("vistudy.supervisor")
 
 
@@ -120,7 +127,7 @@ class Supervisor:
             self._place_failures = 0
         elif end == "stopped":
             self.unfinished += 1
-        elif end in ("store", "node"):
+        elif end in PLACES:
             self._place_failed(job, end, str(result["text"]), int(result["errno"]))
         else:
             self._split_or_fail(job, str(result["text"]), memory=end == "memory")
@@ -158,14 +165,17 @@ class Supervisor:
 
     def _place_failed(self, job: _Job, place: str, text: str, number: int) -> None:
         self._place_failures += 1
-        hopeless = number in FULL or (place == "node" and self._one_machine)
+        hopeless = number in FULL or (place != "store" and self._one_machine)
         if not hopeless and self._place_failures < PLACE_FAILURES:
-            how = "the store failed" if place == "store" else "a node cannot train it"
-            _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, how, _last_line(text))
+            _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, PLACES[place], _last_line(text))
             self._retry(job)
             return
         self.unfinished += 1
         why = os.strerror(number) if number in FULL else _last_line(text)
+        if place == "data":
+            self.broken = StoppedError(f"{text}. The run has stopped; what is recorded is whole.")
+            self.stop()
+            return
         what, mend = (
             (f"store {self._ledger.uri}: {why}", "Mend that (space, rights)")
             if place == "store"

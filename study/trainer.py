@@ -103,13 +103,13 @@ class Trainer:
         before = ledger.done() & ids
         write = functools.partial(ledger.write_study, name, planned.study.text, planned.to_json())
         if before == ids:
-            write(provenance(name, ledger))
+            write(provenance(name, ledger, planned.data))
             return
         meanwhile = self._aside.submit(self._get_ready, planned)
         self._aside.submit(open_database, self._uri)  # seconds of work, which training does not wait for
         on = self._connect()
         known, metrics = self._stop.wait(meanwhile)
-        write(provenance(name, ledger, metrics))  # a cluster that refuses leaves no trace in the store
+        write(provenance(name, ledger, planned.data, metrics))  # a cluster that refuses leaves no trace in the store
         costs = launch.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         launch.prepare(planned, todo, ledger, known, now_ms=now_ms())

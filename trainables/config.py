@@ -16,8 +16,11 @@ from typing import Any, ClassVar, Self, cast
 
 from trainables.precision import PRECISIONS
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the resolved configuration. Raise it when the same fields come to mean a different training run."""
+
+NOT_RECORDED = ""
+"""Fingerprint of the data of trials of schema 1, whose identity held the name of their data alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +67,9 @@ class TrainConfig:
     """What samples before training depend on besides the seed: trials equal in these share a floor and a ceiling."""
 
     data: str = hp("ring8", "Data set that is learnt: a name in DATASETS.")
+    data_fingerprint: str | None = None
+    """What the data set holds (`trainables.data.fingerprint`); None: what it holds here; NOT_RECORDED. Nobody sets it,
+    so it is no hyperparameter."""
     seed: int = hp(
         0, "Seed of every random stream of the trial (weights, data order, z).", structural=False, ge=0, lt=2**32
     )
@@ -82,8 +88,16 @@ class TrainConfig:
 
         Equal resolved configurations are the same training run.
         """
-        changes = {**self.data_defaults(), **self.unread()}
+        changes = {**self.data_defaults(), **self.unread(), **self._of_data()}
         return dataclasses.replace(self, **changes) if changes else self
+
+    def _of_data(self) -> dict[str, str]:
+        """The fingerprint of the data as they are here, where none is given."""
+        if self.data_fingerprint is not None:
+            return {}
+        from trainables.data import fingerprint  # here: reading data takes torch
+
+        return {"data_fingerprint": fingerprint(self.data)}
 
     def data_defaults(self) -> dict[str, Any]:
         """The values for the fields that are None, from the data set."""
@@ -107,11 +121,15 @@ class TrainConfig:
 
     def structure(self) -> tuple[tuple[str, Any], ...]:
         """The structural fields with their values: equal for all trials of a pack."""
-        return (("model", self.model), *((name, getattr(self, name)) for name in _structural(type(self))))
+        fields = ((name, getattr(self, name)) for name in _structural(type(self)))
+        return (("model", self.model), ("data_fingerprint", self.data_fingerprint), *fields)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields and the model's name, as plain JSON values."""
-        return {"model": self.model, **{name: getattr(self, name) for name in _names(type(self))}}
+        """All fields and the model's name, as plain JSON values; no fingerprint where none was recorded."""
+        values = {"model": self.model, **{name: getattr(self, name) for name in _names(type(self))}}
+        if self.data_fingerprint == NOT_RECORDED:
+            del values["data_fingerprint"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -120,6 +138,7 @@ class TrainConfig:
         Raises:
             TypeError: a field is missing or unknown.
         """
+        values = {"data_fingerprint": NOT_RECORDED, **values}
         names = {*_names(cls), "model"}
         if set(values) != names:
             raise TypeError(f"fields of {cls.__name__}: missing or unknown {sorted(names ^ set(values))}")
@@ -127,8 +146,9 @@ class TrainConfig:
 
     def trial_id(self) -> str:
         """`t<schema>-<12 hex digits>`: content hash of the resolved configuration, the same in every study."""
-        resolved = self.to_dict() | self.data_defaults() | self.unread()
-        return f"t{SCHEMA}-{hashlib.sha256(_canonical(resolved).encode()).hexdigest()[:12]}"
+        resolved = self.to_dict() | self.data_defaults() | self.unread() | self._of_data()
+        schema = 1 if self.data_fingerprint == NOT_RECORDED else SCHEMA
+        return f"t{schema}-{hashlib.sha256(_canonical(resolved).encode()).hexdigest()[:12]}"
 
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
@@ -151,4 +171,4 @@ def _structural(config: type[TrainConfig]) -> tuple[str, ...]:
 
 def hyperparameters(config: type[TrainConfig]) -> dict[str, Hyperparameter]:
     """Name -> declaration of every hyperparameter of a model's configuration, in order."""
-    return {f.name: f.metadata["hp"] for f in dataclasses.fields(config)}
+    return {f.name: f.metadata["hp"] for f in dataclasses.fields(config) if "hp" in f.metadata}

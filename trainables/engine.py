@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.config import TrainConfig
-from trainables.data import DATASETS
+from trainables.config import NOT_RECORDED, TrainConfig
+from trainables.data import DATASETS, refuse_other_data
 from trainables.graphs import WARM, Periods
 from trainables.metrics.evaluate import Evaluator, evaluator
 from trainables.metrics.reference import reference as data_reference
@@ -70,11 +70,13 @@ class Engine:
 
         Raises:
             ValueError: the configurations differ in a structural field, or are not resolved, or stand there twice.
+            DataError: the data are not there, or not those of the configurations.
         """
         if len({c.structure() for c in configs}) != 1:
             raise ValueError("the trials of a pack must agree in every structural field")
         if any(c != c.resolve() for c in configs):
             raise ValueError("a pack takes resolved configurations (TrainConfig.resolve)")
+        refuse_other_data(configs[0].data, configs[0].data_fingerprint or NOT_RECORDED)
         self.configs = tuple(configs)
         self.trial_ids = [c.trial_id() for c in configs]
         if len(set(self.trial_ids)) != len(self.trial_ids):
@@ -235,11 +237,13 @@ def denormals_flushed() -> Iterator[None]:
 
 def reference_key(config: TrainConfig) -> str:
     """Names what the floor and the ceiling depend on: data and the generator's structure, not its training."""
-    return "-".join(str(getattr(config, name)) for name in config.reference_fields)
+    fields = [*(getattr(config, name) for name in config.reference_fields), config.data_fingerprint]
+    return "-".join(map(str, fields))
 
 
 def reference(config: TrainConfig) -> dict[str, float]:
     """Floor, ceiling and the other constants that outcomes are judged by, computed on the CPU."""
+    refuse_other_data(config.data, config.data_fingerprint or NOT_RECORDED)
     device = torch.device("cpu")
     judge = evaluator(DATASETS[config.data])
 

@@ -24,7 +24,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 
-from trainables.data import DataError
+from trainables.config import NOT_RECORDED
+from trainables.data import DataError, OtherData, refuse_other_data
 from trainables.engine import Engine, Evaluation
 from trainables.place import NodeFailed, check_versions, known, lacking, versions
 
@@ -140,9 +141,8 @@ def train_pack(
             raise SystemExit: that is how Tune ends a trial early.
 
     Returns:
-        `end`, one of complete, stopped, error, memory, store, node; `trials`, their number; `failed`, of those the
-        failed ones; `text`, a traceback or, of a node, what it lacks and what to do; `errno` of the store's failure or
-        0.
+        `end`, one of complete, stopped, error, memory, store, node, data; `trials`, their number; `failed`, of those
+        the failed ones; `text`, a traceback, or what a node lacks and what to do; `errno` of the store's failure or 0.
 
     Raises:
         torch.AcceleratorError: the device failed. It stays broken for this process, which must not train on.
@@ -153,7 +153,10 @@ def train_pack(
         ledger, pack_id = journal(), str(config["pack_id"])
         if ledger.stop_asked(run):
             return _end("stopped", trials)
-        trials = len(ledger.read_pack(pack_id)["trials"])
+        pack = ledger.read_pack(pack_id)
+        trials = len(pack["trials"])
+        if other := _other_data(pack):
+            return _end("data", trials, text=f"{socket.gethostname()}: {other}")
         return _train(ledger, pack_id, checkpoint_every_s, run, place, gpu_share, judges, now_ms, evaluated)
     except Stopped:
         return _end("stopped", trials)
@@ -316,6 +319,23 @@ class _Pace:
         self._at = self.engine.pack.d_updates if self.engine else self._at
         said = {"d_updates": self._at, "saved_updates": self._saved_updates, "up_s": round(self._beaten, 3)}
         self._attempt.beat(self._said | said | {"unix_ms": self._now_ms(), "over": over})
+
+
+def _other_data(pack: Mapping[str, Any]) -> str:
+    """Why the data here are not those that the trials of a pack were planned on; empty: they are.
+
+    Raises:
+        NodeFailed: they cannot be read here.
+    """
+    known(pack["trials"])
+    first = pack["trials"][0]  # a pack has one data set
+    try:
+        refuse_other_data(first["data"], first.get("data_fingerprint", NOT_RECORDED))
+    except OtherData as error:
+        return str(error)
+    except (ImportError, DataError) as error:
+        raise lacking(error) from error
+    return ""
 
 
 def _end(end: str, trials: int, *, failed: int = 0, text: str = "", errno: int = 0) -> dict[str, Any]:

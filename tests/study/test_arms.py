@@ -247,14 +247,14 @@ def test_every_configuration_is_trained_in_every_arm_with_the_same_seeds() -> No
 
 
 def test_without_arms_plans_are_as_they_were() -> None:
-    """Cells of a plan of the version before arms; ids have changed since with the default precision."""
+    """Cells of a plan of the version before arms; ids have changed since, with the default precision and the data's fingerprint."""
     planned = plan_of("")
     assert planned.study.hash == "4c9620bba9b8"
     assert {t.trial_id: t.cell["lr"] for t in planned.trials if t.seed == 0} == {
-        "t1-992f9379c06a": 0.000721951,
-        "t1-76844cb18539": 0.0517414,
-        "t1-57c13196478c": 0.00378267,
-        "t1-d5f7650b124d": 0.000297935,
+        "t2-009cefb3765b": 0.000721951,
+        "t2-1ceca507221f": 0.0517414,
+        "t2-bd1ab4f95900": 0.00378267,
+        "t2-423a34aadeb7": 0.000297935,
     }
     entry = planned.to_json()
     assert "claim" not in entry

@@ -9,9 +9,10 @@ from trainables.data.digits import DIGITS
 from trainables.data.folder import IMAGE_FOLDER
 from trainables.data.gaussians import MOG_FULL
 from trainables.data.idx import FASHION_MNIST, MNIST
+from trainables.data.images import look_again
 from trainables.data.mixtures import GRID25, RING8
 from trainables.data.polygons import POLYGONS
-from trainables.data.root import DataError
+from trainables.data.root import DataError, OtherData
 from trainables.data.stacked import STACKED_MNIST
 from trainables.data.toys import NORMAL1D, POINT0, STATES8
 
@@ -35,4 +36,37 @@ DATASETS: dict[str, Dataset] = {
     )
 }
 
-__all__ = ["DATASETS", "Batches", "DataError", "Dataset"]
+DIGITS_OF_FINGERPRINT = 16
+"""Hex digits of a fingerprint that stand for it in identities: as many as fit everywhere, MLflow's digests too."""
+
+
+def fingerprint(name: str) -> str:
+    """What the data set of that name holds here, as it stands in a trial's identity: 16 hex digits.
+
+    Raises:
+        DataError: its files are missing or damaged.
+    """
+    return DATASETS[name].fingerprint[:DIGITS_OF_FINGERPRINT]
+
+
+def refuse_other_data(name: str, recorded: str) -> None:
+    """Refuse to train on, or to compare with, data that are not those that were fingerprinted.
+
+    Files are looked at again before they are refused: they may have been put right.
+
+    Raises:
+        DataError: the data set holds something else here, or is not there.
+    """
+    if not recorded or fingerprint(name) == recorded:
+        return
+    look_again()
+    here = fingerprint(name)
+    if here != recorded:
+        raise OtherData(
+            f"data {name!r} here have the fingerprint {here}, the trials were planned on data of the fingerprint "
+            f"{recorded}: nothing is trained on them. Put those data back (the same files on every machine), or run "
+            "the study again: on other data its trials are new ones"
+        )
+
+
+__all__ = ["DATASETS", "Batches", "DataError", "Dataset", "fingerprint", "look_again", "refuse_other_data"]

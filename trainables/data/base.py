@@ -55,7 +55,15 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the content. Part of the key under which real-data references are cached."""
+        """SHA-256 (hex) of all that decides which arrays are learnt and compared with: values, order and division.
+
+        Not of places, names and times of files. A part of every trial's identity, and of the keys of what is cached.
+        """
+
+    @property
+    def division(self) -> str:
+        """How many samples there are and who divided them, in words; empty for data without an end."""
+        return ""
 
     @property
     def to_learn(self) -> int | None:

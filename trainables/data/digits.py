@@ -61,9 +61,13 @@ class Digits(Dataset):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of pixels and labels."""
-        images, labels = load()
-        return hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+        """SHA-256 of pixels, labels and their division."""
+        return _fingerprint(REFERENCE_IMAGES)
+
+    @property
+    def division(self) -> str:
+        """The one shuffle's."""
+        return f"keyed shuffle: {len(_train())} of {len(load()[0])} to learn"
 
     @property
     def to_learn(self) -> int | None:
@@ -117,6 +121,14 @@ class Digits(Dataset):
 def _order() -> np.ndarray:
     """The one shuffle that divides the images: neighbours in the bundle are of one writer."""
     return generator(0, "split/digits").permutation(len(load()[0]))
+
+
+@functools.cache
+def _fingerprint(reference: int) -> str:
+    images, labels = load()
+    order = _order()
+    parts = (images[order], labels[order], np.array([reference]))
+    return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
 
 @functools.cache

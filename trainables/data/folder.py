@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainables.data.images import KEYED_TRAIN_SHARE, ImageData, keyed_split
+from trainables.data.images import ImageData, keyed_recipe, keyed_split
 from trainables.data.pictures import read_all, resized
 from trainables.data.prepared import Content, Source
 from trainables.data.root import DataError, data_root, missing
@@ -49,8 +49,8 @@ class ImageFolder(ImageData):
                 "crop": "middle square",
                 "shape": list(self.shape),
                 "resize": "bicubic, antialias, clipped",
-                "keyed_train_share": KEYED_TRAIN_SHARE,
-            },
+            }
+            | keyed_recipe(),
             read=functools.partial(self._read, pictures),
         )
 

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainables.data.images import KEYED_TRAIN_SHARE, ImageData, keyed_split
+from trainables.data.images import ImageData, keyed_recipe, keyed_split
 from trainables.data.prepared import Content, Source
 from trainables.data.root import DataError, data_root, missing
 
@@ -105,7 +105,7 @@ class IdxImages(ImageData):
             name=self.name,
             base=found.base,
             files=(*found.images.values(), *found.labels.values()),
-            recipe={"split": "by part, else keyed", "keyed_train_share": KEYED_TRAIN_SHARE},
+            recipe={"split": "by part, else keyed"} | keyed_recipe(),
             read=functools.partial(self._read, found),
         )
 

@@ -21,6 +21,8 @@ from trainables.streams import Draw, generator
 
 KEYED_TRAIN_SHARE = 0.8
 """Share of the images to learn, where nobody has divided the data and a keyed shuffle does."""
+DIVISION_SEED = 0
+"""Seed of that shuffle."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +77,11 @@ class ImageData(Dataset):
     def to_learn(self) -> int | None:
         """All images to learn."""
         return self.prepared.train
+
+    @property
+    def division(self) -> str:
+        """The division of the prepared images."""
+        return self.prepared.split
 
     def _draw(self, batch_size: int) -> Draw:
         """(seed, block) -> indices of images to learn."""
@@ -139,7 +146,18 @@ def _prepared(data: ImageData, root: str | None, cache: Path) -> Prepared:
     return prepare(data.source())
 
 
+def look_again() -> None:
+    """Forget which files hold which images: whoever asks next looks at the files as they are then."""
+    _prepared.cache_clear()
+
+
 def keyed_split(name: str, n: int) -> tuple[np.ndarray, int, str]:
     """Divide n images that nobody has divided: their order (images to learn first), how many to learn, and in words."""
     train = int(n * KEYED_TRAIN_SHARE)
-    return generator(0, f"split/{name}").permutation(n), train, f"keyed shuffle: {train} of {n} to learn"
+    order = generator(DIVISION_SEED, f"split/{name}").permutation(n)
+    return order, train, f"keyed shuffle: {train} of {n} to learn"
+
+
+def keyed_recipe() -> dict[str, float]:
+    """What `keyed_split` depends on: part of the recipe of images that it divides."""
+    return {"keyed_train_share": KEYED_TRAIN_SHARE, "division_seed": DIVISION_SEED}

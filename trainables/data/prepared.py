@@ -15,10 +15,12 @@ all; of several processes that want the same data one prepares it and the others
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ FORMAT = 1
 """Version of the layout and of how pixels are made. Raise it when the same source gives other files."""
 
 CACHE_VARIABLE = "VISTUDY_CACHE"
+SETTLED_S = 2.0
+"""Files that were changed less than so long ago are read again next time: a further change within one tick of the
+file system's clock would leave the same time behind."""
 _CHECKED_AT_ONCE = 1 << 26
 
 
@@ -101,20 +106,35 @@ def prepare(source: Source) -> Prepared:
         with _writing(cache, folder):
             if not folder.is_dir():  # else someone else wrote it while this process waited
                 _write(source, folder)
-    return _open(folder)
+    return _open(folder, *_times(folder))
+
+
+def _times(folder: Path) -> tuple[tuple[int, int] | None, ...]:
+    """When the files of a finished folder were last changed and how large they are; None where one is missing."""
+    found: list[tuple[int, int] | None] = []
+    for name in ("images.npy", "labels.npy", "prepared.json"):
+        try:
+            stat = (folder / name).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((stat.st_ctime_ns, stat.st_size))
+    return tuple(found)
 
 
 def _key(source: Source, cache: Path) -> str:
     """16 hex digits that stand for the content of the files, their names and the recipe."""
     recipe = {"format": FORMAT, "name": source.name} | dict(source.recipe)
-    stamp = _stamp(source, recipe)
+    stamp, changed_s = _stamp(source, recipe)
     known = cache / "known" / stamp
     if known.is_file():
         return known.read_text()
     names = [[_below(path, source.base), _file_sha256(path)] for path in source.files]
-    if _stamp(source, recipe) != stamp:
+    if _stamp(source, recipe)[0] != stamp:
         raise DataError(f"{source.base}: files of data {source.name!r} changed while they were read; try again")
     key = _digest([recipe, names])[:16]
+    if time.time() - changed_s < SETTLED_S:
+        return key
     with contextlib.suppress(OSError):  # a cache that others prepared may be read-only: the files are read each time
         known.parent.mkdir(parents=True, exist_ok=True)
         temporary = known.with_name(f".{stamp}.{os.getpid()}")
@@ -123,13 +143,18 @@ def _key(source: Source, cache: Path) -> str:
     return key
 
 
-def _stamp(source: Source, recipe: Mapping[str, Any]) -> str:
-    """Hash of the files' places, sizes and times: equal stamps, equal content (as make and git have it)."""
+def _stamp(source: Source, recipe: Mapping[str, Any]) -> tuple[str, float]:
+    """Hash of the files' places, sizes, times and numbers, and when the newest was changed (seconds since 1970).
+
+    Equal stamps, equal content, as git has it. The time of the last change of a file's status (ctime) is among them:
+    copies and archives put an older time of modification on new content, and nothing but the system sets this one.
+    """
     try:
         stats = [(str(path.absolute()), path.stat()) for path in source.files]
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    return _digest([dict(recipe), [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]])
+    facts = [[path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino] for path, stat in stats]
+    return _digest([dict(recipe), facts]), max((stat.st_ctime for _, stat in stats), default=0.0)
 
 
 def _digest(value: Any) -> str:
@@ -218,8 +243,12 @@ def _write_images(path: Path, content: Content) -> str:
     return checksum.hexdigest()
 
 
-def _open(folder: Path) -> Prepared:
-    """Map a finished folder, after comparing its checksums: once a process, a second or so a GiB."""
+@functools.lru_cache(maxsize=8)
+def _open(folder: Path, *times: object) -> Prepared:
+    """Map a finished folder, after comparing its checksums: once a process, a second or so a GiB.
+
+    `times`: of its files, so that a folder that was changed is looked at again.
+    """
     try:
         facts = json.loads((folder / "prepared.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="c")

@@ -17,6 +17,10 @@ class MissingData(DataError):
     """Data that are not there at all: another data set may be used instead, where the user has named one."""
 
 
+class OtherData(DataError):
+    """Data that are not those that a trial was planned on."""
+
+
 def data_root() -> Path:
     """The folder that holds the data sets' folders: environment variable VISTUDY_DATA_ROOT, or `--data-root`.
 

@@ -215,11 +215,11 @@ def _as_one_thread() -> None:
 
 def evaluator(dataset: Dataset) -> Evaluator:
     """The evaluator against the data set's fixed reference; made once a process."""
-    places = (inception_weights(), cache_root(), os.environ.get(DATA_ROOT_VARIABLE))
+    places = (inception_weights(), cache_root(), os.environ.get(DATA_ROOT_VARIABLE), dataset.fingerprint)
     return _evaluator(dataset, n_samples(dataset), places)
 
 
 @functools.cache
 def _evaluator(dataset: Dataset, n: int, places: tuple[Path | str | None, ...]) -> Evaluator:
-    """Keyed by the places too: a process may be pointed at others (tests are)."""
+    """Keyed by places and content too: a process may be pointed at others, and files may change while it lives."""
     return Evaluator(dataset, dataset.real(n, "reference"))
