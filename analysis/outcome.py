@@ -32,6 +32,7 @@ from analysis.taxonomy import (
     LABEL_TEXT,
     LABELS,
     OUTCOME_VERSION,
+    RULES,
     STABLE,
     UNDETERMINED,
     Reference,
@@ -43,6 +44,7 @@ __all__ = [
     "LABELS",
     "LABEL_TEXT",
     "OUTCOME_VERSION",
+    "RULES",
     "STABLE",
     "UNDETERMINED",
     "VALUES_READ",
@@ -56,7 +58,8 @@ __all__ = [
 
 VALUES_READ = (
     "dist", "cov", "prec", "dist_running", "cov_running", "prec_running", "finite", "g_param_norm", "d_param_norm",
-    "max_abs_sample", "saturated_share", "d_acc_real", "d_acc_fake",
+    "max_abs_sample", "saturated_share", "d_acc_real", "d_acc_fake", "mode_spread", "class_coverage", "prec_pixels",
+    "hq_share", "triangle_share", "prdc_precision",
 )  # fmt: skip
 """Recorded values that the rules read; a test compares."""
 
@@ -80,29 +83,49 @@ class Outcome:
     q_best: float | None
     """Smallest composite deficiency of any evaluation."""
     version: int
-    """OUTCOME_VERSION of the rules used."""
+    """Of the rules used."""
 
 
-def deficiency(values: Mapping[str, NDArray[Any]], reference: Reference, *, suffix: str = "") -> Floats:
+def deficiency(
+    values: Mapping[str, NDArray[Any]], reference: Reference, *, suffix: str = "", version: int = OUTCOME_VERSION
+) -> Floats:
     """Composite deficiency Q, (T,): 0 = as good as held-out real data, about 1 = untrained, NaN = not known.
 
-    The worst of three: distance between floor (0) and ceiling (1), clipped below at 0; shortfall of coverage; shortfall
-    of precision, both relative to real data's and within [0, 1]. `dist`, `cov`, `prec` are each (T,); a data set
-    without coverage or precision leaves them out. An infinite distance is infinitely bad; any other non-finite metric
-    makes Q unknown. `suffix="_running"` reads the values under running batch-norm statistics.
+    The worst of: distance between floor (0) and ceiling (1), clipped below at 0; shortfall of coverage; shortfall of
+    precision, both relative to real data's and within [0, 1]; and since version 2 shortfall of precision by pixels, and
+    what of the classes and of the spread within modes is missing. `dist`, `cov`, `prec` and the others are each (T,); a
+    data set, or a record, without one of them leaves it out. An infinite distance is infinitely bad; any other
+    non-finite metric of the first three makes Q unknown. `suffix="_running"` reads the first three under running
+    batch-norm statistics.
     """
-    dist = _column(values, f"dist{suffix}")
-    with np.errstate(over="ignore", invalid="ignore"):  # an infinite distance is data here
-        distance = np.maximum((dist - reference.dist_floor) / (reference.dist_ceiling - reference.dist_floor), 0.0)
-    distance[np.isneginf(dist)] = np.nan
-    parts = [distance]
+    parts = [distance_deficit(_column(values, f"dist{suffix}"), reference)]
     for name, real in (("cov", reference.cov_real), ("prec", reference.prec_real)):
         if f"{name}{suffix}" in values:
             metric = _column(values, f"{name}{suffix}")
-            metric = np.where(np.isfinite(metric), metric, np.nan)
-            parts.append(1.0 - np.clip(metric / real, 0.0, 1.0))
+            parts.append(_shortfall(np.where(np.isfinite(metric), metric, np.nan), real))
     q: Floats = np.maximum.reduce(parts)
-    return q
+    if version == 1 or suffix:
+        return q
+    more = (
+        _shortfall(_column(values, "prec_pixels", like=q), reference.prec_pixels_real),
+        # of pairs of real samples, the share with a member of a missing class
+        1.0 - np.square(np.clip(_column(values, "class_coverage", like=q), 0.0, 1.0)),
+        # squared Wasserstein distance of the modes from the data's, in units of that of points
+        np.square(_shortfall(_column(values, "mode_spread", like=q), 1.0)),
+    )
+    return np.asarray(np.where(np.isnan(q), q, np.fmax.reduce((q, *more))))
+
+
+def distance_deficit(dist: Floats, reference: Reference) -> Floats:
+    """Distances (T,) on the scale from real data (0; less is cut off) to the untrained net (1)."""
+    with np.errstate(over="ignore", invalid="ignore"):  # an infinite distance is data here
+        deficit = np.maximum((dist - reference.dist_floor) / (reference.dist_ceiling - reference.dist_floor), 0.0)
+    deficit[np.isneginf(dist)] = np.nan
+    return deficit
+
+
+def _shortfall(metric: Floats, real: float) -> Floats:
+    return np.asarray(1.0 - np.clip(metric / real, 0.0, 1.0))
 
 
 def label(
@@ -135,7 +158,7 @@ def _label(run: _Run) -> Outcome:
         return run.upto(bad_from).outcome("diverged", t_div=float(run.step[bad_from]))
     if not run.complete():
         return run.outcome(UNDETERMINED, extra=("records_incomplete",))
-    if 2 * int(run.final.sum()) < min(run.thresholds.window(run.evaluations), run.evaluations):
+    if 2 * int(run.final.sum()) < min(run.thresholds.end(run.evaluations), run.evaluations):
         return run.outcome(UNDETERMINED)
     return run.outcome(run.judge())
 
@@ -167,7 +190,8 @@ class _Run:
             raise ValueError("series: evaluations must be at least 1 and `evaluation` strictly increasing")
         return cls(
             evaluation=values["evaluation"], step=values["step"], values=values,
-            q=deficiency(values, reference), thresholds=thresholds, reference=reference, evaluations=evaluations,
+            q=deficiency(values, reference, version=thresholds.version), thresholds=thresholds, reference=reference,
+            evaluations=evaluations,
         )  # fmt: skip
 
     @property
@@ -180,9 +204,12 @@ class _Run:
 
     @cached_property
     def final(self) -> Bools:
-        """Mask of the final window's evaluations whose Q is known; evaluation 0 is never part of it."""
-        start = max(0, self.evaluations - self.thresholds.window(self.evaluations))
-        return (self.evaluation > start) & self.known
+        """Mask of the last quarter's evaluations whose Q is known, of which medians are taken."""
+        return self.last(self.thresholds.end(self.evaluations))
+
+    def last(self, count: int) -> Bools:
+        """Mask of those of the last `count` evaluations whose Q is known; evaluation 0 is never part of it."""
+        return (self.evaluation > max(0, self.evaluations - count)) & self.known
 
     @cached_property
     def late(self) -> Bools:
@@ -235,32 +262,52 @@ class _Run:
     def judge(self) -> str:
         """The label of a complete trial that did not diverge: the first rule that holds."""
         t, q = self.thresholds, self.q[self.final]
+        trends = self.evaluations >= t.trend_evaluations
         condition, peak = self.collapsed
         middle = median(q)
         if tail_length(condition) >= self.persistence:
             return "mode_collapse_late"
-        window = self.final[self.known]
-        coverage, precision = (median(self.relative(name)[window]) for name in ("cov", "prec"))
-        if coverage <= t.early_coverage and precision >= t.early_precision and not np.any(peak >= t.collapse_peak):
+        few = self.precise_and_few(peak)
+        growing = t.version > 1 and trends and self.falling(-self.get("cov"), t.early_rise)
+        if few and not growing:
             return "mode_collapse_early"
-        if np.mean(q <= t.tau_ok) >= t.converged_share:
+        window = self.q[self.last(t.window(self.evaluations))]
+        if any(np.mean(part <= t.tau_ok) >= t.converged_share for part in (window, q)):
             return "converged"
-        if self.evaluations >= t.trend_evaluations:
-            if turning_points(self.q[self.late], t.swing) >= t.turning_points:
-                return "oscillating"
-            if self.improving():
-                return "slow"
+        if trends and turning_points(self.q[self.late], t.swing) >= t.turning_points:
+            return "oscillating"
+        if t.version > 1 and middle <= t.tau_ok:
+            return "unsteady"
+        improving = (few and growing) or (trends and self.falling(capped(self.q), t.trend_drop))
+        if improving and (t.version == 1 or middle < t.slow_quality):
+            return "slow"
         if middle >= t.tau_bad:
             return "stalled_d_won" if self.d_won_at_end() else "stalled"
         return "plateau"
 
-    def improving(self) -> bool:
-        """Significantly falling Q over the second half, by more than a trifle."""
-        q = self.q[self.late]
-        fourth = self.evaluation[self.late] > 0.75 * self.evaluations
-        if fourth.all() or not fourth.any() or mann_kendall_z(q) >= self.thresholds.trend_z:
+    def precise_and_few(self, peak: Floats) -> bool:
+        """Whether samples are realistic at the end, and of little of the data, of which there never was much."""
+        t, window = self.thresholds, self.final[self.known]
+        coverage, precision = (median(self.relative(name)[window]) for name in ("cov", "prec"))
+        if not (coverage <= t.early_coverage and precision >= t.early_precision) or np.any(peak >= t.collapse_peak):
             return False
-        return bool(median(capped(q[~fourth])) - median(capped(q[fourth])) >= self.thresholds.trend_drop)
+        if t.version == 1:
+            return True
+        by_pixels = median(self.get("prec_pixels")[self.final] / self.reference.prec_pixels_real)
+        if by_pixels < t.early_precision:
+            return False
+        # Only by geometry is nothing precise that is garbage.
+        exact = "hq_share" in self.values or "triangle_share" in self.values
+        far = median(distance_deficit(capped(self.get("dist")), self.reference)[self.final]) >= t.early_distance
+        return exact or not far
+
+    def falling(self, values: Floats, drop: float) -> bool:
+        """Whether `values`, (T,), fall significantly over the second half, and by more than a trifle."""
+        of_late = values[self.late]
+        fourth = self.evaluation[self.late] > 0.75 * self.evaluations
+        if fourth.all() or not fourth.any() or mann_kendall_z(of_late) >= self.thresholds.trend_z:
+            return False
+        return bool(median(of_late[~fourth]) - median(of_late[fourth]) >= drop)
 
     def d_won(self) -> Bools:
         limit = self.thresholds.d_won_accuracy
@@ -284,9 +331,11 @@ class _Run:
             ):
                 flags.add("late_spike")
         if "dist_running" in self.values and self.final.any():
-            running = deficiency(self.values, self.reference, suffix="_running")[self.final]
-            gap = np.abs(median(capped(running)) - median(capped(self.q[self.final])))
-            if gap > t.bn_mismatch:
+            running, recalibrated = (  # by the values that both have
+                median(capped(deficiency(self.values, self.reference, suffix=suffix, version=1)[self.final]))
+                for suffix in ("_running", "")
+            )
+            if np.abs(running - recalibrated) > t.bn_mismatch:
                 flags.add("bn_stats_mismatch")
         if first_lasting(self.get("saturated_share") >= t.saturation, w) is not None:
             flags.add("saturated")
@@ -296,6 +345,10 @@ class _Run:
             flags.add("metric_failure")
         if self.evaluations < t.trend_evaluations:
             flags.add("too_few_evaluations")
+        beside = (("hq_share", "mode_spread"), ("prdc_precision", "prec_pixels"))
+        lacking = any(old in self.values and np.isnan(self.get(new)).any() for old, new in beside)
+        if t.version > 1 and lacking and "triangle_share" not in self.values:
+            flags.add("recorded_before_v2")
         return flags
 
     def outcome(self, name: str, *, t_div: float | None = None, extra: tuple[str, ...] = ()) -> Outcome:
@@ -316,7 +369,7 @@ class _Run:
             t_div=t_div,
             q_final=median(final) if final.size and name not in ("diverged", UNDETERMINED) else None,
             q_best=float(self.q[known].min()) if known.any() else None,
-            version=OUTCOME_VERSION,
+            version=self.thresholds.version,
         )
 
 

@@ -33,7 +33,7 @@ class Relabelled:
         groups: dict[int, list[tuple[str, dict[str, Any], Reference, Floats]]] = {}
         for trial_id in complete:
             series, reference, evaluations = self._of(trial_id)
-            q = deficiency(series, reference)
+            q = deficiency(series, reference, version=base.version)
             if self._is_clean(series, q, reference, evaluations):
                 groups.setdefault(evaluations, []).append((trial_id, series, reference, q))
             else:
@@ -66,9 +66,10 @@ class Relabelled:
         last: dict[str, float] = {}
         best: dict[str, float] = {}
         for group in self._clean.values():
-            at_end, ever = group.judge(thresholds)
+            at_end, ever, doubtful = group.judge(thresholds)
             last |= dict(zip(group.ids, at_end.astype(float).tolist(), strict=True))
             best |= dict(zip(group.ids, ever.astype(float).tolist(), strict=True))
+            last |= {group.ids[i]: self._one(group.ids[i], thresholds)[0] for i in np.flatnonzero(doubtful)}
         for trial_id in self._odd:
             last[trial_id], best[trial_id] = self._one(trial_id, thresholds)
         return last, best
@@ -81,7 +82,7 @@ class Relabelled:
             self._broken[key] = diverged_at(series, reference, thresholds, evaluations=evaluations)
         start = self._broken[key]
         if start is not None:
-            q = deficiency(series, reference)[:start]
+            q = deficiency(series, reference, version=thresholds.version)[:start]
             ever = first_lasting(np.asarray(q[~np.isnan(q)] <= thresholds.tau_ok), persistence)
             return 0.0, float(ever is not None)
         found = label(series, reference, thresholds, evaluations=evaluations)
@@ -105,18 +106,26 @@ class _Clean:
         self._collapses: dict[int, tuple[Bools, Bools]] = {}
         self._early: dict[int, Bools] = {}
 
-    def judge(self, t: Thresholds) -> tuple[Bools, Bools]:
-        """(converged, good for W evaluations in a row at any time), (trials,) each. Follows `outcome._Run.judge`."""
-        persistence, window = t.persistence(self.evaluations), t.window(self.evaluations)
-        final = np.arange(self.evaluations + 1) > max(0, self.evaluations - window)
+    def judge(self, t: Thresholds) -> tuple[Bools, Bools, Bools]:
+        """(converged, good for W evaluations in a row at any time, converged unless it is an early collapse).
+
+        (trials,) each. Follows `outcome._Run.judge`.
+        """
+        persistence, end = t.persistence(self.evaluations), t.end(self.evaluations)
+        window, final = (
+            np.arange(self.evaluations + 1) > max(0, self.evaluations - count)
+            for count in (t.window(self.evaluations), end)
+        )
         late, covered = self._collapse(persistence)
-        if window not in self._early:
+        if end not in self._early:
             coverage = np.median(self.coverage[:, final], axis=1)
             precision = np.median(self.precision[:, final], axis=1)
-            self._early[window] = (coverage <= self.base.early_coverage) & (precision >= self.base.early_precision)
+            self._early[end] = (coverage <= self.base.early_coverage) & (precision >= self.base.early_precision)
         good = self.q <= t.tau_ok
-        at_end = np.mean(good[:, final], axis=1) >= self.base.converged_share
-        return at_end & ~late & ~(self._early[window] & ~covered), self._ever(good, persistence)
+        shares = (np.mean(good[:, part], axis=1) for part in (window, final))
+        at_end = np.logical_or(*(share >= self.base.converged_share for share in shares))
+        doubtful = at_end & ~late & ~covered & self._early[end]
+        return at_end & ~late, self._ever(good, persistence), doubtful
 
     @staticmethod
     def _ever(good: Bools, persistence: int) -> Bools:

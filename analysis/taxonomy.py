@@ -8,19 +8,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-OUTCOME_VERSION = 1
-"""Version of the rules in this file."""
+OUTCOME_VERSION = 2
+"""Version of the rules that outcomes are judged by; `RULES` has the versions before it."""
 
 LABEL_TEXT: dict[str, tuple[str, str]] = {
     "diverged": ("diverged", "numbers became non-finite, or weights or samples exploded"),
-    "mode_collapse_late": ("late collapse", "had covered the data, then lost half of it for good"),
-    "mode_collapse_early": ("early collapse", "makes good samples of a small part of the data only, from the start"),
-    "converged": ("converged", "close to held-out real data throughout the final window"),
+    "mode_collapse_late": ("late collapse", "had covered at least half of the data, then lost half of that for good"),
+    "mode_collapse_early": ("early collapse", "makes realistic samples of a small part of the data, and never of half"),
+    "converged": ("converged", "close to held-out real data throughout the final window, or the last quarter"),
     "oscillating": ("oscillating", "quality keeps swinging up and down in the second half"),
-    "slow": ("slow", "not there yet, but still improving when the budget ended"),
-    "stalled_d_won": ("D won", "hardly better than untrained, and D tells real from fake perfectly"),
-    "stalled": ("stalled", "hardly better than untrained at the end"),
-    "plateau": ("plateau", "settled at a mediocre quality"),
+    "unsteady": ("unsteady", "good in most of the last quarter, but not throughout"),
+    "slow": ("slow", "not good yet in the last quarter, but still improving"),
+    "stalled_d_won": ("D won", "far from real data in the last quarter, and D tells real from fake almost perfectly"),
+    "stalled": ("stalled", "far from real data in the last quarter"),
+    "plateau": ("plateau", "neither good nor far from real data in the last quarter, with no trend or swing seen"),
     "undetermined": ("unclear", "records stop early or the metric failed: says nothing about stability"),
 }
 """Label -> (short name, plain sentence), in order of precedence (`undetermined` is not part of it)."""
@@ -37,7 +38,8 @@ FLAG_TEXT: dict[str, str] = {
     "saturated": "at least 99 % of a tanh generator's components at their limits for W evaluations",
     "d_won_segment": "D told real from fake perfectly for W evaluations",
     "metric_failure": "a metric was NaN although samples were finite; that evaluation is left out",
-    "too_few_evaluations": "fewer than 10 evaluations: oscillating and slow were not considered",
+    "too_few_evaluations": "fewer than 10 evaluations are too few: trends and swings were not looked for",
+    "recorded_before_v2": "recorded without the spread within modes, or without precision by pixels: Q is without it",
     "records_incomplete": "records stop before the budget without a divergence",
 }
 """Flag -> plain sentence. Flags do not exclude each other."""
@@ -47,12 +49,16 @@ FLAG_TEXT: dict[str, str] = {
 class Thresholds:
     """Pre-registered numbers of the rules. Source: `docs/outcomes.md`, fixed before any confirmatory run."""
 
+    version: int = OUTCOME_VERSION
+    """Of the rules that these are the numbers of; `RULES` has the numbers of each version."""
     persistence_share: float = 0.10
     """W = max(persistence_min, ceil(share * E)) evaluations: how long something must last to count."""
     persistence_min: int = 3
-    window_share: float = 0.20
-    """L = max(window_min, ceil(share * E)) evaluations: the final window."""
-    window_min: int = 5
+    window_share: float = 0.25
+    """L = max(window_min, ceil(share * E)) evaluations: the final window, over which bad evaluations are counted."""
+    window_min: int = 10
+    end_min: int = 3
+    """Evaluations at the end, of which medians are taken: max(end_min, ceil(window_share * E))."""
     tau_ok: float = 0.25
     """Q at or below which an evaluation is good."""
     tau_bad: float = 0.75
@@ -68,7 +74,11 @@ class Thresholds:
     early_coverage: float = 0.25
     """Early collapse: relative coverage of the final window at most this ..."""
     early_precision: float = 0.5
-    """... with relative precision of at least this."""
+    """... with relative precision of at least this, by features and by pixels ..."""
+    early_distance: float = 1.0
+    """... and a distance below this share of the untrained net's, where precision is that of a feature space ..."""
+    early_rise: float = 0.02
+    """... and no significant rise of coverage by at least this in the second half."""
     swing: float = 0.25
     """Smallest change of Q between turning points of an oscillation."""
     turning_points: int = 3
@@ -76,9 +86,11 @@ class Thresholds:
     trend_z: float = -1.96
     """Slow: Mann-Kendall z of Q over the second half below this ..."""
     trend_drop: float = 0.05
-    """... and its median falls by at least this from the third to the fourth quarter of the run."""
+    """... and its median falls by at least this from the third to the fourth quarter of the run ..."""
+    slow_quality: float = 1.0
+    """... and the final window's median Q is below this."""
     trend_evaluations: int = 10
-    """Fewest evaluations E at which oscillating and slow are considered."""
+    """Fewest evaluations E at which swings and trends are considered."""
     d_won_accuracy: float = 0.99
     """D accuracy, on real and on fake, from which D has won."""
     explosion_parameters: float = 1e3
@@ -97,6 +109,17 @@ class Thresholds:
     def window(self, evaluations: int) -> int:
         """L, the evaluations of the final window."""
         return max(self.window_min, math.ceil(self.window_share * evaluations - 1e-9))
+
+    def end(self, evaluations: int) -> int:
+        """The evaluations at the end; in version 1 they are the final window."""
+        return max(self.end_min, math.ceil(self.window_share * evaluations - 1e-9))
+
+
+RULES: dict[int, Thresholds] = {
+    1: Thresholds(version=1, window_share=0.20, window_min=5, end_min=5),
+    OUTCOME_VERSION: Thresholds(),
+}
+"""Version of the rules -> its numbers. Whatever takes thresholds judges by the version that they are of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,6 +140,8 @@ class Reference:
     """Precision of real data against real data."""
     max_abs_data: float
     """Largest absolute component in the data."""
+    prec_pixels_real: float = 1.0
+    """Precision by pixels of real data; of no meaning where it is not recorded."""
 
     def __post_init__(self) -> None:
         if not self.dist_ceiling > self.dist_floor:
@@ -124,15 +149,15 @@ class Reference:
                 f"reference: dist_ceiling ({self.dist_ceiling}) must be above dist_floor ({self.dist_floor}): "
                 "this metric does not tell untrained generators from real data"
             )
-        for name in ("cov_real", "prec_real", "max_abs_data"):
+        for name in ("cov_real", "prec_real", "max_abs_data", "prec_pixels_real"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"reference: {name} must be above 0, got {getattr(self, name)}")
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Read a reference as stored in a pack. Other keys are ignored. Raises ValueError if one is missing."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        missing = [name for name in names if name not in values]
+        fields = dataclasses.fields(cls)
+        missing = [f.name for f in fields if f.name not in values and f.default is dataclasses.MISSING]
         if missing:
             raise ValueError(f"reference: {', '.join(missing)} missing; it has {', '.join(values) or 'nothing'}")
-        return cls(**{name: float(values[name]) for name in names})
+        return cls(**{f.name: float(values[f.name]) for f in fields if f.name in values})

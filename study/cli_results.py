@@ -93,6 +93,26 @@ def compare(
     out.print(found.to_markdown(), soft_wrap=True, markup=False)
 
 
+@app.command(epilog="Example: vistudy relabel ring-quickstart --version 1 --out labels.csv")
+def relabel(
+    study: StudyName,
+    store: Store = DEFAULT_STORE,
+    version: Annotated[int, typer.Option("--version", help="Version of the outcome rules.")] = 1,
+    to: Annotated[Path | None, typer.Option("--out", help="FILE.csv: both outcomes of every trial.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a study by an older version of the outcome rules, beside the present one. Changes nothing in the store."""
+    from analysis.versions import relabel_study
+
+    found = relabel_study(store, name_of(study), version)
+    if to is not None:
+        found.trials.to_csv(to, index=False)
+    if as_json:
+        out.print_json(json.dumps(found.to_json()))
+        return
+    out.print(found.to_markdown(), soft_wrap=True, markup=False)
+
+
 @app.command(epilog="Example: vistudy atlas ring-quickstart --out atlas.html")
 def atlas(
     study: StudyName,

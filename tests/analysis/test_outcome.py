@@ -13,6 +13,7 @@ from analysis.outcome import (
     LABEL_TEXT,
     LABELS,
     OUTCOME_VERSION,
+    RULES,
     Outcome,
     Reference,
     Thresholds,
@@ -61,7 +62,7 @@ def test_collapse_and_recovery() -> None:
 
 
 def test_single_mode_from_the_start() -> None:
-    assert judge(series(1.2, cov=0.125, prec=1.0)).label == "mode_collapse_early"
+    assert judge(series(1.2, cov=0.125, prec=1.0, hq_share=1.0)).label == "mode_collapse_early"
 
 
 def test_sinusoid_oscillates() -> None:
@@ -185,9 +186,9 @@ def test_nan_metric_with_finite_samples_is_not_divergence() -> None:
 
 def test_metric_failing_in_most_of_the_final_window_says_nothing() -> None:
     run = series(0.1)
-    run["dist"][45:] = np.nan
+    run["dist"][44:] = np.nan  # 7 of the last 13
     assert judge(run).label == "undetermined"
-    run["dist"][45] = 0.1
+    run["dist"][44] = 0.1
     assert judge(run).label == "converged"
 
 
@@ -213,14 +214,111 @@ def test_few_evaluations_refuse_an_oscillation(evaluations: int, expected: str) 
 def test_windows_follow_the_number_of_evaluations() -> None:
     t = Thresholds()
     assert [t.persistence(e) for e in (1, 30, 31, 50, 51)] == [3, 3, 4, 5, 6]
-    assert [t.window(e) for e in (1, 25, 26, 50)] == [5, 5, 6, 10]
+    assert [t.window(e) for e in (1, 10, 20, 40, 41, 50)] == [10, 10, 10, 10, 11, 13]
+    assert [t.end(e) for e in (1, 10, 20, 40, 41, 50)] == [3, 3, 5, 10, 11, 13]
+    assert [RULES[1].window(e) for e in (1, 25, 26, 50)] == [5, 5, 6, 10]
+    assert [RULES[1].end(e) for e in (1, 25, 26, 50)] == [5, 5, 6, 10]
+
+
+# -- version 2 ---------------------------------------------------------------------------------------------------------
+
+
+def by_version(run: dict[str, np.ndarray], evaluations: int = 50) -> tuple[str, str]:
+    outcomes = [label(run, REFERENCE, RULES[version], evaluations=evaluations) for version in (1, 2)]
+    assert [outcome.version for outcome in outcomes] == [1, 2]
+    return outcomes[0].label, outcomes[1].label
+
+
+@pytest.mark.parametrize("evaluations", [10, 20, 40])
+def test_one_curve_has_one_label_however_often_it_is_looked_at(evaluations: int) -> None:
+    """Curves over time in [0, 1], with a lapse of a fortieth of the run: what E = 40 sees, half of it misses."""
+    curves = {
+        "converged": lambda t: np.where(t < 0.65, 0.9, 0.1),  # late, and good from then on
+        "slow": lambda t: 1 - 0.5 * t,
+        "stalled": lambda t: 0.9 + 0 * t,
+        "plateau": lambda t: np.where(t < 0.3, 0.9, 0.5),
+        "unsteady": lambda t: np.where((t < 0.7) | (t > 0.95), 0.7, 0.1),  # lost in the last evaluation at any E
+    }
+    found = {
+        name: judge(series(lambda i, curve=curve: curve(i / evaluations), evaluations=evaluations), evaluations).label
+        for name, curve in curves.items()
+    }
+    assert found == {name: name for name in curves}
+
+
+@pytest.mark.parametrize(("bad", "expected"), [(0, "converged"), (1, "converged"), (2, "unsteady")])
+def test_one_bad_evaluation_of_ten_is_forgiven(bad: int, expected: str) -> None:
+    run = series(0.1, evaluations=20)
+    run["dist"][20 - 2 * np.arange(bad)] = 0.4
+    assert judge(run, 20).label == expected
+    if bad == 1:  # of five, 90 % were all of them
+        assert by_version(run, 20) == ("plateau", "converged")
+
+
+def test_good_but_not_throughout_is_unsteady_however_it_ends() -> None:
+    lapses = series(lambda t: np.where(t % 4 == 0, 0.3, 0.1))
+    assert by_version(lapses) == ("plateau", "unsteady")
+    arriving = series(lambda t: np.maximum(0.9 - t / 50, 0.15), evaluations=50)
+    arriving["dist"][39:] = np.where(np.arange(39, 51) % 5 == 0, 0.3, 0.2)
+    assert by_version(arriving) == ("slow", "unsteady")
+    assert judge(series(lambda t: np.where(t % 3 == 0, 0.3, 0.2), evaluations=8), 8).label == "unsteady"
+
+
+def test_slow_is_no_name_for_what_is_as_bad_as_untrained() -> None:
+    assert by_version(series(lambda t: 2.4 - 0.02 * t)) == ("slow", "stalled")  # 1.4 at the end
+    assert by_version(series(lambda t: 1.4 - 0.01 * t)) == ("slow", "slow")  # .9
+    garbage = series(lambda t: 1 - 0.005 * t, prec=1.0, prec_pixels=0.0)
+    assert by_version(garbage) == ("slow", "stalled")
+
+
+def test_early_collapse_is_not_what_is_still_growing() -> None:
+    growing = series(0.5, cov=lambda t: 0.004 * t)  # .2 at the end, and Q falls with it
+    assert by_version(growing) == ("mode_collapse_early", "slow")
+    assert by_version(series(0.5, cov=lambda t: 0.15 + 1e-4 * t)) == ("mode_collapse_early",) * 2
+    few = series(0.5, cov=lambda t: 0.02 * t, evaluations=8)  # too few to see a trend
+    assert judge(few, 8).label == "mode_collapse_early"
+
+
+def test_early_collapse_is_not_garbage_that_a_classifier_takes_for_data() -> None:
+    assert by_version(series(1.2, cov=0.1)) == ("mode_collapse_early", "stalled")  # as far as untrained
+    assert by_version(series(0.9, cov=0.1)) == ("mode_collapse_early",) * 2
+    assert by_version(series(0.9, cov=0.1, prec_pixels=0.4)) == ("mode_collapse_early", "stalled")
+    assert by_version(series(0.9, cov=0.1, prec_pixels=0.6)) == ("mode_collapse_early",) * 2
+    for exact in ({"hq_share": 1.0}, {"triangle_share": 1.0}):  # one mode of eight is farther away than no training
+        assert by_version(series(1.5, cov=0.125, **exact)) == ("mode_collapse_early",) * 2
+
+
+def test_terms_of_version_2_and_what_lacks_them() -> None:
+    values = {
+        "dist": np.zeros(5), "class_coverage": np.array([1.0, 0.8, 0.5, 0.1, np.nan]),
+        "mode_spread": np.array([1.2, 0.58, 0.5, 0.0, np.nan]), "prec_pixels": np.array([0.9, 0.8, 0.4, 0.0, np.nan]),
+    }  # fmt: skip
+    reference = dataclasses.replace(REFERENCE, prec_pixels_real=0.8)
+
+    def q(*names: str, version: int = 2) -> list[float]:
+        return list(deficiency({name: values[name] for name in ("dist", *names)}, reference, version=version))
+
+    assert q("class_coverage") == pytest.approx([0, 0.36, 0.75, 0.99, 0])
+    assert q("mode_spread") == pytest.approx([0, 0.1764, 0.25, 1, 0])
+    assert q("prec_pixels") == pytest.approx([0, 0, 0.5, 1, 0])
+    assert q("class_coverage", "mode_spread", "prec_pixels", version=1) == [0] * 5
+    assert by_version(series(0.05, mode_spread=0.0)) == ("converged", "stalled")
+    assert by_version(series(0.05, class_coverage=0.8)) == ("converged", "plateau")
+
+
+@pytest.mark.parametrize(("old", "new"), [("hq_share", "mode_spread"), ("prdc_precision", "prec_pixels")])
+def test_records_without_the_terms_say_so(old: str, new: str) -> None:
+    run = series(0.1, **{old: 1.0})
+    assert judge(run).flags == ("recorded_before_v2",)
+    assert label(run, REFERENCE, RULES[1], evaluations=50).flags == ()
+    assert judge(run | {new: np.ones(51)}).flags == ()
 
 
 # -- single conditions -------------------------------------------------------------------------------------------------
 
 
 def test_collapse_shorter_than_w_is_none() -> None:
-    assert judge(series(step_at(47, 0.05, 0.9), cov=step_at(47, 1.0, 0.125))).label == "plateau"
+    assert judge(series(step_at(47, 0.05, 0.9), cov=step_at(47, 1.0, 0.125))).label == "unsteady"
     assert judge(series(step_at(46, 0.05, 0.9), cov=step_at(46, 1.0, 0.125))).label == "mode_collapse_late"
 
 
@@ -289,7 +387,8 @@ def test_ragged_or_unsorted_series_are_refused() -> None:
 # -- properties --------------------------------------------------------------------------------------------------------
 
 NAMES = ("dist", "cov", "prec", "finite", "g_param_norm", "d_param_norm", "max_abs_sample", "d_acc_real", "d_acc_fake",
-         "saturated_share", "dist_running", "cov_running", "prec_running")  # fmt: skip
+         "saturated_share", "dist_running", "cov_running", "prec_running", "mode_spread", "class_coverage",
+         "prec_pixels", "hq_share")  # fmt: skip
 
 
 @st.composite

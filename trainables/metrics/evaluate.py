@@ -31,6 +31,7 @@ from trainables.metrics.kid import Kid
 from trainables.metrics.mmd import Mmd
 from trainables.metrics.modes import Modes
 from trainables.metrics.pggan_swd import PgganSwd
+from trainables.metrics.pixels import PixelPrecision
 from trainables.metrics.prdc import Prdc, PrdcWithoutPrec
 from trainables.metrics.sliced_w2 import SlicedW2
 from trainables.metrics.stacked_modes import StackedModes
@@ -41,9 +42,9 @@ Suite = Literal["points", "digits", "images", "labelled_images", "triangles", "s
 
 METRICS: dict[Suite, tuple[Any, ...]] = {
     "points": (SlicedW2, Modes, EnergyDistance),
-    "digits": (Frechet, Prdc, ClassCoverage),
-    "images": (Frechet, Prdc, Kid, Mmd, PgganSwd),
-    "labelled_images": (Frechet, Prdc, Kid, Mmd, PgganSwd, ClassCoverage, Confidence),
+    "digits": (Frechet, Prdc, PixelPrecision, ClassCoverage),
+    "images": (Frechet, Prdc, PixelPrecision, Kid, Mmd, PgganSwd),
+    "labelled_images": (Frechet, Prdc, PixelPrecision, Kid, Mmd, PgganSwd, ClassCoverage, Confidence),
     "triangles": (Frechet, PrdcWithoutPrec, TriangleShare, Kid, Mmd, PgganSwd),
     "stacked": (Frechet, StackedModes),
     "exact": (Exact,),
@@ -65,7 +66,7 @@ N_SAMPLES: dict[Suite, int] = {
 }
 """Samples in one evaluation, and real ones in the reference. Metrics at another N are other metrics."""
 
-VERSION = 1
+VERSION = 2
 """Of the suites of images: changes with anything that changes their values. Part of the key of kept floors."""
 
 OF_FILES: tuple[Suite, ...] = ("images", "labelled_images", "triangles")

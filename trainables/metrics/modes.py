@@ -21,6 +21,9 @@ HQ_SDS = 3.0
 """A sample is of high quality within so many standard deviations (Mahalanobis) of its nearest centre."""
 ROBUST_SHARE = 0.1
 """A mode is robustly covered with this share of its fair number of high-quality samples: one stray point is luck."""
+_TAIL = math.exp(-(HQ_SDS**2) / 2)
+SPREAD_REAL = math.sqrt(1 - HQ_SDS**2 / 2 * _TAIL / (1 - _TAIL))
+"""Standard deviation, an axis, of a standard normal point of the plane that lies within HQ_SDS: .974."""
 
 
 def nearest(points: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
@@ -32,16 +35,35 @@ def nearest(points: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     return least.values, least.indices
 
 
+def mode_spread(offsets: Tensor, mode: Tensor, robust: Tensor) -> float:
+    """Spread of high-quality samples about their own mean in each mode, as a share of real data's: 1, or 0 of a point.
+
+    Mean over the modes that are `robust` (K,), a mode that is wider than real data's counting as 1; 0 if there is none.
+    `offsets` (M, 2) are from the centre of each sample's `mode` (M,), in units of its standard deviation.
+    """
+    if not bool(robust.any()):
+        return 0.0
+    offsets, k = offsets.double(), len(robust)
+    n = torch.bincount(mode, minlength=k).double()
+    about_centre = torch.bincount(mode, offsets.square().sum(dim=1), minlength=k)
+    of_means = sum(torch.bincount(mode, axis, minlength=k).square() for axis in offsets.T)
+    variance = (about_centre - of_means / n.clamp(min=1)) / (2 * (n - 1).clamp(min=1))  # an axis
+    ratio = variance.clamp(min=0).sqrt() / SPREAD_REAL
+    return float(ratio[robust].clamp(max=1).mean())
+
+
 def mode_statistics(points: Tensor, means: Tensor, sd: float) -> dict[str, float]:
-    """Modes captured, robustly covered, share of high quality, and reverse KL in nats, of (N, 2) points."""
+    """Modes captured, robustly covered, spread, share of high quality, and reverse KL in nats, of (N, 2) points."""
     n, k = len(points), len(means)
     squared, mode = nearest(points, means)
     good = squared <= (HQ_SDS * sd) ** 2
     counts = torch.bincount(mode[good], minlength=k)
     shares = torch.bincount(mode, minlength=k).double() / n
+    robust = counts >= max(1.0, ROBUST_SHARE * n / k)
     return {
         "modes": float((counts >= 1).sum()),
-        "robust_modes": float((counts >= max(1.0, ROBUST_SHARE * n / k)).sum()),
+        "robust_modes": float(robust.sum()),
+        "mode_spread": mode_spread((points[good] - means[mode[good]]) / sd, mode[good], robust),
         "hq_share": int(good.sum()) / n,
         "reverse_kl": float(torch.xlogy(shares, shares).sum()) + math.log(k),
     }
@@ -55,12 +77,19 @@ def gaussian_mode_statistics(points: Tensor, means: Tensor, covs: Tensor, weight
     n, k = len(points), len(means)
     offsets = points.double() - means.double()[:, None]  # (K, N, 2)
     least = ((offsets @ covs.double().inverse()) * offsets).sum(dim=2).min(dim=0)
-    counts = torch.bincount(least.indices[least.values <= HQ_SDS**2], minlength=k)
+    good = least.values <= HQ_SDS**2
+    mode = least.indices[good]
+    counts = torch.bincount(mode, minlength=k)
     shares = torch.bincount(least.indices, minlength=k).double() / n
+    robust = counts >= (ROBUST_SHARE * n * weights).clamp(min=1.0)
+    whitened = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(covs.double())[mode], offsets[mode, good][..., None], upper=False
+    )
     return {
         "modes": float((counts >= 1).sum()),
-        "robust_modes": float((counts >= (ROBUST_SHARE * n * weights).clamp(min=1.0)).sum()),
-        "hq_share": int((least.values <= HQ_SDS**2).sum()) / n,
+        "robust_modes": float(robust.sum()),
+        "mode_spread": mode_spread(whitened[..., 0], mode, robust),
+        "hq_share": int(good.sum()) / n,
         "reverse_kl": float((torch.xlogy(shares, shares) - torch.xlogy(shares, weights)).sum()),
     }
 
@@ -68,7 +97,7 @@ def gaussian_mode_statistics(points: Tensor, means: Tensor, covs: Tensor, weight
 class Modes:
     """`cov`: robustly covered modes / all; `prec`: share of high-quality samples; and the counts they come from."""
 
-    names: ClassVar[tuple[str, ...]] = ("cov", "prec", "modes", "robust_modes", "hq_share", "reverse_kl")
+    names: ClassVar[tuple[str, ...]] = ("cov", "prec", "modes", "robust_modes", "mode_spread", "hq_share", "reverse_kl")
 
     def __init__(self, dataset: Dataset, reference: PointView) -> None:
         if not isinstance(dataset, GaussianMixture):

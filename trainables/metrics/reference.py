@@ -74,6 +74,8 @@ def _floors(dataset: Dataset) -> tuple[dict[str, float], dict[str, float]]:
         "cov_real": float(np.mean([values["cov"] for values in pairs])),
         "prec_real": float(np.mean([values["prec"] for values in pairs])),
     }
+    if "prec_pixels" in pairs[0]:
+        decisive["prec_pixels_real"] = float(np.mean([values["prec_pixels"] for values in pairs]))
     others: dict[str, float] = {}
     for name in pairs[0].keys() - {"dist", "cov", "prec"}:
         of_pairs = [values[name] for values in pairs]
