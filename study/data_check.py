@@ -11,7 +11,8 @@ from study.errors import StudyError
 from study.factors import KeyPath, same
 from study.spec import Block
 from trainables.data import DATASETS, DataError, Dataset
-from trainables.metrics.evaluate import OF_FILES, n_samples, suite_of
+from trainables.data.images import ImageData
+from trainables.metrics.evaluate import OF_FILES, check_enough, suite_of
 from trainables.metrics.inception import inception, inception_weights
 
 BATCH = "batch_size"
@@ -27,7 +28,8 @@ def check_data(planned: Plan) -> None:
         dataset = DATASETS[block.data]
         try:
             assert dataset.fingerprint
-            n_samples(dataset)
+            if isinstance(dataset, ImageData):
+                check_enough(dataset)
             if suite_of(dataset) in OF_FILES and inception_weights() is not None:
                 inception()
         except DataError as error:
