@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from study.design import Plan, Trial
@@ -82,5 +83,7 @@ def data_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        # One that comes from a worker by Ray is printed with the worker's stack; its cause is the error itself.
-        raise StudyError(f"data: {getattr(error, 'cause', None) or error}") from error
+        # One that a worker sends by Ray is printed with the worker's stack; its cause is the error itself.
+        cause = getattr(error, "cause", None)
+        node = re.search(r"\bip=([^,)\s]+)", str(error)) if cause is not None else None
+        raise StudyError(f"data{f' on {node[1]}' if node else ''}: {cause or error}") from error
