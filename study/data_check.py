@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from study.design import Plan, Trial
@@ -11,7 +12,8 @@ from study.errors import StudyError
 from study.factors import KeyPath, same
 from study.spec import Block
 from trainables.data import DATASETS, DataError, Dataset
-from trainables.metrics.evaluate import OF_FILES, n_samples, suite_of
+from trainables.data.images import ImageData
+from trainables.metrics.evaluate import OF_FILES, check_enough, suite_of
 from trainables.metrics.inception import inception, inception_weights
 
 BATCH = "batch_size"
@@ -27,7 +29,8 @@ def check_data(planned: Plan) -> None:
         dataset = DATASETS[block.data]
         try:
             assert dataset.fingerprint
-            n_samples(dataset)
+            if isinstance(dataset, ImageData):
+                check_enough(dataset)
             if suite_of(dataset) in OF_FILES and inception_weights() is not None:
                 inception()
         except DataError as error:
@@ -80,5 +83,7 @@ def data_errors() -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        # One that comes from a worker by Ray is printed with the worker's stack; its cause is the error itself.
-        raise StudyError(f"data: {getattr(error, 'cause', None) or error}") from error
+        # One that a worker sends by Ray is printed with the worker's stack; its cause is the error itself.
+        cause = getattr(error, "cause", None)
+        node = re.search(r"\bip=([^,)\s]+)", str(error)) if cause is not None else None
+        raise StudyError(f"data{f' on {node[1]}' if node else ''}: {cause or error}") from error

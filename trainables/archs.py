@@ -164,7 +164,8 @@ def _stages(size: int) -> int:
 class DcganGenerator:
     """z (K, B, z_dim) -> images in [-1, 1] (K, B, C, H, W): 5x5 transposed convolutions of stride 2, ReLU, tanh.
 
-    Radford et al. 2016; kernel and paddings as in the paper's code (TensorFlow's SAME).
+    Radford et al. 2016; kernels as in the paper's code. Paddings are 2 and 2 on either side; that code's, TensorFlow's
+    SAME, are 1 and 2 where the larger map is even: there a kernel lies one pixel further.
     """
 
     z_dim: int

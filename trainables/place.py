@@ -58,12 +58,12 @@ def known(trials: Sequence[Mapping[str, Any]]) -> list[TrainConfig]:
     return configs
 
 
-def lacking(error: ImportError | DataError) -> NodeFailed:
+def lacking(error: ImportError | DataError) -> str:
     """What an error says that a machine lacks: which module and who wants it, or which files."""
     if isinstance(error, DataError):
-        return NodeFailed(f"cannot read data: {error}. Every node needs the same files at the same place")
+        return f"cannot read data: {error}. Every node needs the same files at the same place"
     at = traceback.extract_tb(error.__traceback__)[-1]
-    return NodeFailed(
+    return (
         f"cannot import {error.name or 'a module'}: {error}, in {at.filename}:{at.lineno}. Install it on every node, "
         "for the Python that runs vistudy there"
     )

@@ -162,6 +162,8 @@ def train_pack(
         return _end("stopped", trials)
     except torch.AcceleratorError:
         raise
+    except (ImportError, DataError) as error:
+        return _end("node", trials, text=f"{socket.gethostname()} {lacking(error)}")
     except NodeFailed as error:
         return _end("node", trials, text=f"{socket.gethostname()} {error}")
     except Exception as error:  # outside the training code: the store's
@@ -212,10 +214,8 @@ def _train(
             engine = Engine(configs, device=device, keep_samples=pack["samples"], between_periods=pace, judges=judges)
             if checkpoint is not None:
                 engine.restore(checkpoint[1])
-        except torch.AcceleratorError:
+        except (torch.AcceleratorError, ImportError, DataError):
             raise
-        except (ImportError, DataError) as error:
-            raise lacking(error) from error
         except Exception as error:
             return failed(_Failure.of(error), 0.0)
         pace.begin(engine)
@@ -358,7 +358,7 @@ def _caught(evaluations: Iterator[Evaluation]) -> Iterator[Evaluation | _Failure
             item = next(evaluations)
         except StopIteration:
             return
-        except (Stopped, _StoreFailed, torch.AcceleratorError):
+        except (Stopped, _StoreFailed, torch.AcceleratorError, ImportError, DataError):
             raise
         except Exception as error:
             last = _Failure.of(error)

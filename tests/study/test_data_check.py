@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.exceptions import RayTaskError
 
 from study import cli, commands
+from study.data_check import data_errors
 from study.errors import StudyError
 from tests.study.runs import write
 from tests.trainables.data.files import picture, write_idx
@@ -116,3 +118,12 @@ def test_what_is_found_later_is_no_traceback_either(
         cli.main()
     assert ended.value.code == 2
     assert "error: data: /cache/mnist: the prepared images were changed" in capsys.readouterr().err
+
+
+def test_what_a_worker_finds_is_told_without_its_stack() -> None:
+    error = DataError("/data/mnist: does not exist")
+    by_ray = RayTaskError("measure", "ray::measure() (pid=7, ip=10.0.0.7)\n  File ...", error)
+    for raised, said in ((error, "data: "), (by_ray.as_instanceof_cause(), "data on 10.0.0.7: ")):
+        with pytest.raises(StudyError) as caught, data_errors():
+            raise raised
+        assert str(caught.value) == f"{said}/data/mnist: does not exist"

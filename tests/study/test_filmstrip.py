@@ -240,3 +240,18 @@ def test_command(store: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert (tmp_path / f"{GANS[0].trial_id()}.gif").is_file()
     assert "3 frames. All 5 stored evaluations came out bit for bit the same." in " ".join(done.output.split())
+
+
+def test_a_trial_of_a_model_that_this_code_lacks_is_refused(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "store")
+    ledger.create()
+    config = GANS[0].to_dict() | {"model": "mine"}
+    trial = {"trial_id": "t1-0123456789ab", "cell": {}, "config": config, "inert": []}
+    ledger.write_study(
+        "gone", "study: gone\n", {"study": "gone", "hash": "0" * 12, "factors": {}, "trials": [trial]}, {}
+    )
+    ledger.write_pack({"pack_id": "p-1", "trials": [config], "trial_ids": [trial["trial_id"]], "created_ms": 1})
+    with pytest.raises(
+        StudyError, match=r"this machine cannot build it: model 'mine' is not in .*add-a-model.md says\.$"
+    ):
+        replay("t1-0123", ledger.uri, tmp_path / "out")

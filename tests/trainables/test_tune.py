@@ -108,11 +108,12 @@ def test_what_a_worker_does_not_know_is_no_failure_of_the_store(tmp_path, change
         (DataError("/data/mnist: not there"), "cannot read data: /data/mnist: not there. Every node needs the same"),
     ],
 )
-def test_what_a_machine_lacks_fails_no_trial(tmp_path, monkeypatch, error, says):
+@pytest.mark.parametrize("when", ["__init__", "period"])
+def test_what_a_machine_lacks_fails_no_trial(tmp_path, monkeypatch, when, error, says):
     def lacking(*_, **__):
         raise error
 
-    monkeypatch.setattr(GanPack, "__init__", lacking)
+    monkeypatch.setattr(GanPack, when, lacking)
     ledger = stored(tmp_path, CONFIGS[:1])
     result = train(ledger)
     assert ended(result) == ("node", 1, 0)

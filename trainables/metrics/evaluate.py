@@ -93,24 +93,28 @@ def n_samples(dataset: Dataset, features: str | None = None) -> int:
         DataError: there are too few.
     """
     wanted = N_SAMPLES[suite_of(dataset, features)]
-    if not isinstance(dataset, ImageData):
+    if not isinstance(dataset, ImageData) or dataset.kind != "images":
         return wanted
+    return min(wanted, *check_enough(dataset))
+
+
+def check_enough(dataset: ImageData) -> tuple[int, int]:
+    """Images to learn, from which baselines are drawn, and images that samples are compared with.
+
+    Raises:
+        DataError: there are too few of either. (Stacks can be drawn without end, but of as few single images.)
+    """
     prepared = dataset.prepared
-    # Samples are compared with images that are not learnt, baselines are drawn from those that are.
-    parts = prepared.train, len(prepared.images) - prepared.train
-    if min(parts) < LEAST_IMAGES:
-        raise DataError(_too_few(dataset, *parts))
-    return wanted if dataset.kind == "stacked" else min(wanted, *parts)
-
-
-def _too_few(dataset: ImageData, learnt: int, kept: int) -> str:
-    where = dataset.source().base
-    keyed = dataset.prepared.split.startswith("keyed shuffle")
-    in_all = f", {round(LEAST_IMAGES / (1 - KEYED_TRAIN_SHARE)):,} in all" if keyed else ""
-    return (
-        f"{where or 'it'} has {learnt + kept:,} images, {learnt:,} to learn and {kept:,} to compare with; the metrics "
-        f"need at least {LEAST_IMAGES} of each{in_all}: add images, or take data that need no files, such as digits"
-    )
+    learnt, kept = prepared.train, len(prepared.images) - prepared.train
+    if min(learnt, kept) < LEAST_IMAGES:
+        where = dataset.source().base or f"data {dataset.name!r}"
+        keyed = prepared.split.startswith("keyed shuffle")
+        in_all = f", {round(LEAST_IMAGES / (1 - KEYED_TRAIN_SHARE)):,} in all" if keyed else ""
+        raise DataError(
+            f"{where} has {learnt + kept:,} images, {learnt:,} to learn and {kept:,} to compare with; the metrics need "
+            f"at least {LEAST_IMAGES} of each{in_all}: add images, or take data that need no files, such as digits"
+        )
+    return learnt, kept
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
