@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from study.errors import StudyError
 from study.ledger import Ledger
 from study.provenance import now_ms
-from study.stopping import DRAWING, Stop, Stopping, listening
+from study.stopping import DRAWING, SYNCING, Stop, Stopping, listening
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from study.pilot import Estimate
     from study.replay import SyncReport
     from study.spec import Study
+    from study.standing import Standing
     from study.todo import Work
 
 DEFAULT_STORE = "vistudy-data"
@@ -59,6 +61,8 @@ class RunReport:
     train_s: float
     """Seconds of training, with Ray's start and end."""
     heatmaps: tuple[Path, ...]
+    synced: bool
+    """MLflow was written, or tried, at the end. It is not where a run was stopped before it trained anything."""
     tracking_error: str | None
     """Why MLflow lacks something, if it does."""
     interrupted: bool
@@ -82,6 +86,8 @@ class Preview:
     slots: int
     gpus: int
     estimate: Estimate | None
+    standing: Standing
+    """Where its trials stand in the store."""
 
 
 def as_study(study: Study | str | os.PathLike[str]) -> Study:
@@ -124,7 +130,7 @@ def plan(
         costs = launch.costs([trial.config for trial in planned.trials], on) if pilot else None
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         cost = launch.pilot(todo.packs, on) if pilot and todo.packs else None
-        return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
+        return _preview(planned, ledger, todo, on, cost)
 
 
 def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Preview:
@@ -142,7 +148,16 @@ def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Pr
             pack.pack_id: measure(pack.configs, on.cpus) for pack in representatives(todo.packs, PILOT_STRUCTURES)
         }
         cost = estimate(todo.packs, timings, on.slots)
-    return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
+    return _preview(planned, ledger, todo, on, cost)
+
+
+def _preview(planned: Plan, ledger: Ledger, todo: Work, on: Cluster, cost: Estimate | None) -> Preview:
+    from study.standing import standing
+
+    found = standing(ledger, planned)
+    return Preview(
+        plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost, standing=found
+    )
 
 
 def check_data(planned: Plan) -> None:
@@ -194,7 +209,7 @@ def run(
         checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again. Where
             checkpoints are so slow that they would cost over 3 % of training, they are rarer. 0: at every evaluation.
         hang_after_s: shortest silence after which the process of a pack is taken to hang, and is killed.
-        say: called with lines of progress, from several threads.
+        say: called with lines of progress, from several threads. Without it, what a signal does goes to stderr.
         tick: called with (trials done, trials to do) while training.
         end_now: called with the number of a second signal, from another thread, to end the process.
 
@@ -203,7 +218,8 @@ def run(
         KeyboardInterrupt: Ctrl-C before the study was planned, or a second one without `end_now`.
         Terminated: SIGTERM before the study was planned.
     """
-    with listening(say, end_now) as stop:
+    aloud = functools.partial(print, file=sys.stderr, flush=True) if say is quiet else say
+    with listening(aloud, end_now) as stop:
         return _run(
             study, store, tracking_uri, yes, stop, say,
             functools.partial(
@@ -249,20 +265,18 @@ def _run(
                 say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
             stop.doing = DRAWING
             drawn = trainer.release_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say)[1])
+            stop.settle(SYNCING)
         except (Stopping, KeyboardInterrupt, SystemExit) as error:
             if not stop.here(error):
                 raise
             trainer.release()
-        behind: str | None = "it was not looked at, since nothing was trained in this run"
         if ended or trainer.mirrors:
-            behind = trainer.finish_mirror(wanted.name, drawn)
-        return _report(ledger, planned, trainer, drawn, behind, stop)
+            trainer.finish_mirror(wanted.name, drawn)
+        return _report(ledger, planned, trainer, drawn, stop)
 
 
-def _report(
-    ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Path], behind: str | None, stop: Stop
-) -> RunReport:
-    """What a run did, counted in the ledger. `behind`: why MLflow lacks something."""
+def _report(ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Path], stop: Stop) -> RunReport:
+    """What a run did, counted in the ledger."""
     from study.standing import standing
 
     name, found = planned.study.name, standing(ledger, planned)
@@ -281,7 +295,8 @@ def _report(
         outcomes=_counts(str(labels["outcome"]) for labels in outcomes.values()),
         train_s=trainer.train_s,
         heatmaps=tuple(drawn),
-        tracking_error=behind,
+        synced=trainer.synced,
+        tracking_error=trainer.behind,
         interrupted=stop.asked.is_set(),
         terminated=stop.terminated,
     )

@@ -67,7 +67,12 @@ class Stop:
 
     def here(self, error: BaseException) -> bool:
         """Whether an exception is how a first signal ended what was being done (Ray raises exceptions of its own)."""
-        return self.asked.is_set() and not self.again and isinstance(error, Stopping | KeyboardInterrupt | SystemExit)
+        self._handled = self.asked.is_set()
+        return self._handled and not self.again and isinstance(error, Stopping | KeyboardInterrupt | SystemExit)
+
+    def settle(self, doing: str) -> None:
+        """From here on the first signal raises nothing: what is left to do is short, or waits no longer after it."""
+        self.doing, self._patient = doing, True
 
     @contextlib.contextmanager
     def patient(self, doing: str | None = None, then: Callable[[], None] | None = None) -> Iterator[None]:
