@@ -14,7 +14,7 @@ import pytest
 
 from study.ledger import Ledger
 from tests.study.held import environment
-from tests.study.runs import Spoken, mlflow_runs, vistudy, write
+from tests.study.runs import VISTUDY, Spoken, mlflow_runs, records, vistudy, write
 
 STUDY: dict[str, Any] = {
     "study": "s", "model": "gan", "data": "ring8", "seeds": [0, 1], "budget": {"d_updates": 40, "evaluations": 10},
@@ -108,3 +108,87 @@ def test_one_signal_in_training(tmp_path: Path, number: signal.Signals) -> None:
     atlas = vistudy("atlas", "s", "--store", store, "--out", tmp_path / "a.html", code=2)
     assert "samples are kept at evaluation 50 and 100 of 100: the same `vistudy run` command goes on" in atlas
     assert "another --store" not in atlas
+
+
+@pytest.mark.parametrize("moment", ["baselines", "training", "sync"])
+def test_a_second_signal_ends_at_once_and_the_same_command_makes_the_same_records(tmp_path: Path, moment: str) -> None:
+    study = STUDY | {"budget": {"d_updates": 2_000, "evaluations": 10}}
+    file, store = write(tmp_path / "s.yaml", study), tmp_path / "store"
+    where = HELD[moment][0] if moment in HELD else "trainables.engine:Engine._evaluate"
+    with Spoken("run", file, "--store", store, "--cluster", "debug", env=environment(tmp_path / "held", where)) as run:
+        run.until("HELD")
+        run.process.send_signal(signal.SIGINT)
+        run.until("stopping: ")
+        began = time.monotonic()
+        run.process.send_signal(signal.SIGINT)
+        assert run.end(30) == 130
+        assert time.monotonic() - began < 5
+    assert "ended now." in run.output
+    assert "Traceback" not in run.output
+    vistudy("run", file, "--store", store, "--cluster", "debug")
+    vistudy("run", file, "--store", tmp_path / "undisturbed", "--cluster", "debug")
+    assert records(store) == records(tmp_path / "undisturbed")
+    assert {run.info.status for run in mlflow_runs(store, "s")} == {"FINISHED"}
+
+
+FROM_PYTHON = """
+import signal, sys
+import study
+
+before = signal.getsignal(signal.SIGINT)
+try:
+    report = study.run(sys.argv[1], store=sys.argv[2], cluster="debug")
+    print("REPORT", report.interrupted, report.ran, report.left, report.saved, report.states, flush=True)
+except KeyboardInterrupt:
+    print("RAISED", flush=True)
+print("LIVE", study.status("s", store=sys.argv[2]).states, signal.getsignal(signal.SIGINT) is before, flush=True)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_run_from_python_returns_what_it_did_or_raises(tmp_path: Path, times: int) -> None:
+    file, store = write(tmp_path / "s.yaml", LONG), tmp_path / "store"
+    held = environment(tmp_path / "held", "trainables.engine:Engine._evaluate", 0.5 if times == 1 else 60.0)
+    with Spoken(file, store, command=[*VISTUDY[:-1], FROM_PYTHON], env=held) as run:
+        wait_for(run, trained(store, 1)) if times == 1 else run.until("HELD")
+        run.process.send_signal(signal.SIGINT)
+        run.until("stopping: writing checkpoints (again to end now)")
+        if times == 2:
+            run.process.send_signal(signal.SIGINT)
+        assert run.end(60) == 0, run.output
+    if times == 1:
+        assert "REPORT True 0 4 4 {'interrupted': 4}" in run.output
+        assert "LIVE {'interrupted': 4} True" in run.output
+    else:
+        assert "RAISED\nLIVE {'planned': 4} True" in run.output
+    assert "Traceback" not in run.output
+
+
+@pytest.mark.slow
+def test_after_sigkill_nothing_is_said_to_be_running(tmp_path: Path) -> None:
+    """With Ray: workers end with their driver, and until then they are running."""
+    file, store = write(tmp_path / "s.yaml", LONG), tmp_path / "store"
+    with Spoken("run", file, "--store", store) as run:
+        wait_for(run, trained(store))
+        run.process.kill()
+        assert run.end() == -signal.SIGKILL
+        ledger = Ledger(store)
+        pids = {int(beat["pid"]) for beat in filter(None, map(ledger.heartbeat, ledger.packs()))}
+        assert pids
+        deadline = time.monotonic() + 60
+        while any(map(_exists, pids)):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    states, line = status(store)
+    assert states == {"interrupted": 4}
+    assert line.startswith("s: interrupted: 4 of 4 trials left, at ")
+    assert "to go" not in line
+    vistudy("sync", "s", "--store", store)
+    assert "RUNNING" not in {run.info.status for run in mlflow_runs(store, "s")}
+
+
+def _exists(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
