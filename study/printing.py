@@ -169,11 +169,12 @@ def _stopped(report: RunReport) -> str:
 
 def print_status(found: Status) -> None:
     """Where a study stands."""
-    out.print(f"[bold]{found.study}[/]: {_standing(found)}", soft_wrap=True)
+    out.print(f"[bold]{found.study}[/]: {where(found)}", soft_wrap=True)
     print_outcomes(found.states, found.outcomes)
 
 
-def _standing(found: Status) -> str:
+def where(found: Status) -> str:
+    """Where a study stands, in a sentence."""
     live, begun = found.states.get("running", 0), found.states.get("interrupted", 0)
     if not found.left:
         return f"all {found.trials} trials have ended"
