@@ -6,15 +6,14 @@ import functools
 import itertools
 import os
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.errors import StudyError
 from study.ledger import Ledger
-from study.provenance import now_ms
+from study.standing import DEFAULT_STORE, Standing, Status, counts, standing, status
 from study.stopping import DRAWING, SYNCING, Stop, Stopping, listening
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
 
@@ -27,14 +26,14 @@ if TYPE_CHECKING:
     from study.pilot import Estimate
     from study.replay import SyncReport
     from study.spec import Study
-    from study.standing import Standing
     from study.todo import Work
 
-DEFAULT_STORE = "vistudy-data"
+__all__ = [
+    "DEFAULT_STORE", "Preview", "RunReport", "Status", "draw", "plan", "report", "run", "status", "sync",
+]  # fmt: skip
+
 CHECKPOINT_EVERY_S = 20.0
 HANG_AFTER_S = 300.0
-STALE_MS = 120_000
-"""Packs that have recorded nothing for so long do not count as running in an estimate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,8 +151,6 @@ def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Pr
 
 
 def _preview(planned: Plan, ledger: Ledger, todo: Work, on: Cluster, cost: Estimate | None) -> Preview:
-    from study.standing import standing
-
     found = standing(ledger, planned)
     return Preview(
         plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost, standing=found
@@ -277,8 +274,6 @@ def _run(
 
 def _report(ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Path], stop: Stop) -> RunReport:
     """What a run did, counted in the ledger."""
-    from study.standing import standing
-
     name, found = planned.study.name, standing(ledger, planned)
     ended = found.states.keys() - found.left
     outcomes = judged_all(ledger, name, ended) if name in ledger.study_names() else {}
@@ -291,8 +286,8 @@ def _report(ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Pat
         saved=len(found.saved),
         saved_at=sum(found.saved.values()) / len(found.saved) if found.saved else None,
         begun=sum(state != "planned" for state in map(found.states.get, found.left - found.saved.keys())),
-        states=_counts(found.states.values()),
-        outcomes=_counts(str(labels["outcome"]) for labels in outcomes.values()),
+        states=counts(found.states.values()),
+        outcomes=counts(str(labels["outcome"]) for labels in outcomes.values()),
         train_s=trainer.train_s,
         heatmaps=tuple(drawn),
         synced=trainer.synced,
@@ -389,66 +384,3 @@ def report(
     except TrackingError as error:
         return made, str(error)
     return made, None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
-    """Where a study stands."""
-
-    study: str
-    trials: int
-    states: dict[str, int]
-    outcomes: dict[str, int]
-    progress: float
-    """Share of all evaluations that are recorded, 0 to 1."""
-    left: int
-    """Trials that have not ended."""
-    left_at: float | None
-    """Mean share of their evaluations that those of them which were begun have recorded; None: none was begun."""
-    runner: str | None
-    """The process that runs the study now, in words; None where nobody does, and on stores without locks."""
-    eta_s: float | None
-    """Seconds to the end at the present pace, while packs are being trained."""
-    errors: dict[str, str]
-    """Failed trial -> traceback."""
-
-
-def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
-    """Count a study's trials by state and outcome.
-
-    Raises:
-        StudyError: unknown study.
-    """
-    from analysis.judged import judge_study
-
-    ledger = Ledger(store)
-    known = judge_study(ledger, study)
-    states = {trial_id: known.state(trial_id) for trial_id in known.entries}
-    evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
-    now, pace = now_ms(), 0.0
-    done = sum(evaluations[trial_id] for trial_id in known.ended)
-    for trial_id, begun in known.begun.items():
-        (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
-        done += last
-        if trial_id in known.live and last_ms > first_ms and now - last_ms < STALE_MS:
-            pace += (last - first) / (last_ms - first_ms) * 1000
-    total = sum(evaluations.values())
-    shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in known.begun.items()]
-    runner = ledger.runner(study)
-    return Status(
-        study=study,
-        trials=len(known.entries),
-        states=_counts(states.values()),
-        outcomes=_counts(outcome.label for outcome in known.outcomes.values()),
-        progress=done / total if total else 1.0,
-        left=len(known.entries) - len(known.ended),
-        left_at=sum(shares) / len(shares) if shares else None,
-        runner=runner.who if runner else None,
-        eta_s=(total - done) / pace if pace else None,
-        errors={trial_id: known.ended[trial_id]["error"] for trial_id, state in states.items() if state == "failed"},
-    )
-
-
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    """Most frequent first."""
-    return dict(Counter(values).most_common())

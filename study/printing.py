@@ -180,7 +180,12 @@ def where(found: Status) -> str:
         return f"all {found.trials} trials have ended"
     if live or found.runner:
         eta = f", about {duration(found.eta_s)} to go" if found.eta_s else ""
-        if not live:
+        if found.orphaned:
+            eta = (
+                f"; {live} of them are in training, but no process runs this study: workers of a run that was killed "
+                "end within seconds, those of another study go on"
+            )
+        elif not live:
             eta = f"; {found.runner} runs it, and no pack is in training at this moment"
         return f"{found.trials} trials, {found.progress:.0%} of their evaluations{eta}"
     if not begun:

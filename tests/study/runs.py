@@ -90,7 +90,11 @@ class Spoken:
 def start(*args: str | Path) -> subprocess.Popen[bytes]:
     """Start a command and return at once."""
     return subprocess.Popen(
-        [*VISTUDY, *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        [*VISTUDY, *map(str, args)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+        start_new_session=True,
     )
 
 

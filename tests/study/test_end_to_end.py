@@ -163,7 +163,10 @@ def test_a_killed_driver_changes_no_bit(finished, tmp_path, kill):
         assert time.monotonic() < deadline
         assert driver.poll() is None
         time.sleep(0.05)
-    driver.send_signal(kill)
+    if kill == signal.SIGINT:  # as a terminal does it, to all processes of its foreground group, Ray's too
+        os.killpg(driver.pid, kill)
+    else:
+        driver.send_signal(kill)
     if kill == signal.SIGKILL:  # left alone, workers go on for a second or two, and may come to their end
         for beat in filter(None, map(Ledger(store).heartbeat, Ledger(store).packs())):
             with contextlib.suppress(ProcessLookupError):
