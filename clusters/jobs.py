@@ -24,7 +24,7 @@ STUDY = "vistudy.study"
 """Key of a job's metadata: the name of the study that it runs."""
 FILE = "study.yaml"
 STOP_S = 60.0
-"""How long a job that was told to stop may take to its end."""
+"""How long a job that was told to stop may take to its end, until it is killed."""
 AGENT_S = 30.0
 """How long a head that has just started may take until it has what starts jobs."""
 _LOOK_EVERY_S = 1.0
@@ -79,9 +79,9 @@ class Jobs:
         run = ["python", "-c", "from study.cli import main; main()", "run", FILE, "--cluster", "auto", *options]
         with tempfile.TemporaryDirectory(prefix="vistudy-job-") as folder, self._explained():
             (Path(folder) / FILE).write_text(text, "utf-8")
-            job_id = self._submit(
-                entrypoint=shlex.join(run), runtime_env=code() | {"working_dir": folder}, metadata={STUDY: study}
-            )
+            environment = code() | {"working_dir": folder}
+            environment["env_vars"] |= {"RAY_JOB_STOP_WAIT_TIME_S": str(int(STOP_S))}  # Ray's 3 s are too few
+            job_id = self._submit(entrypoint=shlex.join(run), runtime_env=environment, metadata={STUDY: study})
             return _job(self._client.get_job_info(job_id))
 
     def _submit(self, **job: Any) -> str:

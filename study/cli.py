@@ -196,13 +196,13 @@ def run(
 
 @contextlib.contextmanager
 def _stopped_early() -> Iterator[None]:
-    """A signal before the study was planned."""
+    """A signal before anything was trained, or known to be left."""
     try:
         yield
     except (KeyboardInterrupt, Terminated) as error:
         terminated = isinstance(error, Terminated)
         how = "SIGTERM" if terminated else "Ctrl-C"
-        err.print(f"stopped by {how} before the study was planned: nothing was trained. The same command begins it.")
+        err.print(f"stopped by {how} before this run trained anything; the same command goes on")
         _leave(RESUMABLE if terminated else INTERRUPTED)
 
 

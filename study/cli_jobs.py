@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from clusters.jobs import Job
 
 app = typer.Typer()
+ASKED = "stopping: "
+"""Beginning of what a run says from a signal on."""
 
 Dashboard = Annotated[str, typer.Option("--cluster", help="Dashboard of the head: http://HOST:8265.")]
 
@@ -53,11 +55,22 @@ def logs(
 @app.command(epilog="Example: vistudy stop ring-quickstart --cluster http://10.0.0.5:8265")
 def stop(study: StudyName, cluster: Dashboard) -> None:
     """End the newest job of a study. Its packs write checkpoints; `run` goes on from them."""
-    from clusters.jobs import Jobs
+    from clusters.jobs import STOP_S, Jobs
 
     try:
         at = Jobs(cluster)
-        out.print(_line(at.stop(at.newest(name_of(study)))), soft_wrap=True)
+        before = at.newest(name_of(study))
+        job = at.stop(before)
+        _, asked, said = "".join(at.logs(job, follow=False)).rpartition(ASKED)
+        out.print(_line(job), soft_wrap=True)
+        if before.ended:
+            out.print("it had ended before")
+        elif not job.ended:
+            out.print(f"it has not ended yet; it was asked to, and has {STOP_S:.0f} s for it")
+        elif asked:
+            typer.echo(f"it said:\n{asked}{said}", nl=False)
+        else:
+            out.print("it ended without a word: `vistudy status` says what is left; packs go on from their checkpoints")
     except ClusterError as error:
         raise StudyError(str(error)) from error
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from study.ledger import Ledger
-from study.provenance import now_ms
-from study.stopping import DRAWING, Stop, Stopping, listening
+from study.standing import DEFAULT_STORE, Standing, Status, counts, standing, status
+from study.stopping import DRAWING, SYNCING, Stop, Stopping, listening
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
 
 if TYPE_CHECKING:
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from study.spec import Study
     from study.todo import Work
 
-DEFAULT_STORE = "vistudy-data"
+__all__ = [
+    "DEFAULT_STORE", "Preview", "RunReport", "Status", "draw", "plan", "report", "run", "status", "sync",
+]  # fmt: skip
+
 CHECKPOINT_EVERY_S = 20.0
 HANG_AFTER_S = 300.0
-STALE_MS = 120_000
-"""Packs that have recorded nothing for so long do not count as running in an estimate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,6 +59,8 @@ class RunReport:
     train_s: float
     """Seconds of training, with Ray's start and end."""
     heatmaps: tuple[Path, ...]
+    synced: bool
+    """MLflow was written, or tried, at the end. It is not where a run was stopped before it trained anything."""
     tracking_error: str | None
     """Why MLflow lacks something, if it does."""
     interrupted: bool
@@ -81,6 +84,8 @@ class Preview:
     slots: int
     gpus: int
     estimate: Estimate | None
+    standing: Standing
+    """Where its trials stand in the store."""
 
 
 def as_study(study: Study | str | os.PathLike[str]) -> Study:
@@ -127,7 +132,7 @@ def plan(
         costs = launch.costs([trial.config for trial in planned.trials], on) if pilot else None
         todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         cost = launch.pilot(todo.packs, on) if pilot and todo.packs else None
-        return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
+        return _preview(planned, ledger, todo, on, cost)
 
 
 def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Preview:
@@ -146,7 +151,14 @@ def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Pr
             chosen = representatives(todo.packs, PILOT_STRUCTURES)
             timings = {pack.pack_id: measure(pack.configs, on.cpus) for pack in chosen}
         cost = estimate(todo.packs, timings, on.slots)
-    return Preview(plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost)
+    return _preview(planned, ledger, todo, on, cost)
+
+
+def _preview(planned: Plan, ledger: Ledger, todo: Work, on: Cluster, cost: Estimate | None) -> Preview:
+    found = standing(ledger, planned)
+    return Preview(
+        plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost, standing=found
+    )
 
 
 def run(
@@ -183,7 +195,7 @@ def run(
         checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again. Where
             checkpoints are so slow that they would cost over 3 % of training, they are rarer. 0: at every evaluation.
         hang_after_s: shortest silence after which the process of a pack is taken to hang, and is killed.
-        say: called with lines of progress, from several threads.
+        say: called with lines of progress, from several threads. Without it, what a signal does goes to stderr.
         tick: called with (trials done, trials to do) while training.
         end_now: called with the number of a second signal, from another thread, to end the process.
 
@@ -192,7 +204,8 @@ def run(
         KeyboardInterrupt: Ctrl-C before the study was planned, or a second one without `end_now`.
         Terminated: SIGTERM before the study was planned.
     """
-    with listening(say, end_now) as stop:
+    aloud = functools.partial(print, file=sys.stderr, flush=True) if say is quiet else say
+    with listening(aloud, end_now) as stop:
         return _run(
             study, store, tracking_uri, yes, stop, say,
             functools.partial(
@@ -243,22 +256,18 @@ def _run(
                 say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
             stop.doing = DRAWING
             drawn = trainer.release_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say)[1])
+            stop.settle(SYNCING)
         except (Stopping, KeyboardInterrupt, SystemExit) as error:
             if not stop.here(error):
                 raise
             trainer.release()
-        behind: str | None = "it was not looked at, since nothing was trained in this run"
         if ended or trainer.mirrors:
-            behind = trainer.finish_mirror(wanted.name, drawn)
-        return _report(ledger, planned, trainer, drawn, behind, stop)
+            trainer.finish_mirror(wanted.name, drawn)
+        return _report(ledger, planned, trainer, drawn, stop)
 
 
-def _report(
-    ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Path], behind: str | None, stop: Stop
-) -> RunReport:
-    """What a run did, counted in the ledger. `behind`: why MLflow lacks something."""
-    from study.standing import standing
-
+def _report(ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Path], stop: Stop) -> RunReport:
+    """What a run did, counted in the ledger."""
     name, found = planned.study.name, standing(ledger, planned)
     ended = found.states.keys() - found.left
     outcomes = judged_all(ledger, name, ended) if name in ledger.study_names() else {}
@@ -271,11 +280,12 @@ def _report(
         saved=len(found.saved),
         saved_at=sum(found.saved.values()) / len(found.saved) if found.saved else None,
         begun=sum(state != "planned" for state in map(found.states.get, found.left - found.saved.keys())),
-        states=_counts(found.states.values()),
-        outcomes=_counts(str(labels["outcome"]) for labels in outcomes.values()),
+        states=counts(found.states.values()),
+        outcomes=counts(str(labels["outcome"]) for labels in outcomes.values()),
         train_s=trainer.train_s,
         heatmaps=tuple(drawn),
-        tracking_error=behind,
+        synced=trainer.synced,
+        tracking_error=trainer.behind,
         interrupted=stop.asked.is_set(),
         terminated=stop.terminated,
     )
@@ -368,66 +378,3 @@ def report(
     except TrackingError as error:
         return made, str(error)
     return made, None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
-    """Where a study stands."""
-
-    study: str
-    trials: int
-    states: dict[str, int]
-    outcomes: dict[str, int]
-    progress: float
-    """Share of all evaluations that are recorded, 0 to 1."""
-    left: int
-    """Trials that have not ended."""
-    left_at: float | None
-    """Mean share of their evaluations that those of them which were begun have recorded; None: none was begun."""
-    runner: str | None
-    """The process that runs the study now, in words; None where nobody does, and on stores without locks."""
-    eta_s: float | None
-    """Seconds to the end at the present pace, while packs are being trained."""
-    errors: dict[str, str]
-    """Failed trial -> traceback."""
-
-
-def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
-    """Count a study's trials by state and outcome.
-
-    Raises:
-        StudyError: unknown study.
-    """
-    from analysis.judged import judge_study
-
-    ledger = Ledger(store)
-    known = judge_study(ledger, study)
-    states = {trial_id: known.state(trial_id) for trial_id in known.entries}
-    evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
-    now, pace = now_ms(), 0.0
-    done = sum(evaluations[trial_id] for trial_id in known.ended)
-    for trial_id, begun in known.begun.items():
-        (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
-        done += last
-        if trial_id in known.live and last_ms > first_ms and now - last_ms < STALE_MS:
-            pace += (last - first) / (last_ms - first_ms) * 1000
-    total = sum(evaluations.values())
-    shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in known.begun.items()]
-    runner = ledger.runner(study)
-    return Status(
-        study=study,
-        trials=len(known.entries),
-        states=_counts(states.values()),
-        outcomes=_counts(outcome.label for outcome in known.outcomes.values()),
-        progress=done / total if total else 1.0,
-        left=len(known.entries) - len(known.ended),
-        left_at=sum(shares) / len(shares) if shares else None,
-        runner=runner.who if runner else None,
-        eta_s=(total - done) / pace if pace else None,
-        errors={trial_id: known.ended[trial_id]["error"] for trial_id, state in states.items() if state == "failed"},
-    )
-
-
-def _counts(values: Iterable[str]) -> dict[str, int]:
-    """Most frequent first."""
-    return dict(Counter(values).most_common())

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from study.commands import Preview, RunReport, Status
 
 
+STATES_BEGUN = ("interrupted", "running")
+
+
 def preview_json(preview: Preview) -> dict[str, Any]:
     """A plan for programs."""
     todo = preview.work
@@ -23,6 +26,7 @@ def preview_json(preview: Preview) -> dict[str, Any]:
         "done": todo.done,
         "failed": todo.failed,
         "pending": sorted(todo.pending),
+        "states": preview.standing.states,
         "packs": {pack.pack_id: [config.trial_id() for config in pack.configs] for pack in todo.packs},
         "pack_sizes": list(todo.sizes),
         "inert_cells": preview.plan.inert_cells,
@@ -50,7 +54,12 @@ def print_preview(preview: Preview) -> None:
         out.print(table)
     merged = f" ({planned.merged} equal ones merged)" if planned.merged else ""
     out.print(f"{planned.cells} cells, {len(planned.trials)} trials{merged}")
-    out.print(f"in the store: {todo.done} done, {todo.failed} of them failed; to run: {len(todo.pending)}")
+    begun, live = (sum(state == name for state in preview.standing.states.values()) for name in STATES_BEGUN)
+    out.print(
+        f"in the store: {todo.done} done, {todo.failed} of them failed; to run: {len(todo.pending)}"
+        + (f", {begun} of them begun and interrupted" if begun else "")
+        + (f", {live} of them being trained now" if live else "")
+    )
     if planned.inert_cells:
         out.print(
             f"[yellow]warning:[/] in {planned.inert_cells} cells the regularizer is inactive by theorem: with one "
@@ -102,7 +111,7 @@ def print_trials(preview: Preview) -> None:
     from analysis.frame import cell_tag
 
     for trial in preview.plan.trials:
-        state = "to run" if trial.trial_id in preview.work.pending else "done"
+        state = preview.standing.states[trial.trial_id]
         table.add_row(trial.trial_id, trial.block, cell_tag(trial.cell), str(trial.seed), ",".join(trial.inert), state)
     Console(width=240, highlight=False).print(table)
 
@@ -130,10 +139,9 @@ def print_report(report: RunReport, store: str) -> None:
     for path in report.heatmaps:
         out.print(str(path), soft_wrap=True)
     if report.tracking_error:
-        later = f" `vistudy sync {report.study}{place}` writes what it lacks." if report.interrupted else ""
-        err.print(f"[yellow]MLflow is behind:[/] {escape(report.tracking_error.rstrip('.'))}.{later}", soft_wrap=True)
+        err.print(f"[yellow]MLflow is behind:[/] {escape(report.tracking_error)}", soft_wrap=True)
     elif report.interrupted:
-        out.print("MLflow is up to date")
+        out.print("MLflow is up to date" if report.synced else "MLflow was not synced: nothing was trained in this run")
     if report.failed:
         err.print(f"[red]{report.failed} trials failed[/]: vistudy status {report.study} --store {store}")
     if not report.interrupted:
@@ -161,17 +169,23 @@ def _stopped(report: RunReport) -> str:
 
 def print_status(found: Status) -> None:
     """Where a study stands."""
-    out.print(f"[bold]{found.study}[/]: {_standing(found)}", soft_wrap=True)
+    out.print(f"[bold]{found.study}[/]: {where(found)}", soft_wrap=True)
     print_outcomes(found.states, found.outcomes)
 
 
-def _standing(found: Status) -> str:
+def where(found: Status) -> str:
+    """Where a study stands, in a sentence."""
     live, begun = found.states.get("running", 0), found.states.get("interrupted", 0)
     if not found.left:
         return f"all {found.trials} trials have ended"
     if live or found.runner:
         eta = f", about {duration(found.eta_s)} to go" if found.eta_s else ""
-        if not live:
+        if found.orphaned:
+            eta = (
+                f"; {live} of them are in training, but no process runs this study: workers of a run that was killed "
+                "end within seconds, those of another study go on"
+            )
+        elif not live:
             eta = f"; {found.runner} runs it, and no pack is in training at this moment"
         return f"{found.trials} trials, {found.progress:.0%} of their evaluations{eta}"
     if not begun:

@@ -5,6 +5,7 @@ The line that says so is printed by a thread that the signal wakes: the main thr
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
@@ -39,7 +40,7 @@ class Stop:
         self._say, self._end_now = say, end_now
         self._then: Callable[[], None] | None = None
         self._patient = self._handled = False
-        self._lock = threading.Lock()
+        self._lock, self._twice = threading.Lock(), threading.Event()
         self.asked = threading.Event()
         self.again = False
         """A second signal came."""
@@ -67,7 +68,12 @@ class Stop:
 
     def here(self, error: BaseException) -> bool:
         """Whether an exception is how a first signal ended what was being done (Ray raises exceptions of its own)."""
-        return self.asked.is_set() and not self.again and isinstance(error, Stopping | KeyboardInterrupt | SystemExit)
+        self._handled = self.asked.is_set()
+        return self._handled and not self.again and isinstance(error, Stopping | KeyboardInterrupt | SystemExit)
+
+    def settle(self, doing: str) -> None:
+        """From here on the first signal raises nothing: what is left to do is short, or waits no longer after it."""
+        self.doing, self._patient = doing, True
 
     @contextlib.contextmanager
     def patient(self, doing: str | None = None, then: Callable[[], None] | None = None) -> Iterator[None]:
@@ -99,6 +105,7 @@ class Stop:
         self._ask(number)
         if self._handled:
             self.again = True
+            self._twice.set()
             raise KeyboardInterrupt
         self._handled = True
         if not self._patient:
@@ -120,6 +127,8 @@ class Stop:
                 self._tell()
             elif self._end_now:
                 self._end_now(data[0])
+            elif count == 2 and not self._twice.wait(LOOK_EVERY_S):  # Python took two signals for one
+                _thread.interrupt_main(signal.Signals(data[0]))
 
 
 @contextlib.contextmanager
@@ -154,6 +163,7 @@ def listening(say: Callable[[str], None], end_now: Callable[[int], None] | None 
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         signal.set_wakeup_fd(woken)
+        stop._twice.set()
         os.close(into)  # ends the thread
         thread.join()
         os.close(out)

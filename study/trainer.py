@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from study.errors import StudyError
 from study.ledger import Ledger
 from study.provenance import now_ms, provenance
-from study.stopping import LOOK_EVERY_S, SYNCING, Stop
+from study.stopping import LOOK_EVERY_S, Stop
 
 if TYPE_CHECKING:
     from clusters import Cluster
@@ -73,6 +73,9 @@ class Trainer:
         self.before = ledger.done()
         """Trials that had ended before this run, without those that are run again."""
         self.train_s = 0.0
+        self.synced = False
+        self.behind: str | None = None
+        """Whether the last sync was begun, and why MLflow lacks something after it."""
 
     def __enter__(self) -> Self:
         return self
@@ -215,8 +218,9 @@ class Trainer:
         self.release()
         return self._stop.wait(meanwhile)
 
-    def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
-        """Mirror everything, leaving no run open, within LAST_SYNC_S of a signal. Returns why that failed, or None."""
+    def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> None:
+        """Mirror everything, leaving no run open, within LAST_SYNC_S of a signal."""
+        self.synced = True
         last: Future[str | None] = Future()
 
         def finish() -> None:
@@ -225,13 +229,11 @@ class Trainer:
             except Exception as error:
                 last.set_exception(error)
 
-        with self._stop.patient(SYNCING):
-            threading.Thread(target=finish, name="vistudy-last-sync", daemon=True).start()
-            while not wait([last], LOOK_EVERY_S).done and not self._stop.asked.is_set():
-                pass
-            if not wait([last], LAST_SYNC_S if self._stop.asked.is_set() else None).done:
-                return f"it was left after {LAST_SYNC_S:.0f} s"
-        return last.result()
+        threading.Thread(target=finish, name="vistudy-last-sync", daemon=True).start()
+        while not wait([last], LOOK_EVERY_S).done and not self._stop.asked.is_set():
+            pass
+        late = not wait([last], LAST_SYNC_S if self._stop.asked.is_set() else None).done
+        self.behind = f"left after {LAST_SYNC_S:.0f} s; `vistudy sync` goes on" if late else last.result()
 
     def _finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
         from study.tracking import TrackingError

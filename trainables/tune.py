@@ -19,7 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,8 +35,6 @@ BEAT_EVERY_S = 5.0
 """How often a pack gives a sign of life while it trains."""
 CHECKPOINT_SHARE = 33.0
 """A checkpoint is followed by at least this many times its own duration of training: it costs under 3 %."""
-
-
 CONTEXT_BYTES = 600 * 2**20
 """Of a GPU's memory, for a process that uses it, before any tensor."""
 
@@ -207,8 +205,9 @@ def _train(
 
     wanted = {config.trial_id() for config in known(pack["trials"])}
     configs = known(pack.get("slots", pack["trials"]))  # stand-ins among them
-    pace = _Pace(ledger, attempt, every_s=every_s, run=run, place=place, now_ms=now_ms)
-    with told_crashes(attempt.crash_file), pace:
+    pace = _Pace(ledger, attempt, every_s=every_s, run=run, place=place)
+    with told_crashes(attempt.crash_file), contextlib.closing(pace):
+        pace.beat()
         checkpoint = ledger.latest_checkpoint(pack_id)
         try:
             engine = Engine(configs, device=device, keep_samples=pack["samples"], between_periods=pace, judges=judges)
@@ -247,20 +246,15 @@ def _train(
 class _Pace:
     """What is due between two periods and after an evaluation: a checkpoint, a sign of life, a look whether to stop."""
 
-    def __init__(
-        self, ledger: Journal, attempt: Attempt, *, every_s: float, run: str, place: str, now_ms: Callable[[], int]
-    ) -> None:
-        self._ledger, self._attempt, self._every_s, self._run, self._now_ms = ledger, attempt, every_s, run, now_ms
+    def __init__(self, ledger: Journal, attempt: Attempt, *, every_s: float, run: str, place: str) -> None:
+        self._ledger, self._attempt, self._every_s, self._run = ledger, attempt, every_s, run
         self._said = {"host": socket.gethostname(), "pid": os.getpid(), "place": place}
         self._saved = self._looked = self._beaten = time.monotonic()
         self._cost_s, self._saved_updates, self._at = 0.0, 0, 0
         self.engine: Engine | None = None
 
-    def __enter__(self) -> Self:
-        self.beat()
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Give the last sign of life: this process trains the pack no more."""
         with contextlib.suppress(Exception):  # a store that fails has said so before, or will the next time
             self.beat(over=True)
 
@@ -318,7 +312,7 @@ class _Pace:
         self._beaten = time.monotonic()
         self._at = self.engine.pack.d_updates if self.engine else self._at
         said = {"d_updates": self._at, "saved_updates": self._saved_updates, "up_s": round(self._beaten, 3)}
-        self._attempt.beat(self._said | said | {"unix_ms": self._now_ms(), "over": over})
+        self._attempt.beat(self._said | said | {"unix_ms": time.time_ns() // 1_000_000, "over": over})
 
 
 def _other_data(pack: Mapping[str, Any]) -> str:

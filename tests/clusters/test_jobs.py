@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -62,8 +63,14 @@ def test_a_second_one_is_refused_and_stop_ends_it_resumably(head, tmp_path):
         assert time.monotonic() < deadline, vistudy("logs", "long", *at, env=head.env)
         time.sleep(1)
     assert "already" in vistudy("run", file, "--detach", *at, "--store", store, env=head.env, code=2)
-    assert "STOPPED" in vistudy("stop", "long", *at, env=head.env)
+    output = vistudy("stop", "long", *at, env=head.env)
+    assert "STOPPED" in output
+    assert "stopping: writing checkpoints" in output
+    assert "stopped by SIGTERM; 0 of 4 trials ended in this run, 0 before it, 4 are left: 4 with a checkpoint" in output
+    assert "the same command goes on" in output
     assert Ledger(str(store)).done() == set()
+    assert json.loads(vistudy("status", "long", "--store", store, "--json"))["states"] == {"interrupted": 4}
+    assert "it had ended before" in vistudy("stop", "long", *at, env=head.env)
 
 
 def test_what_no_job_can_be_made_of(tmp_path):

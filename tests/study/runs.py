@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from study.ledger import Ledger
 
@@ -37,10 +38,63 @@ def vistudy(
     return output
 
 
+class Spoken:
+    """A command that runs, and its lines as they come. To be left by its `with`, which ends it."""
+
+    def __init__(self, *args: str | Path, env: dict[str, str] | None = None, command: Sequence[str] = VISTUDY) -> None:
+        self.process = subprocess.Popen(
+            [*command, *map(str, args)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT | (env or {}),
+        )  # fmt: skip
+        self._lines, self._news, self._over = list[str](), threading.Condition(), False
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.end()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stream:
+            for line in stream:
+                with self._news:
+                    self._lines.append(line)
+                    self._news.notify_all()
+        with self._news:
+            self._over = True
+            self._news.notify_all()
+
+    @property
+    def output(self) -> str:
+        """What it has said so far."""
+        return "".join(self._lines)
+
+    def until(self, text: str, timeout_s: float = 120) -> None:
+        """Wait for a line with a text. Fails if the command ends without one."""
+        with self._news:
+            found = self._news.wait_for(lambda: text in self.output or self._over, timeout_s)
+        assert found, f"{text!r} has not come:\n{self.output}"
+        assert text in self.output, self.output
+
+    def end(self, timeout_s: float = 120) -> int:
+        """Wait for its end. Returns its exit code."""
+        code = self.process.wait(timeout_s)
+        self._reader.join(timeout_s)
+        return code
+
+
 def start(*args: str | Path) -> subprocess.Popen[bytes]:
     """Start a command and return at once."""
     return subprocess.Popen(
-        [*VISTUDY, *map(str, args)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ENVIRONMENT
+        [*VISTUDY, *map(str, args)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=ENVIRONMENT,
+        start_new_session=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""The parts of the executor that need no Ray: who is taken to hang, and what SIGTERM does."""
+"""The parts of the executor that need no Ray: who is taken to hang, and what a signal does."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 from ray.remote_function import RemoteFunction
 
 from study import executor
-from study.executor import _sigterm, _Watch
+from study.errors import StoreError
+from study.executor import _Asked, _Watch
 from study.ledger import Ledger
+from study.stopping import listening
 from study.supervisor import Supervisor
 
 
@@ -86,14 +88,6 @@ def test_patience_doubles_each_time_and_a_pack_that_has_not_begun_is_waited_for(
         watch.ended("p-1")
 
 
-@pytest.fixture
-def handler() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGINT, before[0])
-    signal.signal(signal.SIGTERM, before[1])
-
-
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
@@ -101,30 +95,33 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.usefixtures("handler")
-def test_sigterm_asks_the_workers_to_stop_and_starts_no_more(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupts: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+def test_a_signal_asks_the_workers_to_stop_and_starts_no_more(disk: Ledger) -> None:
     supervisor = Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1)
-    with _sigterm(supervisor, disk, "run-1") as asked:
+    asked = _Asked(supervisor, disk, "run-1")
+    with listening(lambda line: None) as stop, asked, stop.patient("here", asked.stop):
         signal.raise_signal(signal.SIGTERM)
         wait_until(lambda: disk.stop_asked("run-1"))
-        assert asked.is_set()
+        assert stop.terminated
         assert supervisor.stopping
-        assert interrupts == []
-        signal.raise_signal(signal.SIGTERM)  # whoever sends it twice wants it at once
-        assert interrupts == [signal.SIGINT]
-    assert interrupts == [signal.SIGINT]
+        assert not asked.stop_all()
 
 
-@pytest.mark.usefixtures("handler")
 def test_workers_that_do_not_stop_in_time_are_left(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "GRACE_S", 0.05)
-    interrupts: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
-    with _sigterm(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1"):
-        signal.raise_signal(signal.SIGTERM)
-        wait_until(lambda: bool(interrupts))
+    asked = _Asked(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1")
+    with listening(lambda line: None) as stop, asked, stop.patient("here", asked.stop):
+        signal.raise_signal(signal.SIGINT)
+        wait_until(asked.stop_all)
+
+
+def test_a_store_that_cannot_ask_is_not_waited_for(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Ledger, run: str) -> None:
+        raise StoreError("no space")
+
+    monkeypatch.setattr(Ledger, "ask_stop", full)
+    asked = _Asked(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1")
+    asked.stop()
+    assert asked.stop_all()
 
 
 def test_what_kills_a_process_is_something_that_ray_takes(monkeypatch: pytest.MonkeyPatch) -> None:

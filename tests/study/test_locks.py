@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from study.doctor import doctor
 from study.errors import StudyBusyError
 from study.ledger import Ledger
+from study.signs import SILENT_MS
 from tests.study.test_doctor import bits, trained
 
 HOLD = (
@@ -52,6 +56,49 @@ def test_a_lock_ends_with_its_holder_even_by_sigkill(disk: Ledger) -> None:
     holder.communicate()
     with disk.lock("small", "run"):  # the file with the holder's name is still there, and means nothing
         pass
+
+
+def test_a_trial_is_live_while_its_pack_gives_signs_of_life(store: Ledger) -> None:
+    """On any store: by the sign's age, and on this machine by its process."""
+    store.write_pack({"pack_id": "p-1", "trials": [], "trial_ids": ["a", "b"], "created_ms": 1})
+    attempt, now = store.open_attempt("p-1"), time.time_ns() // 1_000_000
+
+    def live(**said: object) -> set[str]:
+        attempt.beat({"host": socket.gethostname(), "pid": os.getpid(), "unix_ms": now} | said)
+        return Ledger(store.uri).live("small", ["a", "elsewhere"])
+
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    assert live() == {"a"}
+    assert live(over=True) == set()
+    assert live(pid=gone.pid) == set()
+    assert live(pid=gone.pid, host="another") == {"a"}
+    assert live(host="another", unix_ms=now - SILENT_MS) == set()
+    store.lay_down("p-1")
+    assert (store.heartbeat("p-1") or {})["over"]
+    assert store.runner("small") is None
+
+
+def test_while_a_run_holds_its_lock_what_it_has_begun_is_live(disk: Ledger) -> None:
+    disk.write_pack({"pack_id": "p-1", "trials": [], "trial_ids": ["a"], "created_ms": 1})
+    attempt = disk.open_attempt("p-1")
+    attempt.beat({"host": "another", "pid": 7, "unix_ms": 0})
+    holder = python(HOLD, Path(disk.uri))
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    runner = disk.runner("small")
+    assert runner is not None
+    assert f"process {holder.pid} on" in runner.who
+    assert disk.live("small", ["a"]) == set()  # it has begun with others first
+    attempt.beat({"host": "another", "pid": 7, "unix_ms": int(runner.since_s * 1000)})  # silent since
+    assert disk.live("small", ["a"]) == {"a"}
+    holder.kill()
+    holder.communicate()
+    assert disk.runner("small") is None
+    files = sorted(Path(disk.uri).rglob("*"))
+    attempt.beat({"host": "another", "pid": 7, "unix_ms": int(runner.since_s * 1000) - SILENT_MS})
+    assert disk.live("small", ["a"]) == set()
+    assert sorted(Path(disk.uri).rglob("*")) == files  # whoever looks writes nothing
 
 
 def test_a_pack_that_two_runs_train_at_once_is_never_wrong(tmp_path: Path) -> None:
