@@ -104,6 +104,8 @@ def replay(
     Raises:
         StudyError: no such trial, one that was never begun, a model whose samples have no picture, or no frames.
     """
+    from trainables.config import NOT_RECORDED
+    from trainables.data import DataError, refuse_other_data
     from trainables.metrics.image_classifier import one_thread
 
     if frames < 1:
@@ -112,6 +114,10 @@ def replay(
     study, config, pack = _find(ledger, trial_id)
     stored = {record["evaluation"]: record for record in ledger.records([config.trial_id()])}
     label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
+    try:
+        refuse_other_data(config.data, config.data_fingerprint or NOT_RECORDED)
+    except DataError as error:
+        raise StudyError(f"trial {config.trial_id()}: {error}") from error
     configs = [config] if alone else _configs(pack)
     filmed, replayed = list[Frame](), dict[int, Mapping[str, float]]()
     with one_thread():  # as workers train: sums over several threads have another order

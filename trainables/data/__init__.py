@@ -69,4 +69,4 @@ def refuse_other_data(name: str, recorded: str) -> None:
         )
 
 
-__all__ = ["DATASETS", "Batches", "DataError", "Dataset", "fingerprint", "look_again", "refuse_other_data"]
+__all__ = ["DATASETS", "Batches", "DataError", "Dataset", "OtherData", "fingerprint", "look_again", "refuse_other_data"]

@@ -74,6 +74,11 @@ class ImageData(Dataset):
         return self.prepared.fingerprint
 
     @property
+    def from_files(self) -> bool:
+        """It is, as a rule."""
+        return True
+
+    @property
     def division(self) -> str:
         """The division of the prepared images."""
         return self.prepared.split
