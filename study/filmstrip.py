@@ -112,12 +112,12 @@ def replay(
         raise StudyError(f"--frames {frames}: give at least 1")
     ledger = Ledger(store)
     study, config, pack = _find(ledger, trial_id)
-    stored = {record["evaluation"]: record for record in ledger.records([config.trial_id()])}
-    label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
     try:
         refuse_other_data(config.data, config.data_fingerprint or NOT_RECORDED)
     except DataError as error:
         raise StudyError(f"trial {config.trial_id()}: {error}") from error
+    stored = {record["evaluation"]: record for record in ledger.records([config.trial_id()])}
+    label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
     configs = [config] if alone else _configs(pack)
     filmed, replayed = list[Frame](), dict[int, Mapping[str, float]]()
     with one_thread():  # as workers train: sums over several threads have another order
