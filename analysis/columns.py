@@ -7,12 +7,17 @@ from typing import Any
 
 import numpy as np
 
+NO_DATA = "data not recorded"
+"""Stands where the fingerprint of the data would: trials of schema 1 have none."""
+
 COLUMNS: dict[str, str] = {
     "trial_id": "Content hash of the resolved configuration; the same trial has the same id in every study.",
     "study": "Name of the study.",
     "cell": "The trial's factors and levels without the seed, as in MLflow's tag `vistudy.cell`: `k=v,k=v`, sorted.",
     "model": "Model that was trained.",
     "data": "Data set that was learnt.",
+    "data_fingerprint": "What it held: 16 hex digits of a hash of values, order and division; `data not recorded` of "
+    "trials of schema 1.",
     "g_lr": "Learning rate of the generator.",
     "d_lr": "Learning rate of the discriminator.",
     "reg_weight": "Weight of the old-versus-new-generator regularizer (the paper's lambda), mean convention.",
@@ -51,6 +56,14 @@ RECORD_COLUMNS: dict[str, str] = {
     "unix_ms": "When it was written, milliseconds since 1970 (UTC).",
 }
 """Columns of `load_records`; one for each recorded value follows, with NaN where it was not recorded."""
+
+
+def data_of(meta: Mapping[str, Any]) -> dict[str, str]:
+    """Data set -> fingerprint and division of what a study was trained on last, of its `meta.json`."""
+    return {
+        name: f"fingerprint {found['fingerprint']}" + (f" ({found['division']})" if found["division"] else "")
+        for name, found in meta.get("data", {}).items()
+    }
 
 
 def cell_tag(cell: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from analysis.columns import COLUMNS, RECORD_COLUMNS, cell_tag, columns_markdown
+from analysis.columns import COLUMNS, NO_DATA, RECORD_COLUMNS, cell_tag, columns_markdown
 from analysis.judged import Judged, judge_study
 from analysis.outcome import Outcome, Reference, Thresholds, deficiency
 from analysis.trials import by_trial, judge_trial, planned, series_of
@@ -195,6 +195,7 @@ def _row(
         "trial_id": entry["trial_id"],
         "study": study,
         "cell": cell_tag(entry["cell"]),
+        "data_fingerprint": config.get("data_fingerprint") or NO_DATA,
         "batch_norm": None if config.get("norm") is None else config["norm"] == "bn",
         "state": state,
         "outcome": seen.get("label"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.columns import NO_DATA, data_of
 from analysis.levels import level_text
 from analysis.outcome import Thresholds
 from analysis.report_tables import Table
@@ -134,6 +135,7 @@ def provenance(
         ("report with", ", ".join(f"{name} {version(name)}" for name in _PACKAGES)),
         ("outcome rules", f"version {OUTCOME_VERSION}"),
     ]  # fmt: skip
+    rows += [(f"data {name}", text) for name, text in data_of(meta).items()] or [("data", NO_DATA)]
     for data, suite in (meta.get("metrics") or {}).items():
         rows.append((f"metrics of {data}", ", ".join(f"{name} {value}" for name, value in suite.items())))
     return rows

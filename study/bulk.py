@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from study.artifacts import Files, fingerprint
-from study.experiment import Experiment, shared_metric
+from study.experiment import SOURCE_TYPE, Experiment, shared_metric
 from study.replay import Point, Run
 
 REVISIONS = frozenset({"dc11669786a5"})
@@ -35,6 +35,11 @@ COLUMNS = {
     "params": {"key", "value", "run_uuid"},
     "metrics": {"key", "value", "timestamp", "step", "is_nan", "run_uuid"},
     "latest_metrics": {"key", "value", "timestamp", "step", "is_nan", "run_uuid"},
+    "datasets": {
+        "dataset_uuid", "experiment_id", "name", "digest", "dataset_source_type", "dataset_source", "dataset_schema",
+        "dataset_profile",
+    },
+    "inputs": {"input_uuid", "source_type", "source_id", "destination_type", "destination_id", "step"},
 }  # fmt: skip
 """Table -> its columns, as they are in REVISIONS."""
 
@@ -105,7 +110,8 @@ def _mlflow() -> Any:
 def _tables() -> dict[str, Any]:
     from mlflow.store.tracking.dbmodels import models
 
-    known = (getattr(models, f"Sql{name}") for name in ("Experiment", "Run", "Tag", "Param", "Metric", "LatestMetric"))
+    names = ("Experiment", "Run", "Tag", "Param", "Metric", "LatestMetric", "Dataset", "Input")
+    known = (getattr(models, f"Sql{name}") for name in names)
     return {model.__tablename__: model.__table__ for model in known}
 
 
@@ -121,10 +127,13 @@ class BulkExperiment(Experiment):
         self._location = str(client.get_experiment(self.id).artifact_location)
         self._folders: dict[str, str] = {}
         self._statements = _Statements(self._engine.dialect.name)
+        self._known_data: dict[tuple[str, str], str] = {}
         self._clear()
 
     def _clear(self) -> None:
         self._runs: list[dict[str, Any]] = []
+        self._datasets: list[dict[str, Any]] = []
+        self._inputs: list[dict[str, Any]] = []
         self._params: list[dict[str, str]] = []
         self._metrics: list[dict[str, Any]] = []
         self._tags: dict[tuple[str, str], str] = {}
@@ -190,6 +199,43 @@ class BulkExperiment(Experiment):
             self._tags[run.run_id, key] = value
         return run
 
+    def learns(self, run: Run, data: Mapping[str, str]) -> None:
+        """Put off the inputs of a new run, as `MlflowClient.log_inputs` would make them."""
+        for name, digest in data.items():
+            self._inputs.append(
+                {
+                    "input_uuid": uuid.uuid4().hex,
+                    "source_type": "DATASET",
+                    "source_id": self._dataset(name, digest),
+                    "destination_type": "RUN",
+                    "destination_id": run.run_id,
+                    "step": 0,
+                }
+            )
+
+    def _dataset(self, name: str, digest: str) -> str:
+        """MLflow's id of a dataset of this experiment; one that is new is put off."""
+        if (name, digest) not in self._known_data:
+            import sqlalchemy as sa
+
+            of = _tables()["datasets"].c
+            mine = sa.and_(of.experiment_id == int(self.id), of.name == name, of.digest == digest)
+            with self._engine.connect() as connection:
+                found = connection.execute(sa.select(of.dataset_uuid).where(mine)).scalar()
+            self._known_data[name, digest] = str(found or uuid.uuid4().hex)
+            if found is None:
+                self._datasets.append(
+                    {
+                        "dataset_uuid": self._known_data[name, digest],
+                        "experiment_id": int(self.id),
+                        "name": name,
+                        "digest": digest,
+                        "dataset_source_type": SOURCE_TYPE,
+                        "dataset_source": "{}",
+                    }
+                )
+        return self._known_data[name, digest]
+
     def log(self, run: Run, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Put off metrics, params (once a run) and those tags that differ."""
         mlflow, run_id, latest = _mlflow(), run.run_id, self._latest
@@ -250,6 +296,8 @@ class BulkExperiment(Experiment):
         ]
         steps = (
             (do.runs, self._runs),
+            (do.datasets, self._datasets),
+            (do.inputs, self._inputs),
             (do.params, self._params),
             (do.metrics, self._metrics),
             (do.latest, latest),
@@ -299,6 +347,7 @@ class _Statements:
         insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
         tables = _tables()
         self.runs = sa.insert(tables["runs"])
+        self.datasets, self.inputs = sa.insert(tables["datasets"]), sa.insert(tables["inputs"])
         self.params = sa.insert(tables["params"])  # a second value of a param is an error, as in MLflow
         self.metrics = _many(insert(tables["metrics"]).on_conflict_do_nothing(), dialect)
         latest = insert(tables["latest_metrics"])

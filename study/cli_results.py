@@ -128,7 +128,7 @@ def atlas(
     out.print(str(draw(store, name_of(study), to, modes=real_modes())), soft_wrap=True)
 
 
-@app.command(epilog="Example: vistudy replay t1-0123456789ab --out films")
+@app.command(epilog="Example: vistudy replay t2-0123456789ab --out films")
 def replay(
     trial_id: Annotated[str, typer.Argument(help="Id of a trial in the store, or an unambiguous beginning of it.")],
     store: Store = DEFAULT_STORE,

@@ -323,6 +323,7 @@ def draw(
     Raises:
         StudyError: unknown study, or a frame that does not add up.
     """
+    from analysis.columns import NO_DATA, data_of
     from analysis.figures import save_heatmaps
     from analysis.frame import load_frame
     from analysis.heatmap_html import heatmap_html
@@ -342,6 +343,7 @@ def draw(
         "git commit": meta["git"]["commit"] or "none",
         "vistudy": meta["versions"]["vistudy"],
         "torch": meta["versions"]["torch"],
+        "data": "; ".join(f"{name}, {text}" for name, text in data_of(meta).items()) or NO_DATA,
     }
     page.write_text(heatmap_html(frame, factors, study=study, mlflow_url=url, provenance=provenance), "utf-8")
     return frame, [*files, page]

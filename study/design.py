@@ -98,7 +98,10 @@ class Plan:
             "factors": factors,
             "seeds": sorted({seed for block in self.study.blocks for seed in block.seeds}),
             "cells": self.cells,
-            "blocks": {block.name: _block_json(block, self.matched) for block in self.study.blocks},
+            "blocks": {
+                block.name: _block_json(block, self.matched) | {"data_fingerprint": self.data.get(block.data)}
+                for block in self.study.blocks
+            },
             "trials": [trial.to_json() for trial in self.trials],
         }
         plan |= {"claim": self.study.claim.to_json()} if self.study.claim else {}

@@ -13,7 +13,7 @@ import os
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,6 +119,7 @@ def _examine(study: str, ledger: Ledger, tracking_uri: str | None) -> Iterator[_
         yield _Wrong(kind="damaged", where=path, what=str(error), aside=(path,) if disk.exists(path) else ())
         return
     trials = {trial["trial_id"]: trial for trial in plan["trials"]}
+    yield from _data(study, trials)
     outcomes: dict[str, dict[str, Any]] = {}
     for trial_id in sorted(trials.keys() & ledger.done()):
         try:
@@ -134,7 +135,7 @@ def _examine(study: str, ledger: Ledger, tracking_uri: str | None) -> Iterator[_
             packs[name] = found
     yield from _trials(trials, outcomes, packs)
     if tracking_uri is not None:
-        yield from _mlflow(study, trials.keys(), outcomes, tracking_uri)
+        yield from _mlflow(study, trials.keys(), outcomes, ledger.done(), tracking_uri)
 
 
 def _leftovers(disk: Storage) -> Iterator[_Wrong]:
@@ -224,6 +225,28 @@ def _read_npz(data: bytes) -> None:
             stored[name]
 
 
+def _data(study: str, trials: Mapping[str, Mapping[str, Any]]) -> Iterator[_Wrong]:
+    """Trials of a study that were not trained on one content of their data, or of which that is not known."""
+    from trainables.data import DATASETS  # here: it takes torch
+
+    prints: dict[str, Counter[str]] = {}
+    for trial in trials.values():
+        config = trial["config"]
+        prints.setdefault(config["data"], Counter())[config.get("data_fingerprint", "")] += 1
+    for data, found in prints.items():
+        where = f"studies/{study}/plan.json"
+        if len(found) > 1:
+            parts = ", ".join(f"{n} on {print_ or 'data that are not recorded'}" for print_, n in found.items())
+            what = f"trials of {data} are of different data, and share cells: {parts}. Run the study again"
+            yield _Wrong(kind="mixed data", where=where, what=what)
+        elif "" in found and data in DATASETS and DATASETS[data].from_files:
+            what = (
+                f"data not recorded: whether its {found['']} trials of {data} saw the same files cannot be told. "
+                "Run the study again: its trials are trained anew, and these are kept"
+            )
+            yield _Wrong(kind="data not recorded", where=where, what=what)
+
+
 def _trials(
     trials: Mapping[str, Mapping[str, Any]],
     outcomes: Mapping[str, Mapping[str, Any]],
@@ -278,8 +301,13 @@ def _listed(numbers: list[int]) -> str:
     return shown + (f" and {len(numbers) - 8} more" if len(numbers) > 8 else "")
 
 
-def _mlflow(study: str, ids: Any, outcomes: Mapping[str, Mapping[str, Any]], uri: str) -> Iterator[_Wrong]:
-    """Runs without a trial, trials with two runs, runs left RUNNING though nobody trains them."""
+def _mlflow(
+    study: str, ids: Any, outcomes: Mapping[str, Mapping[str, Any]], stored: Collection[str], uri: str
+) -> Iterator[_Wrong]:
+    """Runs without a trial, trials with two runs, runs left RUNNING though nobody trains them.
+
+    `stored`: trials that have ended, of whatever plan: those of an earlier plan, on other data say, are no orphans.
+    """
     try:
         client = connect(uri)
         if client.get_experiment_by_name(study) is None:
@@ -299,7 +327,7 @@ def _mlflow(study: str, ids: Any, outcomes: Mapping[str, Mapping[str, Any]], uri
     count = Counter(run.tags.get("vistudy.trial_id", "") for run in runs)
     for run in runs:
         trial_id = run.tags.get("vistudy.trial_id", "")
-        if trial_id not in ids:
+        if trial_id not in ids and trial_id not in stored:
             what = f"run of {trial_id or 'no trial'}, which is not in the study"
             yield _Wrong(kind="orphan run", where=run.run_id, what=what, act=functools.partial(api.delete, run))
         elif run is not fullest[trial_id]:

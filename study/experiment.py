@@ -20,6 +20,9 @@ from study.tracking_uri import UI_ENVIRONMENT, check_database, database_file
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow's pages take a study for an application of language models and open on its traces."""
 
+SOURCE_TYPE = "vistudy"
+"""Of datasets: MLflow is told what data hold, not where they lie."""
+
 _DEFAULTS = {
     **UI_ENVIRONMENT,
     "MLFLOW_LOGGING_LEVEL": "WARNING",
@@ -118,6 +121,17 @@ class Experiment:
         """Make a run; its tags come with it in one step, so that it is always found again."""
         made = self._client.create_run(self.id, start_time=start_ms, tags=dict(tags), run_name=name)
         return Run(run_id=made.info.run_id, status="RUNNING", tags=dict(tags))
+
+    def learns(self, run: Run, data: Mapping[str, str]) -> None:
+        """Note the data sets of a new run as its inputs: name -> fingerprint, in MLflow's words the digest."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        inputs = [
+            DatasetInput(Dataset(name=name, digest=digest, source_type=SOURCE_TYPE, source="{}"))
+            for name, digest in data.items()
+        ]
+        if inputs:
+            self._client.log_inputs(run.run_id, datasets=inputs)
 
     def log(self, run: Run, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
         """Write metrics, params (once a run) and those tags that differ, in one call or none."""

@@ -105,12 +105,16 @@ def replay(
         StudyError: no such trial, one that was never begun, a model whose samples have no picture, or no frames.
     """
     from study.data_check import data_errors
+    from trainables.config import NOT_RECORDED
+    from trainables.data import refuse_other_data
     from trainables.metrics.image_classifier import one_thread
 
     if frames < 1:
         raise StudyError(f"--frames {frames}: give at least 1")
     ledger = Ledger(store)
     study, config, pack = _find(ledger, trial_id)
+    with data_errors():
+        refuse_other_data(config.data, config.data_fingerprint or NOT_RECORDED)
     stored = {record["evaluation"]: record for record in ledger.records([config.trial_id()])}
     label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
     configs = [config] if alone else _configs(pack)

@@ -10,52 +10,48 @@ from study.design import Plan
 from study.ledger import Ledger
 from trainables.config import NOT_RECORDED
 
+Found = dict[str, set[str]]
+"""Fingerprint -> trials that were trained on it, but for the data."""
+
 
 def other_data(planned: Plan, ledger: Ledger) -> Iterator[str]:
     """Sentences that say which data sets of a plan held something else when the store's trials were trained."""
     if not ledger.exists():
         return
     done, now = ledger.done(), planned.data
-    new = {_but_data(t.config.to_dict()): t.trial_id for t in planned.trials if t.trial_id not in done}
-    same: dict[tuple[str, str], set[str]] = {}
-    others: dict[tuple[str, str], set[str]] = {}
+    new = {_but_data(trial.config.to_dict()) for trial in planned.trials if trial.trial_id not in done}
+    same: dict[str, Found] = {data: {} for data in now}
+    others: dict[str, Found] = {data: {} for data in now}
     packs = sorted(ledger.packs().values(), key=lambda pack: int(pack.get("created_ms", 0))) if new else []
-    for pack in packs:
-        for trial in pack["trials"]:
-            data, print_ = trial["data"], trial.get("data_fingerprint", NOT_RECORDED)
-            if data in now and print_ != now[data]:
-                twin = new.get(_but_data(trial))
-                (others if twin is None else same).setdefault((data, print_), set()).add(twin or _but_data(trial))
+    for trial in (trial for pack in packs for trial in pack["trials"]):
+        data, print_ = trial["data"], trial.get("data_fingerprint", NOT_RECORDED)
+        if data in now and print_ != now[data]:
+            twin = _but_data(trial)
+            (same if twin in new else others)[data].setdefault(print_, set()).add(twin)
     kept = earlier_study(planned, ledger)
     for data, here in now.items():
-        yield from _sentences(
-            data, here, *({p: ids for (d, p), ids in of.items() if d == data} for of in (same, others)), kept
-        )
+        yield from _sentences(data, here, same[data], others[data], f" as study {kept}" if kept else "")
 
 
-def _sentences(
-    data: str, here: str, same: Mapping[str, set[str]], others: Mapping[str, set[str]], kept: str | None
-) -> Iterator[str]:
-    """Of one data set: fingerprint -> trials that differ from those of the plan in it alone, and other trials."""
-    where = f" as study {kept}" if kept else ""
-    recorded = [print_ for print_ in same if print_ != NOT_RECORDED]
-    if recorded:
-        count = len(set[str]().union(*(same[print_] for print_ in recorded)))
+def _sentences(data: str, here: str, same: Found, others: Found, kept: str) -> Iterator[str]:
+    """Of one data set: of trials that differ from those of the plan in it alone, else of others."""
+    if prints := [print_ for print_ in same if print_ != NOT_RECORDED]:
+        count = len(set[str]().union(*(same[print_] for print_ in prints)))
         yield (
             f"{data} holds other data than when {_were(count, 'of these trials')} trained (fingerprint "
-            f"{', '.join(recorded)} then, {here} now): they are new trials; the earlier ones stay in the store{where}"
+            f"{', '.join(prints)} then, {here} now): they are new trials; the earlier ones stay in the store{kept}"
         )
-    elif others.keys() - {NOT_RECORDED}:
-        prints = sorted(others.keys() - {NOT_RECORDED})
+    elif prints := [print_ for print_ in others if print_ != NOT_RECORDED]:
         count = sum(len(others[print_]) for print_ in prints)
+        more = "other trial of this store" if count == 1 else "other trials of this store"
         yield (
-            f"{data} holds other data than when {_were(count, f"other trial{'s' if count > 1 else ''} of this store")} trained (fingerprint "
-            f"{', '.join(prints)} then, {here} now): none of them is used here"
+            f"{data} holds other data than when {_were(count, more)} trained (fingerprint {', '.join(prints)} then, "
+            f"{here} now): none of them is used here"
         )
     if NOT_RECORDED in same:
         yield (
             f"{_were(len(same[NOT_RECORDED]), 'of these trials')} trained on {data} when the data of a trial were not "
-            f"recorded: they are new trials (fingerprint {here}); the earlier ones stay in the store{where}"
+            f"recorded: they are new trials (fingerprint {here}); the earlier ones stay in the store{kept}"
         )
 
 

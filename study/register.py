@@ -15,6 +15,7 @@ from study.ledger import Ledger
 from study.provenance import now_ms
 from study.rounds import foreseen
 from study.spec import Block, Study, load_study
+from trainables.data import look_again
 
 
 def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool = False) -> dict[str, Any]:
@@ -31,9 +32,14 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     wanted = study if isinstance(study, Study) else load_study(study)
     content = frozen(wanted)
     ledger = Ledger(store)
+    look_again()
     planned = foreseen(wanted, ledger)  # refuses what cannot be trained, before anything is written
     ledger.create()
     before = ledger.registrations(wanted.name)
+    if before and before[-1]["claim_hash"] == claim_hash(content) and not _data_recorded(before[-1]):
+        return before[-1]  # of the time when the data were not recorded
+    for block in content["blocks"].values():
+        block["data_fingerprint"] = planned.data.get(block["data"])
     digest = claim_hash(content)
     if before and before[-1]["claim_hash"] == digest:
         return before[-1]
@@ -53,6 +59,10 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     }
     ledger.write_registration(wanted.name, registration)
     return registration
+
+
+def _data_recorded(registration: Mapping[str, Any]) -> bool:
+    return any("data_fingerprint" in block for block in registration.get("blocks", {}).values())
 
 
 def sentence(registration: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis.columns import NO_DATA
 from analysis.frame import cell_tag
 from study.artifacts import SampleFiles, pictures_in, study_files
 from study.ledger import Ledger
@@ -98,7 +99,10 @@ class Replay:
             "vistudy.seed": str(seed),
         }
         start = int(self.records[0]["unix_ms"]) if self.records else self._end()
-        return self.api.create(f"{cell.replace(',', ' ')} s{seed}".strip(), tags | self._tags("RUNNING"), start)
+        run = self.api.create(f"{cell.replace(',', ' ')} s{seed}".strip(), tags | self._tags("RUNNING"), start)
+        if print_ := self.trial["config"].get("data_fingerprint"):
+            self.api.learns(run, {str(self.trial["config"]["data"]): print_})
+        return run
 
     def write(self, run: Run) -> Counter[str]:
         """Bring it up to date. Counts: finished (has it ended just now), metrics and images written."""
@@ -136,7 +140,12 @@ class Replay:
         return int(self.outcome["unix_ms"] if self.outcome else self.records[-1]["unix_ms"])
 
     def _tags(self, status: str) -> dict[str, str]:
+        config = self.trial["config"]
         tags = {f"vistudy.{name}": text(value) for name, value in self.labels.items() if value is not None}
+        tags |= {
+            "vistudy.data": str(config["data"]),
+            "vistudy.data_fingerprint": config.get("data_fingerprint") or NO_DATA,
+        }
         if self.outcome is None:
             return tags | {"vistudy.state": "running" if status == "RUNNING" else "interrupted"}
         found = self.outcome
@@ -338,6 +347,7 @@ class Syncer:
             }
             start = int(meta.get("created_ms", time.time() * 1000))
             self._parent = api.create(f"study {self._study}", tags, start)
+            api.learns(self._parent, plan.get("data", {}))
             api.flush()
         files = study_files(self._ledger.read_study_text(self._study), plan, meta, job.artifacts)
         print_, _ = api.upload(self._parent, files, self._parent.tags.get("vistudy.files"))

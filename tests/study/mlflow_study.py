@@ -10,6 +10,7 @@ from study import tracking
 from study.ledger import Attempt, Ledger
 
 STUDY = "ring-test"
+FINGERPRINT = "0123456789abcdef"
 LABELS = {
     "t1-a": {
         "outcome": "converged",
@@ -54,9 +55,9 @@ def new_ledger(root: Path, ids: str = "abcd") -> tuple[Ledger, Attempt]:
          "config": {"model": "gan", "data": "ring8", "seed": seed, "g_lr": 4e-4, "reg_weight": 5.0, "bn": False}}
         for seed, i in enumerate(ids)
     ]  # fmt: skip
-    ledger.write_study(
-        STUDY, "study: ring-test\n", {"study": STUDY, "trials": trials}, {"created_ms": 1000, "git": {"sha": "abc"}}
-    )
+    trials[0]["config"] |= {"data_fingerprint": FINGERPRINT}  # the others are of schema 1
+    plan = {"study": STUDY, "data": {"ring8": FINGERPRINT}, "trials": trials}
+    ledger.write_study(STUDY, "study: ring-test\n", plan, {"created_ms": 1000, "git": {"sha": "abc"}})
     ledger.write_pack(
         {"pack_id": "p1", "trials": [t["config"] for t in trials], "trial_ids": [t["trial_id"] for t in trials],
          "reference": {}, "created_ms": 1}
@@ -86,5 +87,9 @@ def content(uri: str) -> dict[str, Any]:
         name = tags.get("vistudy.trial_id", "parent")
         assert name not in found, "two runs for one trial"
         info = (run.info.run_name, run.info.status, run.info.start_time, run.info.end_time)
-        found[name] = {"info": info, "tags": tags, "params": dict(run.data.params), "metrics": history, "files": files}
+        data = [(of.dataset.name, of.dataset.digest, of.dataset.source_type) for of in run.inputs.dataset_inputs]
+        found[name] = {
+            "info": info, "tags": tags, "params": dict(run.data.params), "metrics": history, "files": files,
+            "data": data,
+        }  # fmt: skip
     return found

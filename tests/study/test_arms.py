@@ -247,7 +247,7 @@ def test_every_configuration_is_trained_in_every_arm_with_the_same_seeds() -> No
 
 
 def test_without_arms_plans_are_as_they_were() -> None:
-    """Cells of a plan of the version before arms; ids have changed since, with the default precision and the data's fingerprint."""
+    """Cells of a plan of the version before arms; ids have changed since (default precision, data)."""
     planned = plan_of("")
     assert planned.study.hash == "4c9620bba9b8"
     assert {t.trial_id: t.cell["lr"] for t in planned.trials if t.seed == 0} == {

@@ -341,7 +341,7 @@ class TestEveryFactor:
     def test_every_hyperparameter_has_a_name(self, model: str) -> None:
         config = MODELS[model].config
         reached = {target for targets in settable(config).values() for target in targets}
-        outside = {"seed", "data", "d_updates", "evaluations"}
+        outside = {"seed", "data", "data_fingerprint", "d_updates", "evaluations"}
         assert reached | outside == {field.name for field in dataclasses.fields(config)}
         assert not reached & outside
 

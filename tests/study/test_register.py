@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from study.spec import parse_study
 from tests.study.mlflow_study import STUDY, new_ledger
 from tests.study.runs import vistudy
 from tests.study.stored import pack, record
+from trainables.data import DATASETS, fingerprint
+from trainables.data.mixtures import RING8
 
 TEXT = """
 study: s
@@ -70,6 +74,24 @@ def test_another_claim_needs_amend_and_both_stay(tmp_path: Path) -> None:
     assert found[0]["claim_hash"] == first["claim_hash"]
     assert [f["blocks"]["gan-ring8"]["sample"]["n"] for f in found] == list(range(4, 16))
     assert (tmp_path / "studies/s/registration-002.json").exists()
+
+
+def test_a_claim_is_registered_for_the_data_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = register(parse_study(TEXT), str(tmp_path))
+    assert first["blocks"]["gan-ring8"]["data_fingerprint"] == fingerprint("ring8")
+    assert register(parse_study(TEXT), str(tmp_path)) == first
+    monkeypatch.setitem(DATASETS, "ring8", dataclasses.replace(RING8, sd=0.06))
+    with pytest.raises(StudyError, match=r"another claim is registered .* in blocks.gan-ring8.data_fingerprint"):
+        register(parse_study(TEXT), str(tmp_path))
+
+
+def test_a_registration_of_the_time_before_data_were_recorded_still_counts(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    old = frozen(parse_study(TEXT))
+    registered = {"claim_hash": claim_hash(old), "registered_ms": 5, "records_before": 0, **old}
+    ledger.write_registration("s", registered)
+    assert register(parse_study(TEXT), str(tmp_path)) == registered
 
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +180,7 @@ def test_the_command(tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(TEXT)
     output = vistudy("register", file, "--store", tmp_path / "store")
-    assert f"claim c is registered as {digest(TEXT)}: before the first record" in output
+    assert re.search(r"claim c is registered as [0-9a-f]{12}: before the first record", output)
     file.write_text(TEXT.replace("n: 4", "n: 5"))
     assert "--amend" in vistudy("register", file, "--store", tmp_path / "store", code=2)
     found = json.loads(vistudy("register", file, "--store", tmp_path / "store", "--amend", "--json"))

@@ -15,7 +15,7 @@ from study import tracking
 from study.ledger import Attempt, Ledger
 from study.replay import batches
 from study.tracking import SyncReport, TrackingError, sync
-from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
+from tests.study.mlflow_study import FINGERPRINT, LABELS, STUDY, content, finish, new_ledger, records
 
 # MLflow leaves its SQLite connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -41,7 +41,11 @@ def test_what_the_runs_hold(study: tuple[Ledger, Attempt], uri: str, tmp_path: P
         "g_lr": "0.0004",
         "reg_weight": "5",
         "bn": "false",
+        "data_fingerprint": FINGERPRINT,
     }
+    assert a["data"] == found["parent"]["data"] == [("ring8", FINGERPRINT, "vistudy")]
+    assert found["t1-b"]["data"] == []
+    assert found["t1-b"]["tags"]["vistudy.data_fingerprint"] == "data not recorded"
     assert a["metrics"] == {
         "dist": [(40 * e, 1 / (e + 1), 2000 + e) for e in range(4)],
         "finite": [(40 * e, 1.0, 2000 + e) for e in range(4)],
@@ -52,6 +56,7 @@ def test_what_the_runs_hold(study: tuple[Ledger, Attempt], uri: str, tmp_path: P
         "cell": "batch_norm=false,lr=0.0004,ratio=1:10",
         "state": "complete", "pack": "p1", "attempt": "1", "device": "cpu", "version.torch": "2.14", "synced": "3",
         "outcome": "converged", "flags": "late_spike,saturated", "t_thr": "40", "outcome_version": "1",
+        "data": "ring8", "data_fingerprint": FINGERPRINT,
     }  # fmt: skip
     tags = {k.removeprefix("vistudy."): v for k, v in a["tags"].items() if k.startswith("vistudy.")}
     assert len(tags.pop("samples")) == 16

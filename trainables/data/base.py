@@ -61,6 +61,11 @@ class Dataset(ABC):
         """
 
     @property
+    def from_files(self) -> bool:
+        """Whether it is read from files, which may change without anybody changing the code."""
+        return False
+
+    @property
     def division(self) -> str:
         """How many samples there are and who divided them, in words; empty for data without an end."""
         return ""

@@ -79,6 +79,11 @@ class ImageData(Dataset):
         return self.prepared.train
 
     @property
+    def from_files(self) -> bool:
+        """It is, as a rule."""
+        return True
+
+    @property
     def division(self) -> str:
         """The division of the prepared images."""
         return self.prepared.split

@@ -39,6 +39,11 @@ class Polygons(ImageData):
     width: int = 32
     z_dim: int = 64
 
+    @property
+    def from_files(self) -> bool:
+        """They are drawn."""
+        return False
+
     def source(self) -> Source:
         """No files: the fields are all there is to it."""
         recipe = asdict(self) | {"rows": ROWS, "shape": list(self.shape)}

@@ -106,7 +106,7 @@ def prepare(source: Source) -> Prepared:
         with _writing(cache, folder):
             if not folder.is_dir():  # else someone else wrote it while this process waited
                 _write(source, folder)
-    return _open(folder, *_times(folder))
+    return _open(folder)
 
 
 def _times(folder: Path) -> tuple[tuple[int, int] | None, ...]:
@@ -243,17 +243,13 @@ def _write_images(path: Path, content: Content) -> str:
     return checksum.hexdigest()
 
 
-@functools.lru_cache(maxsize=8)
-def _open(folder: Path, *times: object) -> Prepared:
-    """Map a finished folder, after comparing its checksums: once a process, a second or so a GiB.
-
-    `times`: of its files, so that a folder that was changed is looked at again.
-    """
+def _open(folder: Path) -> Prepared:
+    """Map a finished folder, after comparing its checksums."""
     try:
         facts = json.loads((folder / "prepared.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="c")
         labels = np.load(folder / "labels.npy") if "labels_sha256" in facts else None
-        sums = {"images_sha256": _sha256(images)} | ({} if labels is None else {"labels_sha256": _sha256(labels)})
+        sums = _sums(folder, *_times(folder))
         wrong = [name for name, value in sums.items() if value != facts[name]]
         if wrong or list(images.shape) != facts["shape"]:
             raise ValueError(f"{', '.join(wrong) or 'shape'} is not what prepared.json says")
@@ -266,6 +262,13 @@ def _open(folder: Path, *times: object) -> Prepared:
     return Prepared(
         images=images, labels=labels, train=facts["train"], split=facts["split"], fingerprint=_digest(identity)
     )
+
+
+@functools.lru_cache(maxsize=8)
+def _sums(folder: Path, *times: object) -> dict[str, str]:
+    """Checksums of a finished folder: a second or so a GiB, once a process as long as the `times` are the same."""
+    names = [name for name in ("images", "labels") if (folder / f"{name}.npy").exists()]
+    return {f"{name}_sha256": _sha256(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import sys
 
 import numpy as np
 import pytest
 
+from trainables.data import digits
 from trainables.data.digits import DIGITS, load
 from trainables.data.root import DataError
 from trainables.streams import BLOCK
@@ -26,7 +28,15 @@ def test_pixels_fill_minus_one_to_one_in_sixteenths() -> None:
 
 
 def test_content_is_the_one_that_the_classifier_was_trained_on() -> None:
-    assert DIGITS.fingerprint == "314b97e8b73b7a469ab137a8e1c41298c092513ab5645ba0ad0efb54b9367ab7"
+    images, labels = load()
+    content = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    assert content == "314b97e8b73b7a469ab137a8e1c41298c092513ab5645ba0ad0efb54b9367ab7"
+
+
+def test_fingerprint_holds_the_division(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = DIGITS.fingerprint
+    monkeypatch.setattr(digits, "REFERENCE_IMAGES", 801)
+    assert DIGITS.fingerprint != before
 
 
 def test_reference_and_training_images_share_nothing_and_leave_none() -> None:

@@ -71,6 +71,7 @@ def test_images_and_labels_come_back(files: list[Path]) -> None:
 
 
 def test_the_second_time_nothing_is_read(files: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepared, "SETTLED_S", 0.0)
     first = prepare(source(files))
     monkeypatch.setattr(prepared, "_file_sha256", lambda path: pytest.fail("hashed again"))
     again = prepare(source(files, never))

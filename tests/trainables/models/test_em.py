@@ -267,7 +267,7 @@ def test_every_hyperparameter_is_tried():
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_hyperparameter_changes_the_run(field):
     before = em()
-    after = dataclasses.replace(before, **{field: CHANGES[field]})
+    after = dataclasses.replace(before, **{"data_fingerprint": None, field: CHANGES[field]}).resolve()
     assert getattr(before, field) != CHANGES[field]
     (a,), (b,) = (train(c).values() for c in (before, after))
     assert values(a) != values(b)

@@ -1,0 +1,271 @@
+"""What a trial was trained on is part of what it is: other data, other trials; nothing of theirs is shared or mixed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.frame import load_frame
+from analysis.report_text import provenance as told
+from study import commands
+from study.design import plan
+from study.doctor import doctor
+from study.errors import StoppedError, StudyError
+from study.filmstrip import replay
+from study.ledger import Ledger
+from study.otherdata import other_data
+from study.packing import Pack, make_packs, pack_id
+from study.spec import parse_study
+from study.supervisor import PLACE_FAILURES, Supervisor
+from tests.trainables.configs import gan
+from trainables.config import NOT_RECORDED, TrainConfig
+from trainables.data import DATASETS, DataError, fingerprint
+from trainables.data.mixtures import RING8
+from trainables.engine import Engine, reference_key
+from trainables.models import config_from_dict
+from trainables.tune import train_pack
+
+SCHEMA1 = Path(__file__).with_name("schema1")
+"""A store as vistudy of schema 1 wrote it: study `old`, four trials of `gan` on `ring8`."""
+TEXT = """
+study: NAME
+model: gan
+data: ring8
+seeds: SEEDS
+budget: {d_updates: 20, evaluations: 2}
+fixed: {batch_size: 16, width: 4}
+"""
+
+
+def text(name: str = "s", seeds: str = "[0, 1]") -> str:
+    return TEXT.replace("NAME", name).replace("SEEDS", seeds)
+
+
+def wider(monkeypatch: pytest.MonkeyPatch, sd: float = 0.06) -> str:
+    """Let the ring hold other data from now on; their fingerprint."""
+    monkeypatch.setitem(DATASETS, "ring8", dataclasses.replace(RING8, sd=sd))
+    return fingerprint("ring8")
+
+
+def stored(ledger: Ledger, configs: list[TrainConfig]) -> str:
+    ids = [config.trial_id() for config in configs]
+    content = {
+        "pack_id": pack_id(ids), "trial_ids": ids, "trials": [config.to_dict() for config in configs],
+        "reference": {"max_abs_data": 1.2}, "samples": [2], "keep_checkpoints": "none", "created_ms": 5,
+    }  # fmt: skip
+    ledger.write_pack(content)
+    return pack_id(ids)
+
+
+def train(ledger: Ledger, pack: str) -> dict[str, Any]:
+    return train_pack({"pack_id": pack}, journal=lambda: Ledger(ledger.uri), checkpoint_every_s=0.0)
+
+
+@pytest.fixture
+def schema1(tmp_path: Path) -> Ledger:
+    shutil.copytree(SCHEMA1, tmp_path / "old")
+    return Ledger(tmp_path / "old")
+
+
+def ids(name: str = "s") -> list[str]:
+    return [trial.trial_id for trial in plan(parse_study(text(name))).trials]
+
+
+def test_other_data_are_other_trials_and_the_same_data_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ids()
+    wider(monkeypatch)
+    assert not set(ids()) & set(before)
+    monkeypatch.setitem(DATASETS, "ring8", RING8)
+    assert ids("another-name") == before
+
+
+def test_they_share_no_pack_and_no_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = gan()
+    wider(monkeypatch)
+    other = gan(seed=1)
+    assert len(make_packs([one, other], slots=1, max_trials=8)) == 2
+    assert reference_key(one) != reference_key(other)
+    with pytest.raises(ValueError, match="structural"):
+        Engine([other, one])
+
+
+def test_a_store_says_in_a_sentence_what_changed(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(name: str, seeds: str = "[0, 1]") -> list[str]:
+        return list(other_data(plan(parse_study(text(name, seeds))), disk))
+
+    before = fingerprint("ring8")
+    assert said("s") == []
+    stored(disk, [trial.config for trial in plan(parse_study(text())).trials])
+    assert said("s") == []
+    now = wider(monkeypatch)
+    assert said("s") == said("other") == [
+        f"ring8 holds other data than when 2 of these trials were trained (fingerprint {before} then, {now} now): "
+        "they are new trials; the earlier ones stay in the store"
+    ]  # fmt: skip
+    assert said("other", "[7]") == [
+        f"ring8 holds other data than when 2 other trials of this store were trained (fingerprint {before} then, "
+        f"{now} now): none of them is used here"
+    ]
+
+
+def test_runs_on_two_contents_under_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first study's numbers are never shown as the second one's, nor averaged with them."""
+    store, said = str(tmp_path / "store"), list[str]()
+
+    def run(name: str, seeds: str) -> commands.RunReport:
+        study = parse_study(text(name, seeds))
+        return commands.run(study, store=store, cluster="debug", say=said.append)
+
+    assert run("red", "[0]").ran == 1
+    first, ledger = load_frame(store, "red"), Ledger(store)
+    red, blue = first["data_fingerprint"][0], wider(monkeypatch)
+    assert run("blue", "[0]").ran == 1
+    assert f"(fingerprint {red} then, {blue} now)" in " ".join(said)
+    assert load_frame(store, "blue")["q_final"][0] != first["q_final"][0]
+    assert run("red", "[0, 1]").ran == 1  # seed 0 is blue's
+    again = load_frame(store, "red")
+    assert set(again["data_fingerprint"]) == {blue}
+    packs = ledger.packs()
+    ceilings = {of: {packs[p]["reference"]["dist_ceiling"] for p in again["pack_id"]} for of in ("red",)}
+    assert ceilings["red"] == {packs[load_frame(store, "blue")["pack_id"][0]]["reference"]["dist_ceiling"]}
+    earlier = f"red@{red[:8]}"
+    assert ledger.study_names() == ["blue", "red", earlier]
+    assert load_frame(store, earlier)["q_final"].equals(first["q_final"])
+    meta = ledger.read_meta("red")
+    assert meta["data"] == {"ring8": {"fingerprint": blue, "division": ""}}
+    assert blue in (Path(store) / "heatmaps" / "red" / "red.html").read_text()
+    rows = dict(told(ledger.read_plan("red"), meta, "", again, [], None))
+    assert rows["data ring8"] == f"fingerprint {blue}"
+    monkeypatch.setitem(DATASETS, "ring8", RING8)
+    assert run("red", "[0]").ran == 0  # the earlier data, the earlier trials
+
+
+def test_a_worker_with_other_data_records_nothing(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = gan()
+    pack = stored(disk, [config])
+    here = wider(monkeypatch)
+    result = train(disk, pack)
+    assert result["end"] == "data"
+    for print_ in (here, config.data_fingerprint):
+        assert str(print_) in result["text"]
+    assert disk.attempts(pack) == []
+    assert not disk.done()
+
+
+def test_a_pack_does_not_go_on_on_other_data(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = gan(evaluations=4)
+    pack = stored(disk, [config])
+
+    def stop(item: Any, reference: Any) -> None:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        train_pack({"pack_id": pack}, journal=lambda: Ledger(disk.uri), checkpoint_every_s=1e-9, evaluated=stop)
+    before = disk.segments()
+    wider(monkeypatch)
+    assert train(disk, pack)["end"] == "data"
+    assert disk.segments() == before
+
+
+def test_a_worker_without_the_data_is_no_failure_of_its_trials(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = stored(disk, [gan()])
+
+    def gone(name: str, recorded: str) -> None:
+        raise DataError(f"data {name!r} is not there")
+
+    monkeypatch.setattr("trainables.tune.refuse_other_data", gone)
+    result = train(disk, pack)
+    assert (result["end"], disk.done()) == ("data", set())
+    assert result["text"].endswith("data 'ring8' is not there")
+
+
+def test_a_run_whose_nodes_have_other_data_stops_and_names_both(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, now = gan(), [0.0]
+    pack = Pack(pack_id=stored(disk, [config]), configs=(config,), cost=1.0)
+    supervisor = Supervisor([pack], disk, clock=lambda: now[0], now_ms=lambda: 1)
+    here = wider(monkeypatch)
+    for _ in range(PLACE_FAILURES):  # another node may have the right ones
+        assert supervisor.broken is None
+        now[0] += 100
+        assert supervisor.next() == pack
+        supervisor.ended(pack.pack_id, train(disk, pack.pack_id))
+    assert isinstance(supervisor.broken, StoppedError)
+    assert here in str(supervisor.broken)
+    assert str(config.data_fingerprint) in str(supervisor.broken)
+    assert "Put those data back" in str(supervisor.broken)
+    assert supervisor.left == 1
+    assert not disk.done()
+
+
+def test_a_film_of_other_data_is_refused(disk: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(parse_study(text(seeds="[0]")))
+    (trial,) = planned.trials
+    disk.write_study("s", text(), planned.to_json(), {"created_ms": 1})
+    train(disk, stored(disk, [trial.config]))
+    here = wider(monkeypatch)
+    with pytest.raises(StudyError, match=rf"trial {trial.trial_id}: .*{here}.*{trial.config.data_fingerprint}"):
+        replay(trial.trial_id, disk.uri, tmp_path / "films", frames=1)
+    assert not (tmp_path / "films").exists()
+
+
+class TestSchema1:
+    def test_its_trials_keep_their_ids(self, schema1: Ledger) -> None:
+        for entry in schema1.read_plan("old")["trials"]:
+            config = config_from_dict(entry["config"])
+            assert config.data_fingerprint == NOT_RECORDED
+            assert config.trial_id() == entry["trial_id"]
+            assert config.to_dict() == entry["config"]
+            assert config.resolve() == config
+
+    def test_it_is_read_and_says_what_is_not_known(self, schema1: Ledger) -> None:
+        frame = load_frame(schema1, "old")
+        assert set(frame["state"]) == {"complete"}
+        assert set(frame["data_fingerprint"]) == {"data not recorded"}
+        assert commands.status("old", store=schema1.uri).states == {"complete": 4}
+        rows = dict(told(schema1.read_plan("old"), schema1.read_meta("old"), "", frame, [], None))
+        assert rows["data"] == "data not recorded"
+        assert doctor("old", schema1, None, repair=False, stamp="t") == ([], None)
+
+    def test_its_trials_are_trained_again_and_stay_readable(self, schema1: Ledger) -> None:
+        planned = plan(parse_study(schema1.read_study_text("old")))
+        (sentence,) = other_data(planned, schema1)
+        assert sentence == (
+            "4 of these trials were trained on ring8 when the data of a trial were not recorded: they are new trials "
+            f"(fingerprint {fingerprint('ring8')}); the earlier ones stay in the store as study old@data-not-recorded"
+        )
+        before = load_frame(schema1, "old")
+        meta = {"created_ms": 1, "data": {"ring8": {"fingerprint": fingerprint("ring8"), "division": ""}}}
+        schema1.write_study("old", planned.study.text, planned.to_json(), meta)
+        assert set(load_frame(schema1, "old")["state"]) == {"planned"}
+        after = load_frame(schema1, "old@data-not-recorded")
+        assert after.drop(columns="study").equals(before.drop(columns="study"))
+
+    def test_a_film_of_its_trials_is_what_was_recorded(self, schema1: Ledger, tmp_path: Path) -> None:
+        """The pack's other trials train with it, so that it is the same bit for bit where the machine is the same."""
+        made = replay(schema1.read_plan("old")["trials"][0]["trial_id"], schema1.uri, tmp_path, frames=1)
+        assert made.agreement.compared == 3
+
+    def test_files_of_unknown_content_are_a_finding(self, schema1: Ledger) -> None:
+        rewrite(schema1, lambda trials: [trial["config"].update(data="mnist") for trial in trials])
+        (found,), _ = doctor("old", schema1, None, repair=False, stamp="t")
+        assert found.kind == "data not recorded"
+        assert "its 4 trials of mnist saw the same files cannot be told" in found.what
+
+
+def test_doctor_finds_a_study_that_mixes_data(schema1: Ledger) -> None:
+    rewrite(schema1, lambda trials: trials[0]["config"].update(data_fingerprint="0" * 16))
+    (found,), _ = doctor("old", schema1, None, repair=False, stamp="t")
+    assert found.kind == "mixed data"
+    assert "1 on 0000000000000000, 3 on data that are not recorded" in found.what
+
+
+def rewrite(ledger: Ledger, change: Any) -> None:
+    path = Path(ledger.uri) / "studies/old/plan.json"
+    content = json.loads(path.read_text())
+    change(content["trials"])
+    path.write_text(json.dumps(content))
