@@ -25,7 +25,7 @@ study: s
 model: gan
 data: ring8
 seeds: [0, 1]
-budget: {d_updates: 100, evaluations: 10}
+budget: {d_updates: 100, evaluations: 20}
 sample: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}
 fixed: {ratio: "1:10"}
 arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}}
@@ -70,6 +70,14 @@ def test_another_claim_needs_amend_and_both_stay(tmp_path: Path) -> None:
     assert found[0]["claim_hash"] == first["claim_hash"]
     assert [f["blocks"]["gan-ring8"]["sample"]["n"] for f in found] == list(range(4, 16))
     assert (tmp_path / "studies/s/registration-002.json").exists()
+
+
+@pytest.mark.parametrize("evaluations", [4, 19])
+def test_a_claim_on_few_evaluations_is_refused_before_anything_is_written(tmp_path: Path, evaluations: int) -> None:
+    few = parse_study(TEXT.replace("evaluations: 20", f"evaluations: {evaluations}"))
+    with pytest.raises(StudyError, match=rf"budget.evaluations.* too few evaluations .*{evaluations}.*20 or more"):
+        register(few, str(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
 
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
