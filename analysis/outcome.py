@@ -268,7 +268,7 @@ class _Run:
         if tail_length(condition) >= self.persistence:
             return "mode_collapse_late"
         little = median(self.relative("cov")[self.final[self.known]]) <= t.early_coverage
-        growing = little and t.version > 1 and trends and self.falling(-self.get("cov"), t.early_rise)
+        growing = little and t.version > 1 and trends and self.growing()
         if little and not growing and not np.any(peak >= t.collapse_peak) and self.precise():
             return "mode_collapse_early"
         window = self.q[self.last(t.window(self.evaluations))]
@@ -296,6 +296,11 @@ class _Run:
         by_pixels = median(self.get("prec_pixels")[self.final] / self.reference.prec_pixels_real)
         far = median(distance_deficit(capped(self.get("dist")), self.reference)[self.final]) >= t.early_distance
         return not (by_pixels < t.early_precision or far)  # NaN: no pixels were looked at
+
+    def growing(self) -> bool:
+        """Whether coverage that there was already rises; a single cluster that drifts onto a mode covers no more."""
+        third = self.late & (self.evaluation <= 0.75 * self.evaluations)
+        return median(self.get("cov")[third]) > 0 and self.falling(-self.get("cov"), self.thresholds.early_rise)
 
     def falling(self, values: Floats, drop: float) -> bool:
         """Whether `values`, (T,), fall significantly over the second half, and by more than a trifle."""

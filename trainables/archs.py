@@ -164,7 +164,8 @@ def _stages(size: int) -> int:
 class DcganGenerator:
     """z (K, B, z_dim) -> images in [-1, 1] (K, B, C, H, W): 5x5 transposed convolutions of stride 2, ReLU, tanh.
 
-    Radford et al. 2016; kernel and paddings as in the paper's code (TensorFlow's SAME).
+    Radford et al. 2016. Kernels are those of the paper's code, paddings are not: ours are 2 on each side, where
+    TensorFlow's SAME pads an even side by 1 and 2. Maps have the same sizes, and lie a pixel further.
     """
 
     z_dim: int
