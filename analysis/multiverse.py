@@ -21,8 +21,8 @@ from analysis.verdict import DEFAULTS, claim_of, role_of, thresholds_of
 
 TAU_OK = (0.15, 0.25, 0.35)
 """Q at or below which an evaluation is good."""
-WINDOW = (0.10, 0.20, 0.30)
-"""Final window, share of the evaluations."""
+WINDOW = (0.15, 0.25, 0.35)
+"""Last quarter, share of the evaluations."""
 PERSISTENCE = (3, 5)
 """W, evaluations."""
 LAST, BEST = "last window", "best so far"

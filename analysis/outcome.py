@@ -267,9 +267,9 @@ class _Run:
         middle = median(q)
         if tail_length(condition) >= self.persistence:
             return "mode_collapse_late"
-        few = self.precise_and_few(peak)
-        growing = t.version > 1 and trends and self.falling(-self.get("cov"), t.early_rise)
-        if few and not growing:
+        little = median(self.relative("cov")[self.final[self.known]]) <= t.early_coverage
+        growing = little and t.version > 1 and trends and self.growing()
+        if little and not growing and not np.any(peak >= t.collapse_peak) and self.precise():
             return "mode_collapse_early"
         window = self.q[self.last(t.window(self.evaluations))]
         if any(np.mean(part <= t.tau_ok) >= t.converged_share for part in (window, q)):
@@ -278,28 +278,29 @@ class _Run:
             return "oscillating"
         if t.version > 1 and middle <= t.tau_ok:
             return "unsteady"
-        improving = (few and growing) or (trends and self.falling(capped(self.q), t.trend_drop))
+        improving = growing or (trends and self.falling(capped(self.q), t.trend_drop))
         if improving and (t.version == 1 or middle < t.slow_quality):
             return "slow"
         if middle >= t.tau_bad:
             return "stalled_d_won" if self.d_won_at_end() else "stalled"
         return "plateau"
 
-    def precise_and_few(self, peak: Floats) -> bool:
-        """Whether samples are realistic at the end, and of little of the data, of which there never was much."""
-        t, window = self.thresholds, self.final[self.known]
-        coverage, precision = (median(self.relative(name)[window]) for name in ("cov", "prec"))
-        if not (coverage <= t.early_coverage and precision >= t.early_precision) or np.any(peak >= t.collapse_peak):
+    def precise(self) -> bool:
+        """Whether samples are realistic at the end: in version 2 by pixels, too, and not as far as untrained ones."""
+        t = self.thresholds
+        if not median(self.relative("prec")[self.final[self.known]]) >= t.early_precision:
             return False
-        if t.version == 1:
+        exact = "hq_share" in self.values or "triangle_share" in self.values  # by geometry, garbage is not precise
+        if t.version == 1 or exact:
             return True
         by_pixels = median(self.get("prec_pixels")[self.final] / self.reference.prec_pixels_real)
-        if by_pixels < t.early_precision:
-            return False
-        # Only by geometry is nothing precise that is garbage.
-        exact = "hq_share" in self.values or "triangle_share" in self.values
         far = median(distance_deficit(capped(self.get("dist")), self.reference)[self.final]) >= t.early_distance
-        return exact or not far
+        return not (by_pixels < t.early_precision or far)  # NaN: no pixels were looked at
+
+    def growing(self) -> bool:
+        """Whether coverage that there was already rises; a single cluster that drifts onto a mode covers no more."""
+        third = self.late & (self.evaluation <= 0.75 * self.evaluations)
+        return median(self.get("cov")[third]) > 0 and self.falling(-self.get("cov"), self.thresholds.early_rise)
 
     def falling(self, values: Floats, drop: float) -> bool:
         """Whether `values`, (T,), fall significantly over the second half, and by more than a trifle."""

@@ -18,6 +18,10 @@ from study.spec import Block, Study, load_study
 from trainables.data import look_again
 
 
+LEAST_EVALUATIONS = 20
+"""Of a claim's blocks: the last quarter has five, and the ten that bad ones are counted over are half of the run."""
+
+
 def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool = False) -> dict[str, Any]:
     """Freeze the claim of a study in the ledger and return the registration; the same claim again changes nothing.
 
@@ -76,7 +80,7 @@ def frozen(study: Study) -> dict[str, Any]:
     """What is frozen: the claim with all of its defaults, the version of the outcome rules, and every block.
 
     Raises:
-        StudyError: there is no claim, or a block whose trials are placed by results.
+        StudyError: there is no claim, or a block whose trials are placed by results or evaluated too seldom.
     """
     if study.claim is None:
         mend = "add 'claim: {id: .., baseline: .., treatment: ..}'; docs/claims.md explains it"
@@ -86,6 +90,10 @@ def frozen(study: Study) -> dict[str, Any]:
             problem = "a claim cannot be registered on trials that are placed by results: they are no sample of the box"
             got = block.sample.method
             raise block.error(("sample", "method"), refusal(problem, got=got, allowed="sobol, random, or a grid"))
+        if block.arms and block.evaluations < LEAST_EVALUATIONS:
+            problem = "too few evaluations for a claim: its outcomes would depend on their number"
+            allowed = f"{LEAST_EVALUATIONS} or more; evaluating changes no training, and docs/outcomes.md says why"
+            raise block.error(("budget", "evaluations"), refusal(problem, got=block.evaluations, allowed=allowed))
     return {
         "claim": study.claim.to_json(),
         "outcome_version": OUTCOME_VERSION,

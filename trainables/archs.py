@@ -164,8 +164,8 @@ def _stages(size: int) -> int:
 class DcganGenerator:
     """z (K, B, z_dim) -> images in [-1, 1] (K, B, C, H, W): 5x5 transposed convolutions of stride 2, ReLU, tanh.
 
-    Radford et al. 2016; kernels as in the paper's code. Paddings are 2 and 2 on either side; that code's, TensorFlow's
-    SAME, are 1 and 2 where the larger map is even: there a kernel lies one pixel further.
+    Radford et al. 2016. Kernels are those of the paper's code, paddings are not: ours are 2 on each side, where
+    TensorFlow's SAME pads an even side by 1 and 2. Maps have the same sizes, and lie a pixel further.
     """
 
     z_dim: int

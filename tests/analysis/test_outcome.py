@@ -275,6 +275,8 @@ def test_early_collapse_is_not_what_is_still_growing() -> None:
     growing = series(0.5, cov=lambda t: 0.004 * t)  # .2 at the end, and Q falls with it
     assert by_version(growing) == ("mode_collapse_early", "slow")
     assert by_version(series(0.5, cov=lambda t: 0.15 + 1e-4 * t)) == ("mode_collapse_early",) * 2
+    drifting = series(0.9, cov=lambda t: np.where((t > 37) & (t % 4 > 0), 0.125, 0.0), hq_share=1.0)  # onto one mode
+    assert by_version(drifting) == ("mode_collapse_early",) * 2
     few = series(0.5, cov=lambda t: 0.02 * t, evaluations=8)  # too few to see a trend
     assert judge(few, 8).label == "mode_collapse_early"
 

@@ -26,6 +26,7 @@ from analysis.decision import (
     p_equals,
 )
 from analysis.rule import decide_rule, signs_agree
+from analysis.taxonomy import OUTCOME_VERSION
 from analysis.verdict import decide
 from study.errors import StudyError
 from tests.analysis.armstore import CLAIM, SPACE, Stable, also, block, declared, share, table
@@ -516,7 +517,7 @@ def test_predictions_one_by_one() -> None:
 
 def registration(ms: int, before: int = 0, **claim: Any) -> dict[str, Any]:
     plan = declared(["A0", "A1"])
-    return {"claim_hash": "c0ffee", "registered_ms": ms, "records_before": before, "outcome_version": 1,
+    return {"claim_hash": "c0ffee", "registered_ms": ms, "records_before": before, "outcome_version": OUTCOME_VERSION,
             "claim": CLAIM | claim, "blocks": {"ring": plan | {"budget": {"d_updates": 1}}}}  # fmt: skip
 
 

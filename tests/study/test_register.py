@@ -29,7 +29,7 @@ study: s
 model: gan
 data: ring8
 seeds: [0, 1]
-budget: {d_updates: 100, evaluations: 10}
+budget: {d_updates: 100, evaluations: 20}
 sample: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}
 fixed: {ratio: "1:10"}
 arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}}
@@ -92,6 +92,14 @@ def test_a_registration_of_the_time_before_data_were_recorded_still_counts(tmp_p
     registered = {"claim_hash": claim_hash(old), "registered_ms": 5, "records_before": 0, **old}
     ledger.write_registration("s", registered)
     assert register(parse_study(TEXT), str(tmp_path)) == registered
+
+
+@pytest.mark.parametrize("evaluations", [4, 19])
+def test_a_claim_on_few_evaluations_is_refused_before_anything_is_written(tmp_path: Path, evaluations: int) -> None:
+    few = parse_study(TEXT.replace("evaluations: 20", f"evaluations: {evaluations}"))
+    with pytest.raises(StudyError, match=rf"budget.evaluations.* too few evaluations .*{evaluations}.*20 or more"):
+        register(few, str(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()
 
 
 def test_nothing_is_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,9 +41,11 @@ def untrained(data: Dataset, seed: int) -> Tensor:
 
 
 def deficiency(values: dict[str, float], real: dict[str, float]) -> float:
-    """Composite deficiency: the worst of distance, coverage and precision; 0 is real data, 1 the untrained net."""
+    """Composite deficiency: the worst of its parts; 0 is real data, 1 the untrained net. Source: docs/outcomes.md."""
     distance = (values["dist"] - real["dist_floor"]) / (real["dist_ceiling"] - real["dist_floor"])
-    return max(0.0, distance, 1 - values["cov"] / real["cov_real"], 1 - values["prec"] / real["prec_real"])
+    relative = [values[name] / real[f"{name}_real"] for name in ("cov", "prec", "prec_pixels") if name in values]
+    classes, spread = values.get("class_coverage", 1.0), values.get("mode_spread", 1.0)
+    return max(0.0, distance, *(1 - share for share in relative), 1 - classes**2, (1 - spread) ** 2)
 
 
 def point_failures(data: Mixture) -> dict[str, np.ndarray]:
@@ -63,6 +65,8 @@ def point_failures(data: Mixture) -> dict[str, np.ndarray]:
         "neighbouring half dropped": mix(modes[: len(modes) // 2], data.sd),
         "one mode": mix(modes[:1], data.sd),
         "sd 5 times too large": mix(modes, 5 * data.sd),
+        "sd half as large": mix(modes, data.sd / 2),
+        "every mode a point": mix(modes, 0.0),
         "moment-matched Gaussian": moment_matched(data, 0),
     }
 
@@ -119,6 +123,7 @@ def image_failures(data: Dataset) -> dict[str, np.ndarray]:
     sets |= {
         "100 images repeated": real[rng.integers(100, size=len(real))],
         "25 images repeated": real[rng.integers(25, size=len(real))],
+        "a blank image": np.full_like(real, -1.0),
         "pixel noise of sd .2": noisy(0.2),
         "pixel noise of sd .5": noisy(0.5),
         "pixel noise of sd 1": noisy(1.0),

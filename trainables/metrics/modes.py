@@ -63,7 +63,7 @@ def mode_statistics(points: Tensor, means: Tensor, sd: float) -> dict[str, float
     return {
         "modes": float((counts >= 1).sum()),
         "robust_modes": float(robust.sum()),
-        "mode_spread": mode_spread((points[good] - means[mode[good]]) / sd, mode[good], robust),
+        "mode_spread": mode_spread((points[good].double() - means[mode[good]]) / sd, mode[good], robust),
         "hq_share": int(good.sum()) / n,
         "reverse_kl": float(torch.xlogy(shares, shares).sum()) + math.log(k),
     }

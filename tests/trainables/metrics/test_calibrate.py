@@ -60,7 +60,7 @@ def test_the_composite_orders_the_failures_of_digits() -> None:
 def test_sixty_four_equal_directions_err_less_than_256_random_ones(data: Mixture) -> None:
     for failure, (equal, random) in direction_errors(data, draws=4).items():
         assert abs(equal) < random / 3, failure
-        assert abs(equal) < 5e-3, failure
+        assert abs(equal) < 6e-3, failure
 
 
 def test_deficiency_is_the_worst_of_three() -> None:

@@ -22,10 +22,10 @@ SETS = (*(DATASETS[name] for name in ("ring8", "grid25", "mog_full", "digits")),
 ALL = pytest.mark.parametrize("data", SETS, ids=lambda data: data.name)
 OF_IMAGES = {"dist", "cov", "prec", "fd", "prdc_precision", "prdc_recall", "prdc_density", "prdc_coverage"}
 EXPECTED = {
-    "points": {"dist", "cov", "prec", "modes", "robust_modes", "hq_share", "reverse_kl", "energy_distance"},
-    "digits": OF_IMAGES | {"class_coverage"},
-    "images": OF_IMAGES | {"kid", "mmd2", "swd"},
-    "labelled_images": OF_IMAGES | {"kid", "mmd2", "swd", "class_coverage", "confident_share"},
+    "points": {"dist", "cov", "prec", "modes", "robust_modes", "mode_spread", "hq_share", "reverse_kl", "energy_distance"},
+    "digits": OF_IMAGES | {"prec_pixels", "class_coverage"},
+    "images": OF_IMAGES | {"prec_pixels", "kid", "mmd2", "swd"},
+    "labelled_images": OF_IMAGES | {"prec_pixels", "kid", "mmd2", "swd", "class_coverage", "confident_share"},
     "triangles": OF_IMAGES | {"kid", "mmd2", "swd", "triangle_share"},
     "stacked": {"dist", "cov", "prec", "fd", "modes", "robust_modes", "reverse_kl", "confident_share"},
 }

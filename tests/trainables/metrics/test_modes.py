@@ -70,6 +70,42 @@ def test_a_mode_is_robust_from_a_tenth_of_its_fair_share() -> None:
     assert values["robust_modes"] == 6
 
 
+def spread(data: Mixture, points: np.ndarray) -> float:
+    view = view_points(torch.from_numpy(points.astype(np.float32)))
+    return Modes(data, view)(view)["mode_spread"]
+
+
+@BOTH
+def test_spread_of_real_points_is_one_and_of_narrow_modes_their_share(data: Mixture) -> None:
+    real = [spread(data, data.real(N, split)) for split in range(20)]
+    assert np.mean(real) == pytest.approx(0.985, abs=0.01)  # a little less: modes that are wider by chance count as 1
+    assert (1 - min(real)) ** 2 < 2e-3  # of Q
+    rng, centres = np.random.default_rng(0), data.means[np.arange(N) % len(data.modes)]
+    for share in (0.2, 0.5, 0.8):
+        narrow = centres + share * data.sd * rng.standard_normal((N, 2))
+        assert spread(data, narrow) == pytest.approx(share / 0.9744, abs=0.02)  # no narrow mode is cut off at 3 sd
+    assert spread(data, centres) == 0
+    assert spread(data, centres + data.sd * rng.choice([-2.0, 2.0], (N, 2))) == 1  # wider than real: no more than 1
+
+
+def test_spread_is_about_a_modes_own_mean_and_over_covered_modes_only() -> None:
+    shifted = RING8.means + np.float32(2 * RING8.sd) * RING8.means  # every mode a point beside its centre
+    assert spread(RING8, np.repeat(shifted, N // 8 + 1, axis=0)[:N]) == 0
+    one = RING8.means[3] + np.float32(RING8.sd) * np.random.default_rng(0).standard_normal((N, 2))
+    assert spread(RING8, one) == pytest.approx(1, abs=0.02)
+    half = np.where(np.arange(N)[:, None] % 2 == 0, one, RING8.means[5])
+    assert spread(RING8, half) == pytest.approx(0.5, abs=0.02)
+    assert spread(RING8, np.full((N, 2), 9.0)) == 0  # no mode is covered
+
+
+def test_spread_of_slanted_modes_is_by_their_covariance() -> None:
+    root = np.linalg.cholesky(MOG_FULL.covariances)
+    of_mode = np.random.default_rng(0).choice(5, N, p=MOG_FULL.weights)
+    draw = np.einsum("nij,nj->ni", root[of_mode], np.random.default_rng(1).standard_normal((N, 2)))
+    points = MOG_FULL.means[of_mode] + 0.5 * draw
+    assert full(points.astype(np.float32))["mode_spread"] == pytest.approx(0.5 / 0.9744, abs=0.03)
+
+
 def test_a_gaussian_blob_reaches_modes_by_chance_only() -> None:
     draws = [statistics(GRID25, moment_matched(GRID25, draw)) for draw in range(8)]
     variance = 8 + GRID25.sd**2
