@@ -162,7 +162,9 @@ def _compare(
         notes.append(missing_text(table, treatment, baseline, bounds))
         caveats.append("trials without a result")
     if control is not None and control.failed:
-        caveats.append(f"the positive control {control.arm} {'harms' if control.word == HARMS else 'does nothing'}")
+        text = f"the positive control {control.arm} {'harms' if control.word == HARMS else 'does nothing'}"
+        rests = "; there is room only because the treatment itself differs, and a mean over such blocks flatters it"
+        caveats.append(text + (rests if room.informative else ""))
     slower = against_slower(table, treatment, claim.get("slower") or (), float(claim["margin"]), alpha, room.why)
     tuning = trials_needed(table, pairs, claim) if beside and room.informative else None
     strong = strong_claim(table, treatment, baseline, claim, tuning, room.why) if beside else None

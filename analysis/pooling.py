@@ -39,7 +39,8 @@ from analysis.decision import (
 from analysis.paired import Pairs, mean_interval, pair
 from analysis.pairs import Floats
 from analysis.rule import decide_rule
-from analysis.wording import group_sentence
+from analysis.strata import Factor
+from analysis.wording import factor_text, group_sentence
 
 EFFECTS = (SUPPORTED, SLOWER, MORE, HARMS)
 """Verdicts that say that there is an effect."""
@@ -99,11 +100,12 @@ def _together(
     verdicts = {block.verdict for block in room}
     dependent = [block for block in room if block.verdict.startswith(DEPENDS)]
     if len(room) == 1:
-        return room[0].verdict, pooled, []
+        return room[0].verdict, pooled, [factor_text(factor) for factor in _unequal(room[0])]
     if dependent:
-        names = dict.fromkeys(factor for block in dependent for factor in _names(block))
+        names = dict.fromkeys(factor.name for block in dependent for factor in _unequal(block))
         where = ", ".join(block.block for block in dependent)
-        return depends_on(names), None, [f"Nothing is averaged over blocks: in {where} the effect {depends_on(names)}"]
+        each = [f"{block.block} {factor_text(factor)}" for block in dependent for factor in _unequal(block)]
+        return depends_on(names), None, [f"Nothing is averaged over blocks: in {where} it {depends_on(names)}", *each]
     if HARMS in verdicts and verdicts & {SUPPORTED, SLOWER, MORE}:
         return depends_on(["block"]), None, ["The treatment helps in some blocks and harms in others"]
     wider, said = _pooled_width(room, alpha)
@@ -118,8 +120,12 @@ def _together(
     return verdict, pooled, said
 
 
-def _names(block: BlockVerdict) -> list[str]:
-    return block.verdict.removeprefix(f"{DEPENDS} ").split(" and ")
+def _unequal(block: BlockVerdict) -> list[Factor]:
+    """Factors on which a block's verdict says that the effect depends."""
+    if not block.verdict.startswith(DEPENDS):
+        return []
+    names = block.verdict.removeprefix(f"{DEPENDS} ").split(" and ")
+    return [factor for factor in block.factors if factor.name.replace("_", " ") in names]
 
 
 def _placebos(members: Sequence[BlockVerdict]) -> tuple[str, None, list[str]]:

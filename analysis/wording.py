@@ -135,9 +135,9 @@ def factor_text(factor: Factor) -> str:
     """The differences of a factor's strata, and the test that they are equal."""
     name = factor.name.replace("_", " ")
     each = ", ".join(
-        f"{points(s.estimate)} ({points(s.low)} to {points(s.high)}) {'at' if s.level[:5] != 'below' else ''} {s.level}"
+        f"{points(s.estimate)} ({points(s.low)} to {points(s.high)}) {'' if s.level.startswith(('below ', 'from ')) else 'at '}{s.level}"
         for s in factor.strata
-    ).replace("  ", " ")
+    )
     p = (
         "not tested"
         if math.isnan(factor.p)
