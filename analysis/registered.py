@@ -12,8 +12,8 @@ from analysis.outcome import OUTCOME_VERSION
 MOST_SHOWN = 6
 FOUND_LATER = ("scale",)
 """Keys that a plan gains from pilots: no change of what was registered."""
-ROOM = ("room_low", "room_high")
-"""Keys of a claim that came with the rule that asks for room."""
+ROOM = {"room_low": 0.10, "room_high": 0.90}
+"""Keys of a claim that came with the rule that asks for room -> their defaults."""
 
 
 def registration_status(
@@ -37,7 +37,7 @@ def registration_status(
         return _late(registrations, first_ms)
     counted = early[-1]
     earlier = not any(name in counted.get("claim", {}) for name in ROOM)
-    of_claim = {name: value for name, value in claim.items() if not (earlier and name in ROOM)}
+    of_claim = {name: value for name, value in claim.items() if not (earlier and ROOM.get(name) == value)}
     now = {"claim": of_claim, "outcome_version": OUTCOME_VERSION, "blocks": blocks}
     found = tuple(
         text

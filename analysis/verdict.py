@@ -22,13 +22,13 @@ from analysis.outcome import Thresholds
 from analysis.paired import holm
 from analysis.pooling import group
 from analysis.predictions import Judged, check_predictions
-from analysis.registered import registration_status
+from analysis.registered import ROOM, registration_status
 from analysis.wording import block_sentence, warnings
 from study.errors import StudyError
 
 DEFAULTS: dict[str, Any] = {
     "id": "", "question": "", "slower": (), "tuned": None, "positive_control": None, "negative_controls": (),
-    "sesoi": 0.08, "margin": 0.08, "alpha": 0.05, "room_low": 0.10, "room_high": 0.90, "strong_margin": 0.05,
+    "sesoi": 0.08, "margin": 0.08, "alpha": 0.05, **ROOM, "strong_margin": 0.05,
     "best_of": 20, "thresholds": {}, "predictions": (),
 }  # fmt: skip
 """What a claim says where it says nothing."""

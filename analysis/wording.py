@@ -27,7 +27,7 @@ from analysis.decision import (
 )
 from analysis.effects import OddsRatio, QShift
 from analysis.paired import Difference
-from analysis.strata import Factor
+from analysis.strata import LR, Factor
 
 
 def place(block: BlockVerdict) -> str:
@@ -134,10 +134,8 @@ def _why_inconclusive(d: Difference, p_holm: float | None, claim: Mapping[str, A
 def factor_text(factor: Factor) -> str:
     """The differences of a factor's strata, and the test that they are equal."""
     name = factor.name.replace("_", " ")
-    each = ", ".join(
-        f"{points(s.estimate)} ({points(s.low)} to {points(s.high)}) {'' if s.level.startswith(('below ', 'from ')) else 'at '}{s.level}"
-        for s in factor.strata
-    )
+    at = "" if factor.name == LR else "at "
+    each = ", ".join(f"{points(s.estimate)} ({points(s.low)} to {points(s.high)}) {at}{s.level}" for s in factor.strata)
     p = (
         "not tested"
         if math.isnan(factor.p)

@@ -4,7 +4,7 @@
 
 A block has 60 configurations x 2 seeds, learning rates drawn log-uniformly, batch norm in turn, three arms: baseline,
 treatment, and a positive control that adds 25 points (half of what is left above .7). The model is that of
-`analysis.power`. Written to `benchmarks/results/rule-DATE.json`; the table is in docs/statistics.md.
+`analysis.power`. Written to `benchmarks/results/rule-DATE-CASES.json`; the table is in docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import datetime
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,10 +100,11 @@ def share(hits: int, n: int) -> dict[str, float]:
     return {"share": round(hits / n, 4), "low": round(interval.low, 4), "high": round(interval.high, 4)}
 
 
-def run(studies: int, seed: int) -> list[dict[str, Any]]:
-    """One row a case."""
+def run(studies: int, seed: int, cases: Sequence[int]) -> list[dict[str, Any]]:
+    """One row a case; each has a random stream of its own, so that some can be run alone."""
     rows = []
-    for number, (name, options) in enumerate(CASES):
+    for number in cases:
+        name, options = CASES[number]
         rng = np.random.default_rng([seed, number])
         found = [judged(rng, **options) for _ in range(studies)]
         now, before = (Counter(each[i] for each in found) for i in (0, 1))
@@ -134,19 +136,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=400, help="Simulated studies a case.")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--cases", type=int, nargs="+", default=list(range(len(CASES))), help="Numbers of cases, from 0."
+    )
     parser.add_argument("--small", action="store_true", help="Five studies a case; nothing is written.")
     args, started, cpu = parser.parse_args(), datetime.datetime.now(datetime.UTC), time.process_time()
     studies = 5 if args.small else args.studies
-    rows = run(studies, args.seed)
+    rows = run(studies, args.seed, args.cases)
     result = {
         "date": started.isoformat(timespec="seconds"),
-        "command": f"python -m benchmarks.calibrated_rule --studies {studies} --seed {args.seed}",
+        "command": f"python -m benchmarks.calibrated_rule --studies {studies} --seed {args.seed} --cases "
+        + " ".join(map(str, args.cases)),
         "machine": machine(), "versions": versions(), "git": git_state(),
         "cpu_seconds": round(time.process_time() - cpu, 1), "cases": rows,
     }  # fmt: skip
     print(f"\n{result['cpu_seconds']} s of processor time")
     if not args.small:
-        path = RESULTS / f"rule-{started.date()}.json"
+        path = RESULTS / f"rule-{started.date()}-{'-'.join(map(str, args.cases))}.json"
         path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         print(f"written: benchmarks/results/{path.name}")
 

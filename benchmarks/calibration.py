@@ -117,7 +117,7 @@ def powers(studies: int, rng: Generator) -> Iterator[Row]:
     for difference in (0.08, 0.14):
         for n_configs, n_seeds in DESIGNS:
             design = Design(n_configs=n_configs, n_seeds=n_seeds, difference=difference)
-            count, said = decisions(design, studies, rng), power(n_configs, n_seeds, difference)
+            count, said = decisions(design, studies, rng), power(n_configs, n_seeds, difference, base=design.base)
             error = math.sqrt(said * (1 - said) / studies)
             yield words(design) | {
                 "power": round(said, 4),

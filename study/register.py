@@ -14,7 +14,11 @@ from study.factors import refusal
 from study.ledger import Ledger
 from study.provenance import now_ms
 from study.rounds import foreseen
+from study.schema import ClaimSpec
 from study.spec import Block, Study, load_study
+
+ROOM = {name: ClaimSpec.model_fields[name].default for name in ("room_low", "room_high")}
+"""Keys of a claim that registrations of the earlier rule do not have -> their defaults."""
 
 
 def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool = False) -> dict[str, Any]:
@@ -35,7 +39,7 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     ledger.create()
     before = ledger.registrations(wanted.name)
     digest = claim_hash(content)
-    if before and before[-1]["claim_hash"] == digest:
+    if before and before[-1]["claim_hash"] in (digest, claim_hash(_as_before(content))):
         return before[-1]
     if before and not amend:
         parts = ", ".join(differences(before[-1], content))
@@ -53,6 +57,12 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     }
     ledger.write_registration(wanted.name, registration)
     return registration
+
+
+def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What would have been frozen before claims had limits of room, if they have the defaults."""
+    claim = {k: v for k, v in content["claim"].items() if ROOM.get(k) != v}
+    return {**content, "claim": claim}
 
 
 def sentence(registration: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ def place(configs: int) -> np.ndarray:
 # -- room --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_f1_ten_updates_of_240_gans_say_nothing(tmp_path: Path) -> None:
     """Through the command line: registered, trained for a few updates, judged."""
     study = {
