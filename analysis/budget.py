@@ -130,7 +130,7 @@ def best_of_k(table: pd.DataFrame, arm: str, k_max: int = 20, *, alpha: float = 
     if k_max < 1:
         raise ValueError(f"k_max must be at least 1, got {k_max}")
     k_max = min(k_max, int(np.isfinite(q).sum(0).min()))
-    estimate, left_out = _best(q, k_max)
+    estimate, left_out = best_left_out(q, k_max)
     low, high = _jackknife(estimate, left_out, alpha)
     weights = np.arange(k_max, 0, -1)
     return BestOfK(
@@ -140,7 +140,7 @@ def best_of_k(table: pd.DataFrame, arm: str, k_max: int = 20, *, alpha: float = 
         q=tuple(estimate.tolist()),
         low=tuple(low.tolist()),
         high=tuple(high.tolist()),
-        share_stable=tuple((1 - _best(1 - stable, k_max)[0]).tolist()),
+        share_stable=tuple((1 - best_left_out(1 - stable, k_max)[0]).tolist()),
         early_area=float(weights @ estimate / weights.sum()),
         n_configs=len(q),
         n_seeds=q.shape[1],
@@ -150,7 +150,13 @@ def best_of_k(table: pd.DataFrame, arm: str, k_max: int = 20, *, alpha: float = 
 
 
 def non_inferior(
-    table: pd.DataFrame, treatment: str, baseline: str, k: int = 20, margin: float = 0.05, *, alpha: float = 0.05
+    table: pd.DataFrame,
+    treatment: str,
+    baseline: str,
+    k: int = 20,
+    margin: float = 0.05,
+    *,
+    alpha: float = 0.05,
 ) -> NonInferiority:
     """Test E8 over the pairs of two arms: EVP_1(treatment) < EVP_k(baseline) + margin, one-sided at alpha.
 
@@ -163,10 +169,10 @@ def non_inferior(
     fewest = int(np.isfinite(pairs.t).sum(0).min())
     if not 1 <= k < fewest:
         raise ValueError(f"the best of k = {k} with an interval needs more than k configurations, got {fewest} pairs")
-    (one, one_left), (best, best_left) = _best(pairs.t, 1), _best(pairs.b, k)
+    (one, one_left), (best, best_left) = best_left_out(pairs.t, 1), best_left_out(pairs.b, k)
     difference = float(one[0] - best[-1])
     left = one_left[:, 0] - best_left[:, -1]
-    error, df = float(_error(left[:, None])[0]), len(left) - 1
+    error, df = float(jackknife_error(left[:, None])[0]), len(left) - 1
     half = float(t.ppf(1 - alpha, df)) * error
     p = float(t.cdf((difference - margin) / error, df)) if math.isfinite(error) else 1.0
     stable = _matrix(table, treatment)[1]
@@ -265,7 +271,7 @@ def _weights(n: int, k_max: int) -> Floats:
     return np.where(n - i >= k - 1, np.exp(np.where(n - i >= k - 1, logs, 0.0)), 0.0)
 
 
-def _best(values: Floats, k_max: int) -> tuple[Floats, Floats]:
+def best_left_out(values: Floats, k_max: int) -> tuple[Floats, Floats]:
     """Mean over seeds of the expected best, (k_max,), and the same without each configuration, (configs, k_max)."""
     estimates, left_out = [], []
     for column in values.T:
@@ -288,7 +294,7 @@ def _best(values: Floats, k_max: int) -> tuple[Floats, Floats]:
     return np.mean(estimates, axis=0), np.mean(left_out, axis=0)
 
 
-def _error(left_out: Floats) -> Floats:
+def jackknife_error(left_out: Floats) -> Floats:
     """Jackknife standard error of each column; NaN without spread."""
     n = len(left_out)
     error = np.sqrt((n - 1) / n * ((left_out - left_out.mean(0)) ** 2).sum(0))
@@ -301,10 +307,10 @@ def _jackknife(estimate: Floats, left_out: Floats, alpha: float) -> tuple[Floats
     if df < 1:
         return np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
     factor = float(t.ppf(1 - alpha / 2, df))
-    half = factor * _error(left_out)
+    half = factor * jackknife_error(left_out)
     low, high = np.maximum(estimate - half, np.minimum(estimate, 0.0)), estimate + half
     usable = (np.arange(len(estimate)) > 0) & (estimate > TINY)
-    ratio = np.exp(factor * _error(np.log(np.maximum(left_out, TINY))))
+    ratio = np.exp(factor * jackknife_error(np.log(np.maximum(left_out, TINY))))
     low = np.where(usable, np.minimum(low, estimate / ratio), low)
     return low, np.where(usable, np.maximum(high, estimate * ratio), high)
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from analysis.block_notes import is_grid
 from analysis.controls import LIMIT, unusable
-from analysis.decision import REFUSED
-from analysis.judging import is_grid, refusals, widths
-from analysis.paired import Pairs, equivalence, mean_interval
-from analysis.rule import decide_rule
+from analysis.decision import REFUSED, UNINFORMATIVE
+from analysis.judging import refusals, widths
+from analysis.lr_axis import EDGE
+from analysis.paired import Pairs, equivalence, mean_interval, sign_flip
+from analysis.rule import decide_rule, no_room
 from analysis.sequences import Bools, Floats
 
 WHOLE, TRIMMED = "whole", "trimmed"
@@ -48,6 +52,21 @@ def comparisons(rows: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[
             yield Comparison(rows, treatment, claim, declared)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """One comparison under some labels, before it is corrected for the number of tests."""
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+    """1 where it is refused."""
+    refused: bool
+    room: bool
+    wider: bool
+    equals_slower: bool
+
+
 class Comparison:
     """One comparison of one block as places in its table, so that other labels are paired without pairing again."""
 
@@ -63,8 +82,12 @@ class Comparison:
         self._places = {arm: wide[arm].sort_index(axis=1) for arm in rows["arm"].unique()}
         self._configs = [str(config) for config in wide.index]
         self.slower = [arm for arm in claim.get("slower") or () if unusable(rows, treatment, arm) is None]
+        control = claim.get("positive_control")
+        usable = control and control != treatment and unusable(rows, control, self.baseline) is None
+        self.control = str(control) if usable else None
         self._kept = {WHOLE: np.ones(len(wide), dtype=bool)}
         rate = rows.groupby("config")["lr"].first().reindex(wide.index).to_numpy(dtype=float)
+        self._rate = dict(zip(self._configs, rate.tolist(), strict=True))
         ends = self._ends(rate)
         if ends is not None:
             inside = (rate >= ends[0] * 10**TRIM) & (rate <= ends[1] / 10**TRIM)
@@ -87,12 +110,15 @@ class Comparison:
         nan = float("nan")
         return np.array([labels.get(trial_id, nan) for trial_id in self._ids])
 
-    def _pairs(self, stable: Floats, kept: np.ndarray, baseline: str) -> tuple[Pairs, float]:
-        """Pairs, and the share of planned ones that lack a result."""
-        seeds = sorted({*self._places[self.treatment].columns} | {*self._places[baseline].columns})
+    def _pairs(
+        self, stable: Floats, kept: np.ndarray, baseline: str, treatment: str | None = None
+    ) -> tuple[Pairs, float]:
+        """Pairs, and the share of planned ones that lack a result. `treatment`: None is the comparison's own."""
+        treatment = treatment or self.treatment
+        seeds = sorted({*self._places[treatment].columns} | {*self._places[baseline].columns})
         sides = []
         planned = np.zeros((int(kept.sum()), len(seeds)), dtype=bool)
-        for arm in (self.treatment, baseline):
+        for arm in (treatment, baseline):
             at = self._places[arm].reindex(columns=seeds).to_numpy(dtype=float)[kept]
             there = np.isfinite(at)
             planned |= there
@@ -100,35 +126,59 @@ class Comparison:
         both: Bools = np.asarray(np.isfinite(sides[0]) & np.isfinite(sides[1]))
         rows: Bools = np.asarray(both.any(axis=1))
         pairs = Pairs(
-            treatment=self.treatment, baseline=baseline, value="stable",
+            treatment=treatment, baseline=baseline, value="stable",
             configs=tuple(config for config, keep in zip(np.array(self._configs)[kept], rows, strict=True) if keep),
             seeds=tuple(map(str, seeds)), t=np.where(both, sides[0], np.nan)[rows],
             b=np.where(both, sides[1], np.nan)[rows], excluded={},
         )  # fmt: skip
         return pairs, 1 - both.sum() / planned.sum() if planned.any() else 1.0
 
-    def verdict(self, stable: Floats, box: str) -> tuple[float, float, float, str]:
-        """(estimate, low, high, string) under these labels."""
+    def find(self, stable: Floats, box: str) -> Found:
+        """The comparison under these labels."""
         claim, kept, nan = self.claim, self._kept[box], float("nan")
         alpha, margin = float(claim["alpha"]), float(claim["margin"])
         pairs, without = self._pairs(stable, kept, self.baseline)
         if pairs.n_configs < 2 or without > LIMIT:
-            return nan, nan, nan, REFUSED
+            return Found(
+                estimate=nan, low=nan, high=nan, p=1.0, refused=True, room=False, wider=False, equals_slower=False
+            )
         d = pairs.differences
         low, high, _ = mean_interval(d, alpha=alpha, share=True)
+        shares = [float(np.nanmean(side, axis=1).mean()) for side in (pairs.b, pairs.t)]
+        room = no_room(shares[0], shares[1], float(claim["room_low"]), float(claim["room_high"])) is None
+        if room and not (low > 0 or high < 0) and self.control is not None:
+            of_control = self._pairs(stable, kept, self.baseline, self.control)[0].differences
+            room = len(of_control) > 0 and mean_interval(of_control, alpha=alpha, share=True)[0] > 0
         tests = [equivalence(self._pairs(stable, kept, arm)[0], margin, alpha).equivalent for arm in self.slower]
-        verdict = decide_rule(
-            float(d.mean()), low, high, wider=self._wider(stable, kept, low), equals_slower=any(tests),
-            sesoi=float(claim["sesoi"]), margin=margin,
+        return Found(
+            estimate=float(d.mean()), low=low, high=high, p=sign_flip(d, draws=10_000)[0], refused=False, room=room,
+            wider=low > 0 and self._wider(stable, box, pairs), equals_slower=any(tests),
         )  # fmt: skip
-        return float(d.mean()), low, high, verdict
 
-    def _wider(self, stable: Floats, kept: np.ndarray, low: float) -> bool:
-        """Whether the stable range is wider. In a log-uniform sample its interval is that of E1 times a constant."""
+    def verdict(self, found: Found, p: float) -> str:
+        """The string of a comparison whose p after correction is `p`; strata are not looked at."""
+        if found.refused:
+            return REFUSED
+        if not found.room:
+            return UNINFORMATIVE
+        return decide_rule(
+            found.estimate, found.low, found.high, significant=p <= float(self.claim["alpha"]), wider=found.wider,
+            equals_slower=found.equals_slower, sesoi=float(self.claim["sesoi"]), margin=float(self.claim["margin"]),
+        )  # fmt: skip
+
+    def _wider(self, stable: Floats, box: str, pairs: Pairs) -> bool:
+        """Whether the stable range is wider, which is known only where no run is stable at the edges of the box.
+
+        In a log-uniform sample its interval is that of E1 times a constant.
+        """
         space = (self.declared.get("sample") or {}).get("space", {}).get("lr", {})
         if space.get("log") and "low" in space and self.rows["lr"].notna().all():
-            return low > 0
-        inside = self.rows["config"].isin(np.array(self._configs)[kept])
+            trim = TRIM if box == TRIMMED else 0.0
+            low, high = math.log10(space["low"]) + trim, math.log10(space["high"]) - trim
+            x, reach = np.log10([self._rate[config] for config in pairs.configs]), EDGE * (high - low)
+            ends = (x <= low + reach, x >= high - reach)
+            return all(end.any() and not (pairs.t[end] > 0).any() and not (pairs.b[end] > 0).any() for end in ends)
+        inside = self.rows["config"].isin(np.array(self._configs)[self._kept[box]])
         rows = self.rows.assign(stable=stable)[inside]
         width, _ = widths(rows, self.treatment, self.baseline, self.declared, float(self.claim["alpha"]), 2)
-        return width is not None and width.difference > 0 and width.low > 0
+        return width is not None and not width.cut and width.difference > 0 and width.low > 0

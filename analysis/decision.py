@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from analysis.paired import CensoringBounds, Difference, Equivalence
+from analysis.effects import OddsRatio, QShift
+from analysis.paired import Difference, Equivalence, MissingBounds
+from analysis.strata import Factor
 from analysis.width import WidthDifference
 
 SUPPORTED = "supported (reduces sensitivity)"
+MORE = "supported (more runs are stable)"
 SLOWER = "supported, but equals a slower generator"
-NO_EFFECT = "no effect"
+WITHIN = "within the margin"
 HARMS = "harms"
+DEPENDS = "depends on"
 INCONCLUSIVE = "inconclusive"
+UNINFORMATIVE = "uninformative"
+NO_DOSE = "no dose"
 REFUSED = "refused"
 DESCRIPTIVE = "descriptive only"
-NOT_POOLED = "not pooled"
 IDENTICAL = "identical"
 DIFFERENT = "not identical"
 
@@ -27,18 +31,39 @@ VERDICTS: dict[str, str] = {
     SUPPORTED: "more runs are stable, by at least the smallest effect of interest, and the stable range of learning "
     "rates is wider",
     SLOWER: "as above, and the same is reached by slowing the generator down",
-    NO_EFFECT: "the whole interval lies within the margin of equivalence",
+    MORE: "more runs are stable, by at least the smallest effect of interest; whether the stable range is wider or has "
+    "only moved is not known",
+    WITHIN: "the whole interval lies within the margin of equivalence",
     HARMS: "the whole interval lies below zero",
-    INCONCLUSIVE: "neither of these can be said",
+    DEPENDS: "the effect is not the same everywhere in the box, and one number would hide that",
+    INCONCLUSIVE: "there was room, and none of these can be said",
+    UNINFORMATIVE: "there was no room to see an effect, so that nothing follows from seeing none",
+    NO_DOSE: "of a negative control: the term did nothing there that could have had an effect",
     REFUSED: "the data do not allow a verdict; the reasons are given",
     DESCRIPTIVE: "a grid is no sample of a box, so nothing is inferred from it",
-    NOT_POOLED: "the blocks differ in the sign of the effect, and a common number would hide that",
     IDENTICAL: "of a placebo: no pair differs in anything",
     DIFFERENT: "of a placebo: some pairs differ, although the term cannot have an effect there",
 }
-"""Every verdict -> what it says."""
+"""Every verdict -> what it says. `depends on` is followed by what it depends on."""
 SHORT = {SUPPORTED: "supported", SLOWER: "supported"}
 """Verdicts that predictions call by another name."""
+OLDER = {"no effect": WITHIN}
+"""What predictions of earlier study files call a verdict."""
+WORKS, NOTHING = "works", "does nothing"
+"""Of a control; the third word is HARMS."""
+SILENT = (REFUSED, DESCRIPTIVE, UNINFORMATIVE, NO_DOSE)
+"""Verdicts from which nothing follows: what is predicted of such a block cannot be checked."""
+
+
+def depends_on(names: Iterable[str]) -> str:
+    """`depends on lr and batch norm`."""
+    return f"{DEPENDS} {' and '.join(name.replace('_', ' ') for name in names)}"
+
+
+def meaning(verdict: str) -> str:
+    """What a verdict says, in words."""
+    return VERDICTS[DEPENDS if verdict.startswith(DEPENDS) else verdict]
+
 
 PRIMARY, NEGATIVE, PLACEBO = "primary", "negative control", "placebo"
 """Roles of a block. Only primary ones are tests of the claim."""
@@ -69,7 +94,13 @@ class Slower:
 
     arm: str
     equivalence: Equivalence | None
-    """None: it could not be tested."""
+    """None: it could not be tested, or the block had no room."""
+    equivalent: bool
+    """Also at both extremes of what trials without a result would have done."""
+    share_slow: float
+    """Share of the arm's judged trials whose outcome is `slow`; NaN without any."""
+    g_updates: tuple[float, float] | None
+    """Mean generator updates of a trial of (the arm, the treatment); None where they are not known."""
     sentence: str
 
 
@@ -79,8 +110,61 @@ class Control:
 
     arm: str
     difference: Difference | None
-    beats: bool | None
-    """Whether its interval lies above zero; None: it could not be tested."""
+    word: str | None
+    """works, does nothing or harms; None: it could not be told."""
+    sentence: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is known not to beat the baseline."""
+        return self.word in (NOTHING, HARMS)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Room:
+    """Whether an effect could have been seen in a block."""
+
+    informative: bool
+    why: str
+    """Why not; empty if it could."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dose:
+    """How much the term did in one arm of a block: medians over trials of their medians over evaluations."""
+
+    arm: str
+    n_trials: int
+    rho: float
+    """Gradient norm of the term over that of the loss; NaN where it is not recorded."""
+    drift: float
+    """Mean squared change of the samples in a period; NaN where it is not recorded."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BestAtK:
+    """Expected smallest Q of k trials of the treatment, and what is lost against the baseline."""
+
+    k: int
+    q_treatment: float
+    q_baseline: float
+    """Of as many trials of the baseline: equal compute."""
+    difference: float
+    high: float
+    """Upper end of the one-sided 1 - alpha interval of the difference at equal compute."""
+    regret: float
+    """q_treatment minus the expected best of `best_of` trials of the baseline."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tuning:
+    """How many trials a user needs: what decides whether tuning is needed."""
+
+    treatment: tuple[float, float, float]
+    """Expected number of random trials until one is stable, 1/p, with its interval; infinite where none is."""
+    baseline: tuple[float, float, float]
+    best: tuple[BestAtK, ...]
+    removes_need: bool
     sentence: str
 
 
@@ -91,7 +175,7 @@ class Strong:
     holds: bool | None
     """None: it could not be tested in every stratum."""
     removes_need: bool
-    """Also at least 90 % of the treatment's trials are stable."""
+    """It holds, and trials to success and the regret of a few trials say so, too."""
     strata: dict[str, str]
     """Stratum -> what was found there."""
     sentence: str
@@ -113,18 +197,52 @@ class BlockVerdict:
     reasons: tuple[str, ...]
     """Of a refusal."""
     notes: tuple[str, ...]
+    caveats: tuple[str, ...]
+    """Those notes, in short, that travel upwards with the verdict."""
     box: str
     difference: Difference | None
     """None where it was refused."""
     width: WidthDifference | None
+    """None where it is not known: among others, where an arm is stable at an edge of the box."""
     p_holm: float | None
     """p after Holm over all primary blocks; None of others."""
+    room: Room | None
+    odds: OddsRatio | None
+    q_shift: QShift | None
+    factors: tuple[Factor, ...]
+    """Differences by stratum."""
     slower: tuple[Slower, ...]
     positive: Control | None
     strong: Strong | None
+    tuning: Tuning | None
+    doses: tuple[Dose, ...]
     identity: Identity | None
-    bounds: CensoringBounds | None
-    """Only with censored trials."""
+    bounds: MissingBounds | None
+    """Only with trials without a result."""
+    earlier: str = ""
+    """Verdict by the rule before there was room; of a refused block `refused`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pooled:
+    """Random-effects mean of the differences of blocks with room, one weight a block."""
+
+    estimate: float
+    low: float
+    high: float
+    p: float
+    alpha: float
+    between_sd: float
+    """Standard deviation of the true differences between blocks (Paule-Mandel)."""
+    p_equal: float
+    """Cochran's Q test of equal differences; NaN with one block."""
+    weights: dict[str, float]
+    """Block -> weight; they add up to 1."""
+    n_configs: int
+    n_pairs: int
+    stable_treatment: int
+    """Stable trials of the treatment in these blocks, of the `n_pairs`: a plain count."""
+    stable_baseline: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,10 +251,15 @@ class GroupVerdict:
 
     name: str
     blocks: tuple[str, ...]
+    with_room: tuple[str, ...]
+    """Those of them in which an effect could have been seen: only they are pooled."""
     verdict: str
     sentence: str
-    pooled: Difference | None
-    """None where the blocks were not pooled."""
+    pooled: Pooled | None
+    """None where nothing was pooled."""
+    notes: tuple[str, ...]
+    """What the blocks' notes say, with the blocks' names."""
+    earlier: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,6 +290,8 @@ class Registered:
     differences: tuple[str, ...]
     """What differs between that registration and the present claim and blocks."""
     sentence: str
+    earlier_rule: bool = False
+    """Whether it was registered before the rule asked for room; then both verdicts are given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,7 +317,9 @@ class Decision:
 
     def to_markdown(self) -> str:
         """A page; text of the study file is shown as text."""
-        return "\n".join(_markdown(self)) + "\n"
+        from analysis.verdict_page import page
+
+        return page(self)
 
 
 def _plain(value: Any) -> Any:
@@ -201,47 +328,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _text(value: object) -> str:
-    """Text that Markdown shows as it is, in a table cell, too."""
-    escaped = html.escape(str(value), quote=False)
-    for mark in "\\`*_[]|~":
-        escaped = escaped.replace(mark, f"\\{mark}")
-    return " ".join(escaped.split())
-
-
-def _markdown(decision: Decision) -> list[str]:
-    claim = decision.claim
-    lines = [f"# Verdict: {_text(claim.get('id', decision.study))}", ""]
-    lines += [f"> {_text(claim['question'])}", ""] if claim.get("question") else []
-    lines += [f"**{_text(decision.verdict)}.** {_text(decision.sentence)}", "", _text(decision.registered.sentence), ""]
-    lines += [f"- **{_text(warning)}**" for warning in decision.warnings] + [""] * bool(decision.warnings)
-    lines += ["## Classes", "", *(f"- {_text(group.sentence)}" for group in decision.classes), ""]
-    lines += ["## Blocks", "", *_block_table(decision), ""]
-    for block in decision.blocks:
-        lines += [f"### {_text(block.block)}", "", _text(block.sentence), ""]
-        said = [*block.notes, *(s.sentence for s in block.slower)]
-        said += [part.sentence for part in (block.positive, block.strong) if part is not None]
-        lines += [f"- {_text(sentence)}" for sentence in said] + [""] * bool(said)
-    if decision.predictions:
-        lines += ["## Predictions", "", *(f"- {_text(check.sentence)}" for check in decision.predictions), ""]
-    return lines[:-1]
-
-
-def _block_table(decision: Decision) -> list[str]:
-    head = ("block", "class", "role", "verdict", "difference", "interval", "configurations", "pairs", "p (Holm)")
-    rows = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    for block in decision.blocks:
-        d = block.difference
-        figures = ["", "", "", "", ""]
-        if d is not None:
-            p = d.p if block.p_holm is None else block.p_holm
-            figures = [points(d.estimate), f"{points(d.low)} to {points(d.high)}", str(d.n_configs), str(d.n_pairs)]
-            figures += [p_text(p)]
-        cells = (block.block, block.klass, block.role, block.verdict, *figures)
-        rows.append("| " + " | ".join(map(_text, cells)) + " |")
-    return rows
 
 
 def points(share: float) -> str:

@@ -1,31 +1,41 @@
-"""The decision rule applied to one block: refusals first, then the comparison and what stands beside it."""
+"""The decision rule applied to one block: refusals first, then room, then the comparison and what stands beside it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
-from analysis.controls import LIMIT, against_slower, identity, left_out, positive, strong_claim
+from analysis.block_notes import FAIR, block_notes, box_text, cut_text, excluded_text, is_grid, missing_text
+from analysis.controls import LIMIT, against_slower, doses, identity, left_out, no_dose, positive
 from analysis.decision import (
     DESCRIPTIVE,
     DIFFERENT,
+    HARMS,
     IDENTICAL,
+    INCONCLUSIVE,
+    NEGATIVE,
+    NO_DOSE,
     PLACEBO,
     REFUSED,
+    UNINFORMATIVE,
+    WITHIN,
     BlockVerdict,
-    Slower,
+    Control,
+    Room,
+    depends_on,
     percent,
+    points,
 )
-from analysis.paired import Difference, Pairs, censoring_bounds, pair, risk_difference
-from analysis.pairs import REASONS
-from analysis.rule import decide_rule
+from analysis.effects import odds_ratio, q_shift
+from analysis.paired import Difference, Pairs, missing_bounds, pair, risk_difference
+from analysis.rule import decide_rule, no_room
+from analysis.strata import box_of, dependent, factors, opposite
+from analysis.tuning import strong_claim, trials_needed
 from analysis.width import WidthDifference, width_difference
 
-FAIR = ("sobol", "random")
-"""Ways of drawing configurations that make them a sample of the box."""
 SHIFT_DRAWS = 10_000
 """Of the bootstrap of the shift."""
 
@@ -41,7 +51,8 @@ def judge_block(
     draws: int = 100_000,
     beside: bool = True,
 ) -> BlockVerdict:
-    """Judge one block; its sentence is added by `analysis.wording`.
+    """Compare one block: everything but its verdict, which needs the other blocks' tests (`conclude`), unless it has
+    one already: refused, descriptive, a placebo's, or no dose.
 
     Args:
         name: of the block.
@@ -50,42 +61,41 @@ def judge_block(
         treatment: arm that is compared with the claim's baseline.
         role: `primary`, `negative control` or `placebo`.
         declared: what the plan says of the block; empty if it is not known.
-        draws: of the sign-flip test and the bootstrap of the shift.
-        beside: also the controls and the strong claim.
+        draws: of the sign-flip test, the permutation test and the bootstrap of the shift.
+        beside: also the strong claim and what tuning costs.
     """
     baseline = str(claim["baseline"])
-    head: dict[str, Any] = {
-        "block": name,
-        "family": str(table["family"].iloc[0] if len(table) else declared.get("family", name)),
-        "klass": str(table["class"].iloc[0] if len(table) else declared.get("class") or ""),
-        "role": role, "treatment": treatment, "baseline": baseline, "sentence": "", "box": box_text(declared, table),
-        "p_holm": None, "difference": None, "width": None, "slower": (), "positive": None, "strong": None,
-        "identity": None, "bounds": None,
-    }  # fmt: skip
+    found = BlockVerdict(
+        block=name,
+        family=str(table["family"].iloc[0] if len(table) else declared.get("family", name)),
+        klass=str(table["class"].iloc[0] if len(table) else declared.get("class") or ""),
+        role=role, treatment=treatment, baseline=baseline, box=box_text(declared, table), verdict=REFUSED,
+        sentence="", reasons=(), notes=(), caveats=(), difference=None, width=None, p_holm=None, room=None, odds=None,
+        q_shift=None, factors=(), slower=(), positive=None, strong=None, tuning=None, doses=doses(table),
+        identity=None, bounds=None,
+    )  # fmt: skip
     if role == PLACEBO:
-        return BlockVerdict(**head | _placebo(table, treatment, baseline))
+        return dataclasses.replace(found, **_placebo(table, treatment, baseline))
     reasons, pairs = refusals(table, treatment, baseline, declared)
-    notes = _notes(table, pairs, treatment, baseline, declared) if pairs is not None else []
-    found: dict[str, Any] = {}
-    if pairs is not None and not reasons:
-        try:
-            found = _compare(table, pairs, claim, treatment, declared, draws)
-        except ValueError as error:
-            reasons.append(str(error))
+    notes, caveats = block_notes(table, pairs, treatment, baseline, declared) if pairs is not None else ([], [])
+    found = dataclasses.replace(found, reasons=tuple(reasons), notes=tuple(notes), caveats=tuple(caveats))
+    if reasons or pairs is None:
+        return found
+    try:
+        if declared and is_grid(declared):
+            found = dataclasses.replace(found, difference=risk_difference(pairs, draws=draws), verdict=DESCRIPTIVE)
         else:
-            reasons += found.pop("reasons")
-            notes += found.pop("notes")
-    head |= {"bounds": found.pop("bounds", None), "notes": tuple(notes), "reasons": tuple(reasons), "verdict": REFUSED}
-    if reasons:
-        return BlockVerdict(**head)
-    head |= found
-    if declared and is_grid(declared):
-        return BlockVerdict(**head | {"verdict": DESCRIPTIVE})
-    if beside:
-        arm = claim.get("positive_control")
-        head["positive"] = positive(table, arm, baseline, float(claim["alpha"])) if arm else None
-        head["strong"] = strong_claim(table, treatment, baseline, claim)
-    return BlockVerdict(**head)
+            found = _compare(found, table, pairs, claim, declared, draws, beside)
+    except ValueError as error:
+        return dataclasses.replace(found, reasons=(str(error),))
+    why = no_dose(found.doses, treatment, identity(table, treatment, baseline))
+    if why is None:
+        return found
+    if role == NEGATIVE:
+        return dataclasses.replace(found, verdict=NO_DOSE, reasons=(why,))
+    return dataclasses.replace(
+        found, notes=(*found.notes, f"No dose: {why}."), caveats=(*found.caveats, "the treatment has no dose")
+    )
 
 
 def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, Any]:
@@ -102,16 +112,6 @@ def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, An
     if found.not_compared:
         notes.append(f"{found.not_compared} pairs were not compared: a trial is missing, failed or censored.")
     return {"identity": found, "verdict": verdict, "reasons": tuple(reasons), "notes": tuple(notes)}
-
-
-def is_grid(declared: Mapping[str, Any]) -> bool:
-    """Whether a block has levels only: no sample of a box."""
-    return not declared.get("sampled") and not declared.get("sample")
-
-
-def known_sampling(declared: Mapping[str, Any]) -> bool:
-    """Whether it is known how a block's configurations were drawn."""
-    return bool(declared) and (is_grid(declared) or bool((declared.get("sample") or {}).get("method")))
 
 
 def refusals(
@@ -142,73 +142,108 @@ def refusals(
     return reasons, pairs
 
 
-def excluded_text(pairs: Pairs) -> str:
-    """Reasons for which pairs were left out, with counts and shares."""
-    planned = pairs.n_pairs + sum(pairs.excluded.values())
-    parts = [
-        f"{count} of {planned} pairs ({percent(count / planned)}): {REASONS[name]}"
-        for name, count in pairs.excluded.items()
-    ]
-    return "; ".join(parts) or "no pairs were planned"
-
-
 def _compare(
-    table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any], treatment: str, declared: Mapping[str, Any], draws: int
-) -> dict[str, Any]:
-    baseline, alpha, margin = str(claim["baseline"]), float(claim["alpha"]), float(claim["margin"])
+    found: BlockVerdict, table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any], declared: Mapping[str, Any],
+    draws: int, beside: bool,
+) -> BlockVerdict:  # fmt: skip
+    treatment, baseline, alpha = found.treatment, found.baseline, float(claim["alpha"])
     difference = risk_difference(pairs, alpha=alpha, draws=draws)
+    arm = claim.get("positive_control")
+    control = positive(table, arm, baseline, alpha) if arm and arm != treatment else None
+    room = find_room(difference, control, claim)
     width, why = widths(table, treatment, baseline, declared, alpha, min(draws, SHIFT_DRAWS))
-    slower = against_slower(table, treatment, claim.get("slower") or (), margin, alpha)
-    notes = [f"The width of the stable range could not be estimated: {why}."] if why else []
-    if width is not None:
-        notes += _edge_note(width)
-    verdict = _rule(difference, width, slower, claim)
-    bounds, reasons = None, []
-    if pairs.excluded.get("censored"):
-        bounds = censoring_bounds(table, treatment, baseline)
-        at_ends = {_at_bound(table, lucky, claim, treatment, declared, slower) for lucky in (treatment, baseline)}
-        ends = (
-            f"{100 * bounds.low:+.1f} to {100 * bounds.high:+.1f} points, whatever the censored trials would have done"
-        )
-        if at_ends == {verdict}:
-            notes.append(f"The difference is {ends}: the verdict is the same.")
-        else:
-            found = ", ".join(sorted(at_ends | {verdict}))
-            reasons.append(f"censored trials could change the verdict: the difference is {ends} ({found})")
-    return {
-        "difference": difference, "width": width, "slower": tuple(slower), "verdict": verdict, "bounds": bounds,
-        "notes": notes, "reasons": reasons,
-    }  # fmt: skip
+    notes, caveats = list(found.notes), list(found.caveats)
+    if width is not None and width.cut:
+        why, width = cut_text(width), None
+    if why:
+        notes.append(f"The width of the stable range could not be estimated: {why}.")
+    bounds = missing_bounds(table, treatment, baseline, alpha=alpha)
+    if bounds is not None:
+        notes.append(missing_text(table, treatment, baseline, bounds))
+        caveats.append("trials without a result")
+    if control is not None and control.failed:
+        text = f"the positive control {control.arm} {'harms' if control.word == HARMS else 'does nothing'}"
+        rests = "; there is room only because the treatment itself differs, and a mean over such blocks flatters it"
+        caveats.append(text + (rests if room.informative else ""))
+    slower = against_slower(table, treatment, claim.get("slower") or (), float(claim["margin"]), alpha, room.why)
+    tuning = trials_needed(table, pairs, claim) if beside and room.informative else None
+    strong = strong_claim(table, treatment, baseline, claim, tuning, room.why) if beside else None
+    return dataclasses.replace(
+        found, verdict="", difference=difference, room=room, width=width, bounds=bounds, positive=control,
+        odds=odds_ratio(pairs, alpha=alpha), q_shift=q_shift(table, treatment, baseline, alpha=alpha),
+        factors=factors(table, pairs, box_of(declared), alpha, draws=min(draws, 4999)), slower=tuple(slower),
+        strong=strong, tuning=tuning, notes=tuple(notes), caveats=tuple(caveats),
+    )  # fmt: skip
 
 
-def _rule(difference: Difference, width: WidthDifference | None, slower: list[Slower], claim: Mapping[str, Any]) -> str:
-    wider = width is not None and width.difference > 0 and width.low > 0
+def find_room(difference: Difference, control: Control | None, claim: Mapping[str, Any]) -> Room:
+    """Whether an effect could have been seen: by the stable shares, and by the positive control.
+
+    A failed control takes nothing from an effect that is seen, in either direction.
+    """
+    why = no_room(
+        difference.share_baseline, difference.share_treatment, float(claim["room_low"]), float(claim["room_high"])
+    )
+    seen = difference.low > 0 or difference.high < 0
+    if why is None and control is not None and control.failed and not seen:
+        why = f"the positive control {control.arm} does not beat the baseline, and the treatment does not either"
+    return Room(informative=why is None, why=why or "")
+
+
+def conclude(
+    block: BlockVerdict, p_holm: float | None, at_worst: Sequence[float | None], claim: Mapping[str, Any]
+) -> BlockVerdict:
+    """Give a compared block its verdict.
+
+    Args:
+        block: of `judge_block`; one that has a verdict is returned with its `p_holm`.
+        p_holm: its p after Holm's correction; None of a block that is no test of the claim.
+        at_worst: the same with each of `bounds` instead of the block's own p.
+    """
+    block = dataclasses.replace(block, p_holm=p_holm if block.difference else None)
+    if block.verdict or block.difference is None:
+        return block
+    plain = _verdict(block, block.difference, p_holm, claim)
+    if block.bounds is not None:
+        ends = zip((block.bounds.low, block.bounds.high), at_worst, strict=True)
+        others = {_verdict(block, end, p, claim) for end, p in ends} - {plain}
+        if others:
+            text = f"{points(block.bounds.low.estimate)} to {points(block.bounds.high.estimate)} points"
+            strings = ", ".join(sorted({plain, *others}))
+            reason = f"trials without a result could change the verdict: the difference is {text} ({strings})"
+            return dataclasses.replace(
+                block, verdict=REFUSED, reasons=(reason,), difference=None, width=None, p_holm=None, odds=None,
+                q_shift=None, factors=(), slower=(), strong=None, tuning=None,
+            )  # fmt: skip
+    if plain == UNINFORMATIVE:
+        return dataclasses.replace(block, verdict=plain)
+    unequal = dependent(block.factors, float(claim["alpha"]), float(claim["sesoi"]))
+    if any(map(opposite, unequal)) or (unequal and plain in (WITHIN, INCONCLUSIVE)):
+        return dataclasses.replace(block, verdict=depends_on(factor.name for factor in unequal))
+    if unequal:
+        names = depends_on(factor.name for factor in unequal)
+        block = dataclasses.replace(block, caveats=(*block.caveats, f"the size of the effect {names}"))
+    return dataclasses.replace(block, verdict=plain)
+
+
+def _verdict(block: BlockVerdict, difference: Difference, p: float | None, claim: Mapping[str, Any]) -> str:
+    if not find_room(difference, block.positive, claim).informative:
+        return UNINFORMATIVE
     return decide_rule(
         difference.estimate,
         difference.low,
         difference.high,
-        wider=wider,
-        equals_slower=any(each.equivalence is not None and each.equivalence.equivalent for each in slower),
+        significant=(difference.p if p is None else p) <= float(claim["alpha"]),
+        wider=is_wider(block.width),
+        equals_slower=any(each.equivalent for each in block.slower),
         sesoi=float(claim["sesoi"]),
         margin=float(claim["margin"]),
     )
 
 
-def _at_bound(
-    table: pd.DataFrame,
-    lucky: str,
-    claim: Mapping[str, Any],
-    treatment: str,
-    declared: Mapping[str, Any],
-    slower: list[Slower],
-) -> str:
-    """The verdict if censored trials of one arm had been stable and those of the other not."""
-    baseline, alpha = str(claim["baseline"]), float(claim["alpha"])
-    censored = (table["state"] == "censored") & table["stable"].isna()
-    imputed = table.assign(stable=table["stable"].mask(censored, (table["arm"] == lucky).astype(float)))
-    difference = risk_difference(pair(imputed, treatment, baseline), alpha=alpha)
-    width, _ = widths(imputed, treatment, baseline, declared, alpha, 1000)
-    return _rule(difference, width, slower, claim)
+def is_wider(width: WidthDifference | None) -> bool:
+    """Whether a stable range is known to be wider."""
+    return width is not None and width.difference > 0 and width.low > 0
 
 
 def widths(
@@ -226,57 +261,3 @@ def widths(
         return width_difference(table, treatment, baseline, box=box, design=design, alpha=alpha, draws=draws), ""
     except ValueError as error:
         return None, str(error)
-
-
-def _edge_note(width: WidthDifference) -> list[str]:
-    ends = {"low": width.edge_low, "high": width.edge_high}
-    cut = [f"{percent(share)} at its {end} end" for end, share in ends.items() if math.isfinite(share) and share > 0]
-    if not cut:
-        return []
-    return [f"The box may cut the stable range of {width.baseline} off: it is stable in {' and '.join(cut)}."]
-
-
-def _notes(table: pd.DataFrame, pairs: Pairs, treatment: str, baseline: str, declared: Mapping[str, Any]) -> list[str]:
-    notes = [f"Left out: {excluded_text(pairs)}."] if pairs.excluded and pairs.n_pairs else []
-    if pairs.n_pairs and len(pairs.seeds) == 1:
-        notes.append("One seed a configuration: the noise of seeds and the effect of configurations are one.")
-    if not known_sampling(declared):
-        notes.append("How the configurations were drawn is not known here; the interval takes them as a sample.")
-    if declared.get("pilot_trials"):
-        counts = ", ".join(f"{arm} {count}" for arm, count in declared["pilot_trials"].items())
-        notes.append(f"Pilot trials, which find a scale, are in no comparison ({counts}).")
-    rows = table[table["arm"] == treatment]
-    inert = int(rows["inert"].sum()) if "inert" in rows else 0
-    if inert:
-        notes.append(f"In {inert} of {len(rows)} trials of {treatment} the term provably has no effect (placebos).")
-    same = rows.merge(table[table["arm"] == baseline], on=["config", "seed", "trial_id"])
-    if len(same):
-        notes.append(f"{len(same)} of the pairs are one trial, which both arms share: their difference is 0.")
-    if pairs.n_pairs and not (pairs.t > 0).any() and not (pairs.b > 0).any():
-        notes.append(
-            "Not one trial of either arm was stable: this box leaves no room for an effect that could be seen."
-        )
-    elif pairs.n_pairs and not (pairs.t == 0).any() and not (pairs.b == 0).any():
-        notes.append("Every trial of both arms was stable: this box leaves no room for an improvement.")
-    return notes
-
-
-def box_text(declared: Mapping[str, Any], table: pd.DataFrame) -> str:
-    """The box of a block in words."""
-    space = (declared.get("sample") or {}).get("space", {})
-    parts = [f"{name} in {{{', '.join(map(_level, levels))}}}" for name, levels in declared.get("factors", {}).items()]
-    for name, dim in space.items():
-        if "choices" in dim:
-            parts.append(f"{name} in {{{', '.join(map(_level, dim['choices']))}}}")
-        else:
-            parts.append(f"{name} {dim['low']:g} to {dim['high']:g}{' (log-uniform)' if dim.get('log') else ''}")
-    if not space and "lr" in table and table["lr"].notna().any() and "lr" not in declared.get("factors", {}):
-        parts.append(f"lr {table['lr'].min():g} to {table['lr'].max():g} (as trained)")
-    drawn = [name for name in declared.get("sampled", ()) if name not in space and name != "lr"]
-    parts += [f"{name} (sampled)" for name in drawn]
-    parts += [f"{name} = {_level(level)}" for name, level in declared.get("fixed", {}).items()]
-    return ", ".join(parts) or "a single configuration"
-
-
-def _level(level: object) -> str:
-    return str(level).lower() if isinstance(level, bool) else f"{level:g}" if isinstance(level, float) else str(level)

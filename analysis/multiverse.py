@@ -13,9 +13,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import load_arms
-from analysis.comparison import TRIMMED, WHOLE, Comparison, comparisons
-from analysis.decision import PLACEBO, percent
+from analysis.block_notes import is_grid
+from analysis.comparison import TRIMMED, WHOLE, Comparison, Found, comparisons
+from analysis.decision import PLACEBO, PRIMARY, percent
 from analysis.frame import Store, Trials, read_trials
+from analysis.paired import holm
 from analysis.relabel import Relabelled
 from analysis.verdict import DEFAULTS, claim_of, role_of, thresholds_of
 
@@ -86,8 +88,9 @@ def multiverse_check(
 ) -> Multiverse:
     """Decide every block again for all of TAU_OK x WINDOW x PERSISTENCE x ENDPOINTS x BOXES, and other weights.
 
-    The labels see no arm: every trial is labelled first, arms are compared after. The window does not matter to the
-    best so far; all three count, as in the full product. Blocks that cannot be trimmed have one box;
+    The rule is that of the verdict with its correction for the number of blocks; strata and missing trials are not
+    looked at again. The labels see no arm: every trial is labelled first, arms are compared after. The window does
+    not matter to the best so far; all three count, as in the full product. Blocks that cannot be trimmed have one box;
     placebos and blocks that cannot be judged have none.
 
     Args:
@@ -105,17 +108,36 @@ def multiverse_check(
     table = load_arms(trials, thresholds=base) if table is None else table.copy(deep=False)
     declared = table.attrs["blocks"]
     table.attrs = {}
+    roles = {
+        str(name): role_of(str(name), rows, claim, str(claim["treatment"])) for name, rows in table.groupby("block")
+    }
     views = [
         view
         for name, rows in table.groupby("block", sort=False)
-        if role_of(str(name), rows, claim, str(claim["treatment"])) != PLACEBO
+        if roles[str(name)] != PLACEBO
         for view in comparisons(rows.reset_index(drop=True), claim, declared[str(name)])
     ]
-    own = [view.verdict(view.stable, WHOLE)[3] for view in views]
+    tested = [view for view in views if view.treatment == claim["treatment"] and roles[view.block] == PRIMARY]
+    arms = {str(claim["baseline"]), str(claim["treatment"])}
+    planned = [
+        name
+        for name, role in roles.items()
+        if role == PRIMARY and arms <= {*declared[name]["arms"]} and not is_grid(declared[name])
+    ]
+    unjudged, alpha = len(planned) - len(tested), float(claim["alpha"])
+
+    def verdicts(results: Mapping[Comparison, Found]) -> list[str]:
+        """Strings after Holm's correction over the primary blocks, as many tests as the claim has."""
+        of_tests = [results[view].p for view in tested if view in results]
+        adjusted = iter(holm([*of_tests, *[1.0] * unjudged], alpha).adjusted)
+        p_values = {view: next(adjusted) for view in tested if view in results}
+        return [view.verdict(found, p_values.get(view, found.p)) for view, found in results.items()]
+
+    own = verdicts({view: view.find(view.stable, WHOLE) for view in views})
     found: list[dict[str, Any]] = []
     relabelled = Relabelled(trials, base) if views else None
-    for (tau, window, persistence), endpoint in itertools.product(
-        itertools.product(TAU_OK, WINDOW, PERSISTENCE), ENDPOINTS
+    for (tau, window, persistence), endpoint, box in itertools.product(
+        itertools.product(TAU_OK, WINDOW, PERSISTENCE), ENDPOINTS, BOXES
     ):
         if relabelled is None:
             break
@@ -123,14 +145,13 @@ def multiverse_check(
             base, tau_ok=tau, window_share=window, persistence_share=0.0, persistence_min=persistence
         )
         labels = relabelled.stable(variant)[ENDPOINTS.index(endpoint)]
-        for view, string in zip(views, own, strict=True):
-            for box in view.boxes:
-                estimate, low, high, verdict = view.verdict(view.relabel(labels), box)
-                found.append({
-                    "block": view.block, "treatment": view.treatment, "tau_ok": tau, "window": window,
-                    "persistence": persistence, "endpoint": endpoint, "box": box, "estimate": estimate, "low": low,
-                    "high": high, "verdict": verdict, "same": verdict == string,
-                })  # fmt: skip
+        results = {view: view.find(view.relabel(labels), box) for view in views if box in view.boxes}
+        for (view, result), verdict in zip(results.items(), verdicts(results), strict=True):
+            found.append({
+                "block": view.block, "treatment": view.treatment, "tau_ok": tau, "window": window,
+                "persistence": persistence, "endpoint": endpoint, "box": box, "estimate": result.estimate,
+                "low": result.low, "high": result.high, "verdict": verdict, "same": verdict == own[views.index(view)],
+            })  # fmt: skip
     columns = ["block", "treatment", "tau_ok", "window", "persistence", "endpoint", "box", "estimate", "low", "high",
                "verdict", "same"]  # fmt: skip
     rows = pd.DataFrame(found, columns=columns)

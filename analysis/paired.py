@@ -15,11 +15,11 @@ import pandas as pd
 from scipy.stats import binom, binomtest, t
 from statsmodels.stats.multitest import multipletests
 
-from analysis.pairs import Floats, Pairs, no_pairs, one_block, pair, pool
+from analysis.pairs import Floats, Pairs, no_pairs, pair, pool, worst_cases
 
 __all__ = [
-    "CensoringBounds", "Difference", "Equivalence", "Holm", "Pairs", "censoring_bounds", "equivalence", "holm",
-    "mean_interval", "pair", "pool", "risk_difference", "sign_flip",
+    "Difference", "Equivalence", "Holm", "MissingBounds", "Pairs", "equivalence", "holm", "mean_interval",
+    "missing_bounds", "pair", "pool", "risk_difference", "sign_flip",
 ]  # fmt: skip
 
 FEW = 10
@@ -38,7 +38,11 @@ class Difference:
     n_configs: int
     n_pairs: int
     excluded: dict[str, int]
+    stable_treatment: int
+    """Stable trials of the treatment, of the `n_pairs`: a plain count."""
+    stable_baseline: int
     share_treatment: float
+    """Mean over configurations of the stable share: that count over n_pairs, if all have as many pairs."""
     share_baseline: float
     estimate: float
     low: float
@@ -81,16 +85,20 @@ class Holm:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class CensoringBounds:
-    """The difference in stable share at the two extremes of what censored trials would have done."""
+class MissingBounds:
+    """The difference in stable share at the two extremes of what trials without a result would have done."""
 
-    low: float
-    """All censored trials of the treatment fail, all of the baseline are stable."""
-    high: float
+    low: Difference
+    """All of the treatment fail, all of the baseline are stable."""
+    high: Difference
     """The other way round."""
-    n_pairs: int
-    censored_treatment: int
-    censored_baseline: int
+    planned: int
+    """Pairs that at least one arm has a trial of."""
+    missing_treatment: int
+    """Trials without a result: failed, censored, unfinished, undetermined, or not there at all."""
+    missing_baseline: int
+    p: float
+    """Sign-flip test by configuration of equal shares of missing trials in both arms."""
 
 
 # -- tests and intervals -----------------------------------------------------------------------------------------------
@@ -196,6 +204,8 @@ def risk_difference(pairs: Pairs, *, alpha: float = 0.05, draws: int = 100_000, 
         n_configs=pairs.n_configs,
         n_pairs=pairs.n_pairs,
         excluded=dict(pairs.excluded),
+        stable_treatment=int(np.nansum(pairs.t)),
+        stable_baseline=int(np.nansum(pairs.b)),
         share_treatment=float(np.nanmean(pairs.t, axis=1).mean()),
         share_baseline=float(np.nanmean(pairs.b, axis=1).mean()),
         estimate=float(d.mean()),
@@ -255,27 +265,26 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> Holm:
     return Holm(adjusted=tuple(map(float, adjusted)), rejected=tuple(map(bool, rejected)))
 
 
-def censoring_bounds(table: pd.DataFrame, treatment: str, baseline: str) -> CensoringBounds:
-    """Bound the difference in stable share whatever the censored trials would have done.
+def missing_bounds(table: pd.DataFrame, treatment: str, baseline: str, *, alpha: float = 0.05) -> MissingBounds | None:
+    """Bound the difference in stable share whatever the trials without a result would have done; None: none lacks one.
 
     Raises:
-        ValueError: as `pair`; no pairs even then.
+        ValueError: as `pair`.
     """
-    one_block(table, ["stable", "state"], [treatment, baseline])
-    censored = (table["state"] == "censored") & table["stable"].isna()
-    ends = []
-    for lucky in (baseline, treatment):
-        imputed = table.assign(stable=table["stable"].mask(censored, (table["arm"] == lucky).astype(float)))
-        pairs = pair(imputed, treatment, baseline)
-        if not pairs.n_pairs:
-            raise no_pairs(pairs)
-        ends.append(float(pairs.differences.mean()))
-    return CensoringBounds(
-        low=ends[0],
-        high=ends[1],
-        n_pairs=pairs.n_pairs,
-        censored_treatment=int((censored & (table["arm"] == treatment)).sum()),
-        censored_baseline=int((censored & (table["arm"] == baseline)).sum()),
+    low, high = worst_cases(table, treatment, baseline)
+    changed = low.t != high.t, low.b != high.b  # NaN where no pair was planned, in both
+    planned = np.isfinite(low.t)
+    missing = [side & planned for side in changed]
+    if not any(side.any() for side in missing):
+        return None
+    rates = [np.where(planned, side, np.nan) for side in missing]
+    return MissingBounds(
+        low=risk_difference(low, alpha=alpha),
+        high=risk_difference(high, alpha=alpha),
+        planned=int(planned.sum()),
+        missing_treatment=int(missing[0].sum()),
+        missing_baseline=int(missing[1].sum()),
+        p=sign_flip(np.nanmean(rates[0] - rates[1], axis=1))[0],
     )
 
 

@@ -102,6 +102,56 @@ def pair(table: pd.DataFrame, treatment: str, baseline: str, value: str = "stabl
         ValueError: a column or arm that is not there, several blocks, a trial twice, an arm against itself, an
             infinite value.
     """
+    configs, seeds, (t, b), codes = _sides(table, treatment, baseline, value)
+    somewhere = ~np.isnan(codes).all(axis=0)
+    first = np.nan_to_num(codes, nan=0.0, posinf=np.inf).min(axis=0)  # nobody's: "absent"
+    excluded = Counter(list(REASONS)[int(code)] for code in first[somewhere & np.isfinite(first)])
+    paired = np.isfinite(t) & np.isfinite(b)
+    kept = paired.any(axis=1)
+    return Pairs(
+        treatment=treatment,
+        baseline=baseline,
+        value=value,
+        configs=tuple(np.asarray(configs)[kept].tolist()),
+        seeds=tuple(map(str, seeds)),
+        t=np.where(paired, t, np.nan)[kept],
+        b=np.where(paired, b, np.nan)[kept],
+        excluded=dict(excluded),
+    )
+
+
+def worst_cases(table: pd.DataFrame, treatment: str, baseline: str) -> tuple[Pairs, Pairs]:
+    """The pairs as they are at worst and at best for the treatment, whatever the trials without a result had done.
+
+    At worst every such trial of the treatment fails and every one of the baseline is stable; at best the reverse. A
+    trial that the table lacks counts, too, where the other arm has one of that configuration and seed.
+
+    Raises:
+        ValueError: as `pair`.
+    """
+    configs, seeds, (t, b), codes = _sides(table, treatment, baseline, "stable")
+    somewhere = ~np.isnan(codes).all(axis=0)
+
+    def filled(of_treatment: float) -> Pairs:
+        sides = [
+            np.where(somewhere, np.where(np.isfinite(side), side, value), np.nan)
+            for side, value in ((t, of_treatment), (b, 1 - of_treatment))
+        ]
+        return Pairs(
+            treatment=treatment, baseline=baseline, value="stable", configs=configs, seeds=tuple(map(str, seeds)),
+            t=sides[0], b=sides[1], excluded={},
+        )  # fmt: skip
+
+    return filled(0.0), filled(1.0)
+
+
+def _sides(
+    table: pd.DataFrame, treatment: str, baseline: str, value: str
+) -> tuple[tuple[str, ...], Sequence[object], Floats, Floats]:
+    """(configs, seeds, values, codes): values and codes (2, configs, seeds) of treatment and baseline.
+
+    Codes: NaN where there is no trial, infinity where there is a value, else the place in REASONS of why there is none.
+    """
     if treatment == baseline:
         raise ValueError(f"arm {treatment} cannot be compared with itself")
     one_block(table, [value], [treatment, baseline])
@@ -115,24 +165,9 @@ def pair(table: pd.DataFrame, treatment: str, baseline: str, value: str = "stabl
     place = ((rows["arm"] != treatment).to_numpy(dtype=int), config, seed)
     sides = np.full((2, len(configs), len(seeds)), np.nan)  # (arm, config, seed)
     sides[place] = values
-    codes = np.full(sides.shape, np.nan)  # NaN: no trial; inf: judged
+    codes = np.full(sides.shape, np.nan)
     codes[place] = np.nan_to_num(reason_codes(rows, value), nan=np.inf)
-    somewhere = ~np.isnan(codes).all(axis=0)
-    first = np.nan_to_num(codes, nan=0.0, posinf=np.inf).min(axis=0)  # nobody's: "absent"
-    excluded = Counter(list(REASONS)[int(code)] for code in first[somewhere & np.isfinite(first)])
-    t, b = sides
-    paired = np.isfinite(t) & np.isfinite(b)
-    kept = paired.any(axis=1)
-    return Pairs(
-        treatment=treatment,
-        baseline=baseline,
-        value=value,
-        configs=tuple(np.asarray(configs)[kept].tolist()),
-        seeds=tuple(map(str, seeds)),
-        t=np.where(paired, t, np.nan)[kept],
-        b=np.where(paired, b, np.nan)[kept],
-        excluded=dict(excluded),
-    )
+    return tuple(map(str, configs)), list(seeds), sides, codes
 
 
 def pool(parts: Sequence[Pairs]) -> Pairs:

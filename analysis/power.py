@@ -3,8 +3,9 @@
 The model of a study: configuration c is stable with probability expit(a + u_c) in the baseline and expit(b + u_c + v_c)
 in the treatment, u_c ~ N(0, config_sd), v_c ~ N(0, interaction_sd) in logits; a is such that the mean stable share of
 the baseline is `base`, b such that the treatment's is base + difference. Seeds are independent given the configuration:
-in chaotic training, pairing by seed brings nothing more. The defaults are a hard box: half of it stable, configurations
-from nearly always to nearly never. Where the arms seldom differ, a study finds smaller differences than these.
+in chaotic training, pairing by seed brings nothing more. The defaults are configurations from nearly always to nearly
+never stable; `base` has none, since power depends on it and only a room stage (baseline and controls alone) can say it.
+Where the arms seldom differ, a study finds smaller differences than these.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def standard_error(
     n_seeds: int,
     difference: float = 0.0,
     *,
-    base: float = 0.5,
+    base: float,
     config_sd: float = 2.0,
     interaction_sd: float = 1.0,
 ) -> float:
@@ -46,7 +47,7 @@ def power(
     n_seeds: int,
     difference: float,
     *,
-    base: float = 0.5,
+    base: float,
     config_sd: float = 2.0,
     interaction_sd: float = 1.0,
     alpha: float = 0.05,
@@ -79,7 +80,7 @@ def detectable(
     n_seeds: int,
     *,
     wanted: float = 0.8,
-    base: float = 0.5,
+    base: float,
     config_sd: float = 2.0,
     interaction_sd: float = 1.0,
     alpha: float = 0.05,
@@ -104,7 +105,7 @@ def needed(
     n_seeds: int,
     *,
     wanted: float = 0.8,
-    base: float = 0.5,
+    base: float,
     config_sd: float = 2.0,
     interaction_sd: float = 1.0,
     alpha: float = 0.05,

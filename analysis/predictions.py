@@ -10,14 +10,17 @@ import pandas as pd
 
 from analysis.controls import identity
 from analysis.decision import (
-    DESCRIPTIVE,
     DIFFERENT,
     IDENTICAL,
-    NO_EFFECT,
+    MORE,
+    OLDER,
     REFUSED,
     SHORT,
+    SILENT,
+    WITHIN,
     BlockVerdict,
     GroupVerdict,
+    Pooled,
     PredictionCheck,
     points,
 )
@@ -55,16 +58,21 @@ def scope_text(prediction: Mapping[str, Any], treatment: str, claim: Mapping[str
     return where if treatment == claim["treatment"] else f"{where}, arm {treatment}"
 
 
-def _result(prediction: Mapping[str, Any], scope: str, found: str, holds: bool | None, figures: str) -> PredictionCheck:
-    said = {True: "borne out", False: "not borne out", None: "could not be checked"}[holds]
-    sentence = f"{prediction['id']} ({scope}: {prediction['expect']}): {said}. Found: {figures}."
+SAID = {True: "borne out", False: "not borne out", None: "could not be checked"}
+
+
+def _result(
+    prediction: Mapping[str, Any], scope: str, found: str, holds: bool | None, figures: str, before: str = ""
+) -> PredictionCheck:
+    expected = OLDER.get(str(prediction["expect"]), str(prediction["expect"]))
+    sentence = f"{prediction['id']} ({scope}: {expected}): {SAID[holds]}. Found: {figures}.{before}"
     return PredictionCheck(
-        id=str(prediction["id"]), scope=scope, expected=str(prediction["expect"]), found=found, holds=holds,
-        figures=figures, sentence=sentence,
+        id=str(prediction["id"]), scope=scope, expected=expected, found=found, holds=holds, figures=figures,
+        sentence=sentence,
     )  # fmt: skip
 
 
-def _figures(name: str, verdict: str, difference: Difference | None) -> str:
+def _figures(name: str, verdict: str, difference: Difference | Pooled | None) -> str:
     if difference is None:
         return f"{name} {verdict}"
     interval = f"{points(difference.low)} to {points(difference.high)}"
@@ -75,24 +83,41 @@ def _verdict(
     prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: Judged
 ) -> PredictionCheck:
     scope = scope_text(prediction, treatment, claim)
+    results: list[tuple[str, str, Difference | Pooled | None]]
     if prediction.get("blocks"):
         of_blocks = [block for block in judged.blocks if block.block in prediction["blocks"]]
         results = [(block.block, block.verdict, block.difference) for block in of_blocks]
         absent = [name for name in prediction["blocks"] if name not in {block.block for block in of_blocks}]
         results += [(name, REFUSED, None) for name in absent]
+        earlier = [block.earlier for block in of_blocks]
     else:
         name = f"class {prediction['class']}" if prediction.get("class") else None
         groups = [group for group in (judged.classes if name else (judged.overall,)) if group is not None]
         groups = [group for group in groups if name is None or group.name == name]
         results = [(group.name, group.verdict, group.pooled) for group in groups]
-    short = {SHORT.get(verdict, verdict) for _, verdict, _ in results}
-    if not short:
+        earlier = [group.earlier for group in groups]
+    if not results:
         return _result(prediction, scope, REFUSED, None, f"no block has arms {claim['baseline']} and {treatment}")
-    if prediction["expect"] == NO_EFFECT:
-        short = {NO_EFFECT if verdict == IDENTICAL else verdict for verdict in short}
-    holds = None if short & {REFUSED, DESCRIPTIVE, DIFFERENT} else short == {prediction["expect"]}
+    short = {SHORT.get(verdict, verdict) for _, verdict, _ in results}
+    holds = _holds(short, str(prediction["expect"]))
+    before = ""
+    if (
+        all(earlier)
+        and (held := _holds({SHORT.get(text, text) for text in earlier}, str(prediction["expect"]))) != holds
+    ):
+        before = f" By the earlier rule: {SAID[held]} ({', '.join(dict.fromkeys(earlier))})."
     figures = "; ".join(_figures(*result) for result in results)
-    return _result(prediction, scope, ", ".join(sorted(short)), holds, figures)
+    return _result(prediction, scope, ", ".join(sorted(short)), holds, figures, before)
+
+
+def _holds(found: set[str], expect: str) -> bool | None:
+    """Whether verdicts are what was expected: one that is known to be another decides; one that says nothing cannot."""
+    expected = OLDER.get(expect, expect)
+    same = {expected} | ({IDENTICAL, *OLDER} if expected == WITHIN else set())
+    unknown = {*SILENT, DIFFERENT} | ({MORE} if expected == "supported" else set())
+    if found - same - unknown:
+        return False
+    return None if found & unknown else True
 
 
 def _identical(

@@ -12,6 +12,8 @@ from analysis.outcome import OUTCOME_VERSION
 MOST_SHOWN = 6
 FOUND_LATER = ("scale",)
 """Keys that a plan gains from pilots: no change of what was registered."""
+ROOM = {"room_low": 0.10, "room_high": 0.90}
+"""Keys of a claim that came with the rule that asks for room -> their defaults."""
 
 
 def registration_status(
@@ -34,7 +36,9 @@ def registration_status(
     if not early:
         return _late(registrations, first_ms)
     counted = early[-1]
-    now = {"claim": claim, "outcome_version": OUTCOME_VERSION, "blocks": blocks}
+    earlier = not any(name in counted.get("claim", {}) for name in ROOM)
+    of_claim = {name: value for name, value in claim.items() if not (earlier and ROOM.get(name) == value)}
+    now = {"claim": of_claim, "outcome_version": OUTCOME_VERSION, "blocks": blocks}
     found = tuple(
         text
         for part in ("claim", "outcome_version", "blocks")
@@ -43,6 +47,8 @@ def registration_status(
     sentence = (
         f"Registered on {_date(counted['registered_ms'])} (claim {counted['claim_hash']}), before the first record."
     )
+    if earlier:
+        sentence += " It was registered under the earlier rule, which did not ask for room: both verdicts are given."
     if found:
         more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
         sentence += f" What is judged here differs from that: {'; '.join(found[:MOST_SHOWN])}{more}."
@@ -59,6 +65,7 @@ def registration_status(
         amendments=len(registrations) - 1,
         differences=found,
         sentence=sentence,
+        earlier_rule=earlier,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.decision import NOT_POOLED, VERDICTS, Decision, p_text, points
+from analysis.decision import BlockVerdict, Decision, meaning, p_text, points
 from analysis.report_tables import Table
 from analysis.verdict import decide
+from analysis.verdict_page import dose_rows, earlier_rows, factor_rows, said_of
 from study.errors import StudyError
 
 
@@ -46,27 +48,21 @@ def view(table: pd.DataFrame, claim: Mapping[str, Any] | None, registrations: tu
 
 
 def _decided(decision: Decision) -> View:
-    tables = (_block_table(decision), *([_prediction_table(decision)] if decision.predictions else []))
+    tables = [_block_table(decision), _strata_table(decision), _dose_table(decision), _earlier_table(decision)]
+    tables += [_prediction_table(decision)] if decision.predictions else []
     headline = f"{decision.verdict[:1].upper()}{decision.verdict[1:]}"
-    if decision.verdict == NOT_POOLED:
-        headline += ": " + ", ".join(f"{group.name} {group.verdict}" for group in decision.classes)
     return View(
         headline=f"{headline}.",
         lines=(minus(decision.sentence), decision.registered.sentence, *_borne_out(decision)),
-        items=(*(minus(group.sentence) for group in decision.classes), *decision.warnings),
+        items=(
+            *(decision.overall.notes if decision.overall else ()),
+            *(minus(group.sentence) for group in decision.classes),
+            *decision.warnings,
+        ),
         decided=True,
-        tables=tables,
+        tables=tuple(table for table in tables if table.rows),
         blocks=tuple(
-            (
-                block.block,
-                minus(block.sentence),
-                (
-                    *block.notes,
-                    *(minus(s.sentence) for s in block.slower),
-                    *(minus(part.sentence) for part in (block.positive, block.strong) if part is not None),
-                ),
-            )
-            for block in decision.blocks
+            (block.block, minus(block.sentence), tuple(map(minus, said_of(block)))) for block in decision.blocks
         ),
     )
 
@@ -100,12 +96,61 @@ def _block_table(decision: Decision) -> Table:
             "p_holm": block.p_holm, "n_configs": d and d.n_configs, "n_pairs": d and d.n_pairs,
             "share_treatment": d and d.share_treatment, "share_baseline": d and d.share_baseline,
             "rescued": d and d.rescued, "broken": d and d.broken, "reasons": "; ".join(block.reasons),
+            "stable_treatment": d and d.stable_treatment, "stable_baseline": d and d.stable_baseline,
+            "room": block.room and block.room.informative, "odds_ratio": block.odds and block.odds.estimate,
+            "odds_low": block.odds and block.odds.low, "odds_high": block.odds and block.odds.high,
+            "q_shift": block.q_shift and block.q_shift.estimate, "q_low": block.q_shift and block.q_shift.low,
+            "q_high": block.q_shift and block.q_shift.high, "q_p": block.q_shift and block.q_shift.p,
         })  # fmt: skip
     said = dict.fromkeys(block.verdict for block in decision.blocks)
     return Table(
         name="verdicts", title="Verdict by block", head=head, rows=tuple(rows), frame=pd.DataFrame(numbers),
         numeric=(False, False, False, False, True, True, True, True, True),
-        note=" ".join(f"{name[:1].upper()}{name[1:]}: {VERDICTS[name]}." for name in said if name in VERDICTS),
+        note=" ".join(f"{name[:1].upper()}{name[1:]}: {meaning(name)}." for name in said),
+    )  # fmt: skip
+
+
+def _strata_table(decision: Decision) -> Table:
+    rows, numbers = [], []
+    for block in decision.blocks:
+        for (stratum, *cells), each in zip(factor_rows(block.factors)[1:], _strata(block), strict=True):
+            rows.append((block.block, stratum, *map(minus, cells)))
+            numbers.append({"block": block.block, **each})
+    return Table(
+        name="strata", title="Differences by stratum", head=("block", *factor_rows(())[0]), rows=tuple(rows),
+        frame=pd.DataFrame(numbers), numeric=(False, False, *[True] * 6),
+        note="Is the effect the same everywhere in the box? The learning rate is halved at the middle of its "
+        "range; the test permutes configurations, p after Holm's correction over the factors of a block.",
+    )  # fmt: skip
+
+
+def _strata(block: BlockVerdict) -> list[dict[str, Any]]:
+    return [
+        {"factor": factor.name, "p": factor.p, "p_holm": factor.p_holm} | dataclasses.asdict(stratum)
+        for factor in block.factors
+        for stratum in factor.strata
+    ]
+
+
+def _dose_table(decision: Decision) -> Table:
+    found = [(block.block, dose) for block in decision.blocks for dose in block.doses]
+    rows = [(block, *cells) for block, dose in found for cells in dose_rows([dose])[1:]]
+    return Table(
+        name="doses", title="How much the term did", head=("block", *dose_rows(())[0]), rows=tuple(rows),
+        frame=pd.DataFrame([{"block": block} | dataclasses.asdict(dose) for block, dose in found]),
+        numeric=(False, False, True, True, True),
+        note="rho: gradient norm of the term over that of the loss. drift: mean squared change of the samples in a "
+        "period. A control whose rho is about 0 could not have failed.",
+    )  # fmt: skip
+
+
+def _earlier_table(decision: Decision) -> Table:
+    head, *rows = earlier_rows(decision) if decision.registered.earlier_rule else [("", "", "", "")]
+    return Table(
+        name="rules", title="By the earlier rule, under which it was registered", head=tuple(head),
+        rows=tuple(map(tuple, rows)), numeric=(False,) * 4,
+        frame=pd.DataFrame(rows, columns=["of", "earlier", "present", "differs"]),
+        note="The earlier rule asked neither for room nor for edges of the box, and pooled configurations.",
     )  # fmt: skip
 
 

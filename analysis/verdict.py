@@ -1,6 +1,7 @@
 """From an arm table and a claim to a decision: per block, per class, over all; predictions; registration.
 
-The rule is in `analysis.rule`, what one block needs in `analysis.judging`; `docs/verdict.md` explains both.
+The rule is in `analysis.rule`, what one block needs in `analysis.judging`, several blocks in `analysis.pooling`;
+`docs/verdict.md` explains them.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import load_arms
-from analysis.decision import DESCRIPTIVE, NEGATIVE, PLACEBO, PRIMARY, REFUSED, BlockVerdict, Decision
+from analysis.decision import DESCRIPTIVE, NEGATIVE, PLACEBO, PRIMARY, REFUSED, BlockVerdict, Decision, GroupVerdict
+from analysis.doses import with_doses
+from analysis.earlier import earlier_block, earlier_group
 from analysis.frame import Store, Trials, read_trials
-from analysis.judging import judge_block
+from analysis.judging import conclude, judge_block
 from analysis.outcome import Thresholds
 from analysis.paired import holm
 from analysis.pooling import group
 from analysis.predictions import Judged, check_predictions
-from analysis.registered import registration_status
+from analysis.registered import ROOM, registration_status
 from analysis.wording import block_sentence, warnings
 from study.errors import StudyError
 
 DEFAULTS: dict[str, Any] = {
     "id": "", "question": "", "slower": (), "tuned": None, "positive_control": None, "negative_controls": (),
-    "sesoi": 0.08, "margin": 0.08, "alpha": 0.05, "strong_margin": 0.05, "best_of": 20, "thresholds": {},
-    "predictions": (),
+    "sesoi": 0.08, "margin": 0.08, "alpha": 0.05, **ROOM, "strong_margin": 0.05,
+    "best_of": 20, "thresholds": {}, "predictions": (),
 }  # fmt: skip
 """What a claim says where it says nothing."""
 NEEDED = ("block", "family", "class", "arm", "config", "seed", "trial_id", "state", "outcome", "stable", "q", "q_final")
@@ -40,7 +43,8 @@ def decide_study(store: Store, study: str = "") -> Decision:
     """
     trials = store if isinstance(store, Trials) else read_trials(store, study)
     claim = claim_of(trials)
-    return decide(load_arms(trials, thresholds=thresholds_of(claim)), claim, trials.registrations)
+    table = with_doses(load_arms(trials, thresholds=thresholds_of(claim)), trials)
+    return decide(table, claim, trials.registrations)
 
 
 def claim_of(trials: Trials) -> dict[str, Any]:
@@ -87,12 +91,14 @@ def decide(
     declared = {name: {**block, "pilot_trials": pilots.get(name, {})} for name, block in plan.items()}
     table = table.assign(**{"class": table["class"].fillna("").astype(str)})
     table.attrs = {}  # pandas copies them, deeply, at every step
-    main = judge_all(table, claim, str(claim["treatment"]), declared, draws=draws)
+    registered = registration_status(registrations, claim, plan, known.get("first_ms"))
+    both = registered.earlier_rule
+    main = judge_all(table, claim, str(claim["treatment"]), declared, draws=draws, earlier=both)
 
     def judged(arm: str) -> Judged:
         if arm == claim["treatment"]:
             return main
-        return judge_all(table, claim, arm, declared, draws=draws, beside=False)
+        return judge_all(table, claim, arm, declared, draws=draws, beside=False, earlier=both)
 
     checks = check_predictions(claim["predictions"], table, claim, judged)
     overall = main.overall
@@ -101,7 +107,7 @@ def decide(
         claim=dict(claim),
         verdict=overall.verdict if overall else REFUSED,
         sentence=_headline(main),
-        registered=registration_status(registrations, claim, plan, known.get("first_ms")),
+        registered=registered,
         blocks=main.blocks,
         classes=main.classes,
         overall=overall,
@@ -145,10 +151,12 @@ def judge_all(
     *,
     draws: int = 100_000,
     beside: bool = True,
+    earlier: bool = False,
 ) -> Judged:
     """Judge one treatment in every block that has both arms; then classes and all primary blocks together.
 
-    `declared`: block -> what the plan says of it; other arguments as of `analysis.judging.judge_block`.
+    `declared`: block -> what the plan says of it; `earlier`: also by the rule before there was room; other arguments
+    as of `analysis.judging.judge_block`.
 
     Raises:
         StudyError: no block has both arms.
@@ -163,15 +171,39 @@ def judge_all(
     if not found:
         raise StudyError(f"no block has both arms, {claim['baseline']} and {treatment}: there is nothing to compare")
     blocks = _with_holm(found, claim)
-    classes = []
+    groups = []
     for klass in dict.fromkeys(block.klass for block in blocks):
         members = [block for block in blocks if block.klass == klass]
         roles = next(role for role in (PRIMARY, NEGATIVE, PLACEBO) if any(block.role == role for block in members))
         chosen = [block for block in members if block.role == roles]
-        classes.append(group(f"class {klass}" if klass else "no class", chosen, table, claim))
+        groups.append((f"class {klass}" if klass else "no class", chosen))
     primary = [block for block in blocks if block.role == PRIMARY]
-    overall = group("all blocks of the claim", primary, table, claim) if primary else None
-    return Judged(blocks=tuple(blocks), classes=tuple(classes), overall=overall)
+    groups += [("all blocks of the claim", primary)] if primary else []
+    verdicts = [group(name, members, table, claim) for name, members in groups]
+    if earlier:
+        blocks, verdicts = _earlier(blocks, groups, verdicts, table, claim, declared)
+    overall = verdicts.pop() if primary else None
+    return Judged(blocks=tuple(blocks), classes=tuple(verdicts), overall=overall)
+
+
+def _earlier(
+    blocks: Sequence[BlockVerdict],
+    groups: Sequence[tuple[str, Sequence[BlockVerdict]]],
+    verdicts: Sequence[GroupVerdict],
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    declared: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[BlockVerdict], list[GroupVerdict]]:
+    """The same blocks and groups with what the earlier rule says of them."""
+    found = {
+        block.block: earlier_block(block, table[table["block"] == block.block], claim, declared.get(block.block, {}))
+        for block in blocks
+    }
+    of_groups = [earlier_group(members, found, table, claim)[0] for _, members in groups]
+    return (
+        [dataclasses.replace(block, earlier=found[block.block][0]) for block in blocks],
+        [dataclasses.replace(verdict, earlier=text) for verdict, text in zip(verdicts, of_groups, strict=True)],
+    )
 
 
 def role_of(name: str, rows: pd.DataFrame, claim: Mapping[str, Any], treatment: str) -> str:
@@ -185,14 +217,26 @@ def role_of(name: str, rows: pd.DataFrame, claim: Mapping[str, Any], treatment: 
 
 
 def _with_holm(blocks: Sequence[BlockVerdict], claim: Mapping[str, Any]) -> list[BlockVerdict]:
-    """Correct the primary tests for their number, and write the sentences. A refused test counts with p = 1."""
+    """Correct the primary tests for their number, give every block its verdict, and write the sentences.
+
+    A refused test counts with p = 1, and one without room like all others: whether there is room depends on the data.
+    """
+    alpha = float(claim["alpha"])
     tested = [i for i, block in enumerate(blocks) if block.role == PRIMARY and block.verdict != DESCRIPTIVE]
-    p_values = [block.difference.p if block.difference else 1.0 for block in (blocks[i] for i in tested)]
-    adjusted = dict(zip(tested, holm(p_values, float(claim["alpha"])).adjusted, strict=True))
+    p_values = {i: d.p if (d := blocks[i].difference) is not None else 1.0 for i in tested}
+
+    def adjusted(i: int, p: float | None = None) -> float | None:
+        """Holm's p of a block; with `p` instead of its own."""
+        if i not in p_values:
+            return None
+        of_all = p_values if p is None else p_values | {i: p}
+        return dict(zip(tested, holm([of_all[j] for j in tested], alpha).adjusted, strict=True))[i]
+
     out = []
     for i, block in enumerate(blocks):
-        with_p = dataclasses.replace(block, p_holm=adjusted.get(i) if block.difference else None)
-        out.append(dataclasses.replace(with_p, sentence=block_sentence(with_p, claim, len(tested))))
+        ends = (block.bounds.low, block.bounds.high) if block.bounds is not None else ()
+        found = conclude(block, adjusted(i), [adjusted(i, end.p) for end in ends], claim)
+        out.append(dataclasses.replace(found, sentence=block_sentence(found, claim, len(tested))))
     return out
 
 

@@ -67,7 +67,18 @@ class WidthDifference:
     edge_low: float
     """The baseline's stable share at the low end of the box: above 0, its width is truncated."""
     edge_high: float
+    treatment_edge_low: float
+    treatment_edge_high: float
     method: str
+
+    @property
+    def cut(self) -> dict[str, float]:
+        """End of the box -> larger stable share of both arms there, where it is not known to be 0."""
+        ends = {
+            "low": (self.edge_low, self.treatment_edge_low),
+            "high": (self.edge_high, self.treatment_edge_high),
+        }
+        return {name: max(shares) for name, shares in ends.items() if not all(share == 0 for share in shares)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +155,7 @@ def width_difference(
     low, high, method = _difference_interval(units, alpha)
     shift_low, shift_high = _shift_interval(units, alpha, draws, seed)
     edge_low, edge_high = edges(units, units.b)
+    treatment_edges = edges(units, units.t)
     return WidthDifference(
         treatment=treatment,
         baseline=baseline,
@@ -164,6 +176,8 @@ def width_difference(
         shift_high=shift_high,
         edge_low=edge_low,
         edge_high=edge_high,
+        treatment_edge_low=treatment_edges[0],
+        treatment_edge_high=treatment_edges[1],
         method=method,
     )
 

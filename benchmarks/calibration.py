@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 
 from analysis.aggregate import interquartile_mean
 from analysis.budget import best_of_k, non_inferior
-from analysis.paired import censoring_bounds, pair, risk_difference
+from analysis.paired import missing_bounds, pair, risk_difference
 from analysis.power import power
 from analysis.survival import cumulative_incidence, restricted_mean_time
 from analysis.width import width_difference
@@ -117,7 +117,7 @@ def powers(studies: int, rng: Generator) -> Iterator[Row]:
     for difference in (0.08, 0.14):
         for n_configs, n_seeds in DESIGNS:
             design = Design(n_configs=n_configs, n_seeds=n_seeds, difference=difference)
-            count, said = decisions(design, studies, rng), power(n_configs, n_seeds, difference)
+            count, said = decisions(design, studies, rng), power(n_configs, n_seeds, difference, base=design.base)
             error = math.sqrt(said * (1 - said) / studies)
             yield words(design) | {
                 "power": round(said, 4),
@@ -218,17 +218,19 @@ def censoring(studies: int, size: int, rng: Generator) -> Row:
     holds = dict.fromkeys(("bounds_hold_truth", "bounds_hold_full", "bounds_straddle_0", "time_bounds_hold_truth"), 0)
     for _ in range(studies):
         whole, pruned = pruned_study(100, rng)
-        full, bounds = float(pair(whole, T, B).differences.mean()), censoring_bounds(pruned, T, B)
+        full, bounds = float(pair(whole, T, B).differences.mean()), missing_bounds(pruned, T, B)
+        assert bounds is not None, "half of the trials are stopped"
+        low, high = bounds.low.estimate, bounds.high.estimate
         e6 = restricted_mean_time(pruned, T, B, "d_updates", draws=2)
         failed = pruned.assign(stable=pruned["stable"].fillna(0.0))
         for name, value in (
             ("full", full), ("as_failures", float(pair(failed, T, B).differences.mean())),
-            ("dropped", float(pair(pruned, T, B).differences.mean())), ("low", bounds.low), ("high", bounds.high),
+            ("dropped", float(pair(pruned, T, B).differences.mean())), ("low", low), ("high", high),
         ):  # fmt: skip
             found[name].append(value)
-        holds["bounds_hold_truth"] += inside(bounds.low, truth["stable"], bounds.high)
-        holds["bounds_hold_full"] += inside(bounds.low, full, bounds.high)
-        holds["bounds_straddle_0"] += bounds.low < 0 < bounds.high
+        holds["bounds_hold_truth"] += inside(low, truth["stable"], high)
+        holds["bounds_hold_full"] += inside(low, full, high)
+        holds["bounds_straddle_0"] += low < 0 < high
         holds["time_bounds_hold_truth"] += inside(e6.worst_low, truth["time"], e6.worst_high)
     means = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
     return (

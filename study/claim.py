@@ -24,7 +24,7 @@ class Prediction:
 
     id: str
     expect: str
-    """supported, no effect, harms, inconclusive or identical."""
+    """supported, within the margin (or, as before, no effect), harms, inconclusive or identical."""
     class_: str | None
     blocks: tuple[str, ...] | None
     treatment: str | None
@@ -58,6 +58,8 @@ class Claim:
     sesoi: float
     margin: float
     alpha: float
+    room_low: float
+    room_high: float
     strong_margin: float
     best_of: int
     thresholds: Mapping[str, float]
@@ -92,6 +94,9 @@ def parse_claim(spec: ClaimSpec, blocks: Sequence[Block], source: Source) -> Cla
     default = {
         name: _default(name, level, with_arms, source, (*path, "default")) for name, level in spec.default.items()
     }
+    if spec.room_low >= spec.room_high:
+        problem = f"room_low must be below room_high, which is {spec.room_high:g}"
+        raise source.error((*path, "room_low"), refusal(problem, got=spec.room_low))
     thresholds = THRESHOLDS | {
         name: _threshold(name, value, source, (*path, "thresholds", name)) for name, value in spec.thresholds.items()
     }
@@ -108,6 +113,8 @@ def parse_claim(spec: ClaimSpec, blocks: Sequence[Block], source: Source) -> Cla
         sesoi=float(spec.sesoi),
         margin=float(spec.margin),
         alpha=float(spec.alpha),
+        room_low=float(spec.room_low),
+        room_high=float(spec.room_high),
         strong_margin=float(spec.strong_margin),
         best_of=spec.best_of,
         thresholds=thresholds,

@@ -103,6 +103,10 @@ def plan(
     inception_weights: Inception = None,
     trials: Annotated[bool, typer.Option("--trials", help="List every trial.")] = False,
     power: Annotated[bool, typer.Option("--power", help="Say what differences a claim's blocks can detect.")] = False,
+    base: Annotated[
+        float | None,
+        typer.Option("--base", min=0.001, max=0.999, help="Stable share of the baseline, for --power."),
+    ] = None,
     pilot: Annotated[bool, typer.Option(help="Train for some seconds to estimate the cost.")] = True,
     yes: Yes = False,
     as_json: AsJson = False,
@@ -119,7 +123,7 @@ def plan(
         return
     print_preview(preview)
     if power:
-        print_power(preview)
+        print_power(preview, base)
     if trials:
         print_trials(preview)
 

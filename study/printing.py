@@ -80,8 +80,15 @@ def print_preview(preview: Preview) -> None:
         out.print(f"estimate from a pilot: {duration(preview.estimate.wall_s)} of training, {hours}")
 
 
-def print_power(preview: Preview) -> None:
-    """What differences in stable share each block with arms can detect, and how many configurations the claim needs."""
+BASES = (0.1, 0.3, 0.5, 0.7)
+"""Stable shares of the baseline for which power is shown where none is given."""
+
+
+def print_power(preview: Preview, base: float | None = None) -> None:
+    """What differences in stable share each block with arms can detect, and how many configurations the claim needs.
+
+    `base`: stable share of the baseline, as a room stage found it; None: several are shown.
+    """
     from analysis.power import detectable, needed
 
     claim = preview.plan.study.claim
@@ -89,17 +96,21 @@ def print_power(preview: Preview) -> None:
     table = Table(
         box=None, pad_edge=False, title=f"power of the paired test, two-sided alpha {alpha:g}", title_justify="left"
     )
-    for column in ("block", "configs x seeds", "found with 80 %", f"configs for {100 * wanted:g} points"):
+    names = ("block", "configs x seeds", "baseline stable", "found with 80 %", f"configs for {100 * wanted:g} points")
+    for column in names:
         table.add_column(column)
     for block in preview.plan.study.blocks:
         if block.arms and block.sample:
             n, seeds = block.sample.n, len(block.seeds)
-            least = detectable(n, seeds, alpha=alpha) if n > 1 else float("nan")
-            found = "no difference" if least != least else f"{100 * least:.0f} points"
-            table.add_row(block.name, f"{n} x {seeds}", found, str(needed(wanted, seeds, alpha=alpha)))
+            for share in BASES if base is None else (base,):
+                least = detectable(n, seeds, base=share, alpha=alpha) if n > 1 else float("nan")
+                found = "no difference" if least != least else f"{100 * least:.0f} points"
+                configs = str(needed(wanted, seeds, base=share, alpha=alpha)) if share + wanted < 1 else "not possible"
+                table.add_row(block.name, f"{n} x {seeds}", f"{100 * share:g} %", found, configs)
     out.print(table if table.row_count else "no block has arms and a sample, so there is nothing to test")
     out.print(
-        "for a hard box: half of it stable, configurations from nearly always to nearly never (docs/statistics.md)"
+        "for configurations from nearly always to nearly never stable (docs/statistics.md)"
+        + ("" if base is not None else "; how much of the baseline is stable is not known: run it alone, then --base")
     )
 
 

@@ -14,12 +14,15 @@ from study.factors import refusal
 from study.ledger import Ledger
 from study.provenance import now_ms
 from study.rounds import foreseen
+from study.schema import ClaimSpec
 from study.spec import Block, Study, load_study
 from trainables.data import look_again
 
-
 LEAST_EVALUATIONS = 20
 """Of a claim's blocks: the last quarter has five, and the ten that bad ones are counted over are half of the run."""
+
+ROOM = {name: ClaimSpec.model_fields[name].default for name in ("room_low", "room_high")}
+"""Keys of a claim that registrations of the earlier rule do not have -> their defaults."""
 
 
 def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool = False) -> dict[str, Any]:
@@ -40,12 +43,13 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     planned = foreseen(wanted, ledger)  # refuses what cannot be trained, before anything is written
     ledger.create()
     before = ledger.registrations(wanted.name)
-    if before and before[-1]["claim_hash"] == claim_hash(content) and not _data_recorded(before[-1]):
+    known = (claim_hash(content), claim_hash(_as_before(content)))
+    if before and before[-1]["claim_hash"] in known and not _data_recorded(before[-1]):
         return before[-1]  # of the time when the data were not recorded
     for block in content["blocks"].values():
         block["data_fingerprint"] = planned.data.get(block["data"])
     digest = claim_hash(content)
-    if before and before[-1]["claim_hash"] == digest:
+    if before and before[-1]["claim_hash"] in (digest, claim_hash(_as_before(content))):
         return before[-1]
     if before and not amend:
         parts = ", ".join(differences(before[-1], content))
@@ -67,6 +71,12 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
 
 def _data_recorded(registration: Mapping[str, Any]) -> bool:
     return any("data_fingerprint" in block for block in registration.get("blocks", {}).values())
+
+
+def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What would have been frozen before claims had limits of room, if they have the defaults."""
+    claim = {k: v for k, v in content["claim"].items() if ROOM.get(k) != v}
+    return {**content, "claim": claim}
 
 
 def sentence(registration: Mapping[str, Any]) -> str:

@@ -167,8 +167,9 @@ class PredictionSpec(_FileModel):
     treatment: str | None = Field(
         default=None, description="Arm that is compared with the baseline; default the claim's `treatment`."
     )
-    expect: Literal["supported", "no effect", "harms", "inconclusive", "identical"] = Field(
-        description="Verdict that is expected; `identical`: not one pair differs in anything."
+    expect: Literal["supported", "within the margin", "harms", "inconclusive", "identical", "no effect"] = Field(
+        description="Verdict that is expected; `identical`: not one pair differs in anything. `no effect` is what "
+        "`within the margin` was called before."
     )
 
 
@@ -182,7 +183,8 @@ class ClaimSpec(_FileModel):
     slower: list[str] = Field(default=[], description="Arms that only slow the generator: does one explain the effect?")
     tuned: str | None = Field(default=None, description="Arm in which the treatment is tuned with the configuration.")
     positive_control: str | None = Field(
-        default=None, description="Arm that is known to help: if it does not, the study has no room to show an effect."
+        default=None,
+        description="Arm that is known to help: where neither it nor the treatment does, the block is uninformative.",
     )
     negative_controls: list[str] = Field(
         default=[], description="Names of blocks in which the treatment must have no effect."
@@ -196,8 +198,21 @@ class ClaimSpec(_FileModel):
         lt=1,
         description=f"Smallest effect of interest: difference of the share of {STABLE} trials, 0 to 1.",
     )
-    margin: float = Field(default=0.08, gt=0, lt=1, description="Differences within this margin count as no effect.")
+    margin: float = Field(default=0.08, gt=0, lt=1, description="Differences within this margin count as none.")
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="Level of the tests; intervals cover 1 - alpha.")
+    room_low: float = Field(
+        default=0.10,
+        ge=0,
+        lt=1,
+        description="A block in which baseline and treatment are both stable in less than this share of trials has no "
+        "room to show an effect: it is uninformative.",
+    )
+    room_high: float = Field(
+        default=0.90,
+        gt=0,
+        le=1,
+        description="The same where both are stable in more than this share; above `room_low`.",
+    )
     strong_margin: float = Field(
         default=0.05,
         gt=0,

@@ -14,10 +14,10 @@ from statsmodels.stats.contingency_tables import mcnemar
 
 from analysis.paired import (
     FEW,
-    censoring_bounds,
     equivalence,
     holm,
     mean_interval,
+    missing_bounds,
     pair,
     pool,
     risk_difference,
@@ -254,14 +254,24 @@ def test_holm_by_hand() -> None:
         holm([0.1, NAN])
 
 
-def test_censoring_bounds_by_hand() -> None:
+def test_missing_bounds_by_hand() -> None:
     table = two([[1, NAN], [0, 0], [NAN, 1]], [[0, 0], [NAN, 0], [1, NAN]])
     table.loc[table["stable"].isna(), "state"] = "censored"
     table.loc[at(table, T, 2, 0), "state"] = "failed"
-    found = censoring_bounds(table, T, B)
-    # config 0: 1-0, ?-0; config 1: 0-?, 0-0; config 2: failed pair, 1-?
-    assert found.low == pytest.approx(((1 + 0) / 2 + (-1 + 0) / 2 + 0) / 3)
-    assert found.high == pytest.approx(((1 + 1) / 2 + 0 + 1) / 3)
-    assert (found.n_pairs, found.censored_treatment, found.censored_baseline) == (5, 1, 2)
-    whole = two([[1], [0]], [[0], [0]])
-    assert (censoring_bounds(whole, T, B).low, censoring_bounds(whole, T, B).high) == (0.5, 0.5)
+    found = missing_bounds(table, T, B)
+    assert found is not None
+    # config 0: 1-0, ?-0; config 1: 0-?, 0-0; config 2: ?-1, 1-?
+    assert found.low.estimate == pytest.approx(((1 + 0) / 2 + (-1 + 0) / 2 + (-1 + 0) / 2) / 3)
+    assert found.high.estimate == pytest.approx(((1 + 1) / 2 + 0 + (0 + 1) / 2) / 3)
+    assert (found.planned, found.missing_treatment, found.missing_baseline) == (6, 2, 2)
+    lacking = missing_bounds(table[~at(table, T, 2, 0)], T, B)
+    assert lacking is not None
+    assert (lacking.low.estimate, lacking.missing_treatment) == (found.low.estimate, 2)
+    assert missing_bounds(two([[1], [0]], [[0], [0]]), T, B) is None
+
+
+def test_missing_trials_of_one_arm_are_seen() -> None:
+    table = two([[NAN]] * 8 + [[1]] * 12, [[0]] * 20)
+    found = missing_bounds(table, T, B)
+    assert found is not None
+    assert found.p == pytest.approx(2 * 0.5**8)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,22 @@ from scipy.special import expit
 from scipy.stats import t
 from statsmodels.stats.power import TTestPower
 
-from analysis.power import detectable, intercepts, mcnemar_pairs, needed, noether_pairs, power, standard_error
+from analysis import power as powers
+from analysis.power import intercepts, mcnemar_pairs, noether_pairs
+
+HALF = 0.5
+power, standard_error = partial(powers.power, base=HALF), partial(powers.standard_error, base=HALF)
+detectable, needed = partial(powers.detectable, base=HALF), partial(powers.needed, base=HALF)
+
+
+def test_the_base_rate_is_never_taken_silently() -> None:
+    for call in (powers.power, powers.standard_error):
+        with pytest.raises(TypeError, match="'base'"):
+            call(60, 2, 0.08)
+    for call in (powers.detectable, powers.needed):
+        with pytest.raises(TypeError, match="'base'"):
+            call(60, 2)
+    assert powers.power(60, 2, 0.14, base=0.1) != pytest.approx(power(60, 2, 0.14), abs=0.05)
 
 
 def test_standard_error_by_hand_without_heterogeneity() -> None:

@@ -13,19 +13,20 @@ from analysis.decision import (
     DESCRIPTIVE,
     HARMS,
     INCONCLUSIVE,
+    MORE,
     NEGATIVE,
-    NO_EFFECT,
-    NOT_POOLED,
     PLACEBO,
     REFUSED,
     SLOWER,
     SUPPORTED,
+    UNINFORMATIVE,
     VERDICTS,
+    WITHIN,
     BlockVerdict,
     Decision,
     p_equals,
 )
-from analysis.rule import decide_rule, signs_agree
+from analysis.rule import decide_rule, no_room
 from analysis.taxonomy import OUTCOME_VERSION
 from analysis.verdict import decide
 from study.errors import StudyError
@@ -57,33 +58,40 @@ def run(rows: pd.DataFrame, claim: Mapping[str, Any] | None = None, registration
 
 
 @pytest.mark.parametrize(
-    ("estimate", "low", "high", "wider", "equal", "expected"),
+    ("estimate", "low", "high", "test", "wider", "equal", "expected"),
     [
-        (0.20, 0.10, 0.30, True, False, SUPPORTED),
-        (0.08, 0.01, 0.15, True, False, SUPPORTED),
-        (8 / 100 - 1e-15, 0.01, 0.15, True, False, SUPPORTED),
-        (0.20, 0.10, 0.30, True, True, SLOWER),
-        (0.20, 0.10, 0.30, False, True, INCONCLUSIVE),
-        (0.079, 0.01, 0.15, True, False, INCONCLUSIVE),
-        (0.20, 0.0, 0.40, True, False, INCONCLUSIVE),
-        (0.04, 0.01, 0.07, True, True, NO_EFFECT),
-        (-0.04, -0.07, -0.01, True, False, NO_EFFECT),
-        (0.0, -0.08, 0.05, True, False, INCONCLUSIVE),
-        (0.0, -0.05, 0.08, True, False, INCONCLUSIVE),
-        (-0.09, -0.15, -0.01, False, False, HARMS),
-        (-0.09, -0.15, 0.0, False, False, INCONCLUSIVE),
-        (0.3, float("nan"), float("nan"), True, False, INCONCLUSIVE),
+        (0.20, 0.10, 0.30, True, True, False, SUPPORTED),
+        (0.08, 0.01, 0.15, True, True, False, SUPPORTED),
+        (8 / 100 - 1e-15, 0.01, 0.15, True, True, False, SUPPORTED),
+        (0.20, 0.10, 0.30, False, True, False, INCONCLUSIVE),
+        (0.20, 0.10, 0.30, True, True, True, SLOWER),
+        (0.20, 0.10, 0.30, True, False, True, MORE),
+        (0.079, 0.01, 0.15, True, True, False, INCONCLUSIVE),
+        (0.20, 0.0, 0.40, True, True, False, INCONCLUSIVE),
+        (0.04, 0.01, 0.07, True, True, True, WITHIN),
+        (-0.04, -0.07, -0.01, True, True, False, WITHIN),
+        (0.0, -0.08, 0.05, False, True, False, INCONCLUSIVE),
+        (0.0, -0.05, 0.08, False, True, False, INCONCLUSIVE),
+        (-0.09, -0.15, -0.01, True, False, False, HARMS),
+        (-0.09, -0.15, -0.01, False, False, False, INCONCLUSIVE),
+        (-0.09, -0.15, 0.0, True, False, False, INCONCLUSIVE),
+        (0.3, float("nan"), float("nan"), True, True, False, INCONCLUSIVE),
     ],
 )
-def test_rule(estimate: float, low: float, high: float, wider: bool, equal: bool, expected: str) -> None:
-    found = decide_rule(estimate, low, high, wider=wider, equals_slower=equal, sesoi=0.08, margin=0.08)
+def test_rule(estimate: float, low: float, high: float, test: bool, wider: bool, equal: bool, expected: str) -> None:
+    found = decide_rule(
+        estimate, low, high, significant=test, wider=wider, equals_slower=equal, sesoi=0.08, margin=0.08
+    )
     assert found == expected
 
 
-def test_zero_has_no_sign() -> None:
-    assert signs_agree([0.1, 0.0, 0.2])
-    assert signs_agree([-0.1, 0.0])
-    assert not signs_agree([0.1, -1e-9])
+@pytest.mark.parametrize(
+    ("baseline", "treatment", "room"),
+    [(0, 0, False), (0.09, 0.099, False), (0.1, 0.05, True), (0.02, 0.14, True), (0.5, 0.5, True), (1, 1, False),
+     (0.91, 0.95, False), (0.9, 0.95, True), (0.95, 0.4, True)],
+)  # fmt: skip
+def test_room_is_between_the_shares(baseline: float, treatment: float, room: bool) -> None:
+    assert (no_room(baseline, treatment, 0.1, 0.9) is None) == room
 
 
 # -- each string from a table ------------------------------------------------------------------------------------------
@@ -97,7 +105,9 @@ def test_supported() -> None:
     rows = block({"A0": HALF, "A1": BETTER})
     means = rows.groupby("arm")["stable"].mean()
     assert d.estimate == pytest.approx(means["A1"] - means["A0"])
-    for part in (f"A1 was stable in {100 * means['A1']:.1f} %", f"{100 * d.estimate:+.1f} points", "120 configurations",
+    k = rows.groupby("arm")["stable"].sum()
+    for part in (f"A1 was stable in {k['A1']:.0f} of 240 runs ({100 * means['A1']:.1f} %)",
+                 f"{100 * d.estimate:+.1f} points", "120 configurations",
                  "240 pairs", f"{100 * d.low:+.1f} to {100 * d.high:+.1f}", "lr 0.0001 to 0.1 (log-uniform)",
                  "batch_norm in {true, false}", "decades wider"):  # fmt: skip
         assert part in found.sentence
@@ -120,8 +130,8 @@ def test_a_slower_arm_that_was_not_trained_proves_nothing() -> None:
     assert found.slower[0].equivalence is None
 
 
-def test_no_effect() -> None:
-    assert one({"A0": HALF, "A1": lambda c, s: HALF(c, s) if c % 40 else not HALF(c, s)}).verdict == NO_EFFECT
+def test_within_the_margin() -> None:
+    assert one({"A0": HALF, "A1": lambda c, s: HALF(c, s) if c % 40 else not HALF(c, s)}).verdict == WITHIN
 
 
 def test_harms() -> None:
@@ -141,7 +151,8 @@ def test_inconclusive_says_how_wide_the_interval_is() -> None:
 def test_without_learning_rates_no_range_is_wider() -> None:
     rows = table(block({"A0": HALF, "A1": BETTER}).assign(lr=np.nan))
     found = run(rows).blocks[0]
-    assert found.verdict == INCONCLUSIVE
+    assert found.verdict == MORE
+    assert "the stable range of learning rates is not shown to be wider" in found.sentence
     assert found.width is None
     assert "the configurations do not set `lr`" in found.notes[0]
     uniform = {"lr": SPACE["lr"] | {"log": False}}
@@ -190,14 +201,16 @@ def test_trials_that_one_arm_lacks() -> None:
 
 def test_censored_trials_that_could_change_the_verdict() -> None:
     early = lambda c, s: "censored" if c in (3, 30, 60, 90, 110) else False  # noqa: E731
-    flat = one({"A0": NEVER, "A1": early})
+    dead = one({"A0": NEVER, "A1": early})
+    assert dead.verdict == UNINFORMATIVE  # whatever they would have done
+    flat = one({"A0": HALF, "A1": lambda c, s: early(c, s) or (HALF(c, s) if c % 7 else not HALF(c, s))})
     assert flat.verdict == REFUSED
     assert flat.bounds is not None
-    assert (flat.bounds.low, flat.bounds.high) == (0, pytest.approx(5 / 120))
-    assert "censored trials could change the verdict" in flat.sentence
+    assert flat.bounds.high.estimate - flat.bounds.low.estimate == pytest.approx(5 / 120)
+    assert "trials without a result could change the verdict" in flat.sentence
     clear = one({"A0": HALF, "A1": lambda c, s: "censored" if c in (3, 30) else BETTER(c, s)})
     assert clear.verdict == SUPPORTED
-    assert any("whatever the censored trials would have done: the verdict is the same" in note for note in clear.notes)
+    assert any("Whatever they would have done, the difference is +" in note for note in clear.notes)
 
 
 def test_configurations_placed_by_results_are_no_sample() -> None:
@@ -255,14 +268,24 @@ def test_one_seed_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stable", "words"), [(ALWAYS, "Every trial of both arms was stable"), (NEVER, "Not one trial")]
+    ("stable", "words"), [(ALWAYS, "stable in more than 90 % of runs"), (NEVER, "stable in less than 10 % of runs")]
 )
-def test_without_room_it_says_so(stable: Stable, words: str) -> None:
-    found = one({"A0": stable, "A1": stable})
-    assert found.verdict == NO_EFFECT
-    assert any(note.startswith(words) for note in found.notes)
-    few = one({"A0": stable, "A1": stable}, configs=10)
-    assert few.verdict == INCONCLUSIVE  # ten configurations without a difference do not show that there is none
+@pytest.mark.parametrize("configs", [10, 44, 46, 120])
+def test_without_room_there_is_no_verdict(stable: Stable, words: str, configs: int) -> None:
+    """More of nothing is no evidence: 44 configurations say what 46 and 120 say."""
+    decision = run(table(block({"A0": stable, "A1": stable, "A3": stable}, cut=True, configs=configs)),
+                   {"slower": ["A3"], "predictions": [{"id": "H1", "expect": "within the margin"}]})  # fmt: skip
+    found = decision.blocks[0]
+    assert (decision.verdict, found.verdict) == (UNINFORMATIVE, UNINFORMATIVE)
+    assert words in found.sentence
+    assert "0 of 1 blocks had room" in decision.sentence
+    assert found.slower[0].equivalence is None
+    assert "no room" in found.slower[0].sentence
+    assert found.strong is not None
+    assert found.strong.holds is None
+    assert found.strong.sentence.startswith("Strong claim not tested: no room")
+    assert decision.predictions[0].holds is None
+    assert "could not be checked" in decision.predictions[0].sentence
 
 
 def test_a_trial_twice_or_a_wrong_value_is_refused() -> None:
@@ -277,7 +300,7 @@ def test_a_trial_twice_or_a_wrong_value_is_refused() -> None:
 def test_unknown_sampling_is_said() -> None:
     rows = block({"A0": HALF, "A1": BETTER})
     found = run(rows).blocks[0]
-    assert found.verdict == SUPPORTED
+    assert found.verdict == MORE
     assert any("How the configurations were drawn is not known" in note for note in found.notes)
     assert "(as trained)" in found.sentence
 
@@ -315,16 +338,15 @@ def test_no_block_with_both_arms_is_refused() -> None:
 def test_holm_corrects_over_families_and_classes() -> None:
     edge: Stable = lambda c, s: HALF(c, s) or c in (1, 3, 6, 8, 9, 11)  # noqa: E731
     claim = {"sesoi": 0.01}
-    alone = run(table(block({"A0": HALF, "A1": edge}, configs=60)), claim)
+    alone = run(table(block({"A0": HALF, "A1": edge}, configs=60, cut=True)), claim)
     p = alone.blocks[0].difference.p  # type: ignore[union-attr]
     assert 0.025 < p < 0.05
-    assert alone.blocks[0].verdict == alone.verdict == SUPPORTED
+    assert alone.blocks[0].verdict == alone.verdict == MORE
     same = {"A0": HALF, "A1": HALF}
-    both = run(table(block({"A0": HALF, "A1": edge}, configs=60), block(same, "grid", "G")), claim)
-    assert both.blocks[0].verdict == SUPPORTED
+    both = run(table(block({"A0": HALF, "A1": edge}, configs=60, cut=True), block(same, "grid", "G")), claim)
     assert both.blocks[0].p_holm == pytest.approx(2 * p)
-    assert both.classes[0].verdict == INCONCLUSIVE
-    assert "no block is significant after Holm's correction" in both.classes[0].sentence
+    assert both.blocks[0].verdict == both.classes[0].verdict == INCONCLUSIVE
+    assert "leaves 0 out, but the test does not hold after correction" in both.blocks[0].sentence
     assert "After Holm's correction over 2 tests" in both.blocks[0].sentence
 
 
@@ -338,32 +360,33 @@ def test_a_refused_test_still_counts_for_holm() -> None:
     assert "1 of 2 blocks have no verdict, so nothing is said of all" in decision.classes[0].sentence
 
 
-def test_pooled_if_the_signs_agree() -> None:
+def test_pooled_by_random_effects() -> None:
     decision = run(table(block({"A0": HALF, "A1": BETTER}), block({"A0": HALF, "A1": also(HALF, 0.3)}, "grid")))
     assert decision.verdict == decision.classes[0].verdict == SUPPORTED
     pooled = decision.classes[0].pooled
     assert pooled is not None
     estimates = [each.difference.estimate for each in decision.blocks if each.difference]
-    assert pooled.estimate == pytest.approx(np.mean(estimates))
+    assert min(estimates) < pooled.estimate < max(estimates)
+    assert pooled.estimate == pytest.approx(np.dot(list(pooled.weights.values()), estimates))
+    assert sum(pooled.weights.values()) == pytest.approx(1)
     assert pooled.n_pairs == 480
 
 
-def test_never_pooled_over_opposite_signs() -> None:
+def test_help_and_harm_are_never_averaged() -> None:
     decision = run(table(block({"A0": HALF, "A1": BETTER}), block({"A0": HALF, "A1": WORSE}, "grid", "G")))
     assert [group.verdict for group in decision.classes] == [SUPPORTED, HARMS]
-    assert decision.verdict == NOT_POOLED
+    assert decision.verdict == "depends on block"
     assert decision.overall is not None
     assert decision.overall.pooled is None
-    assert "The blocks are not pooled: the effect is positive in some and negative in others" in decision.sentence
+    assert "The treatment helps in some blocks and harms in others" in decision.sentence
     assert "class P: supported (reduces sensitivity); class G: harms" in decision.sentence
 
 
-def test_blocks_that_agree_need_no_pooling() -> None:
+def test_signs_of_small_estimates_do_not_matter() -> None:
     up: Stable = lambda c, s: HALF(c, s) or c == 3  # noqa: E731
     decision = run(table(block({"A0": HALF, "A1": up}), block({"A0": up, "A1": HALF}, "grid")))
-    assert decision.verdict == NO_EFFECT
-    assert decision.classes[0].pooled is None
-    assert "not pooled" in decision.classes[0].sentence
+    assert decision.verdict == WITHIN
+    assert decision.classes[0].pooled is not None
 
 
 def test_pooled_slower_generator() -> None:
@@ -383,17 +406,24 @@ def test_a_block_without_the_claims_arms_is_no_part_of_it() -> None:
 def test_a_positive_control_that_fails_takes_the_benchmark_back() -> None:
     arms = {"A0": HALF, "A1": HALF, "A4": HALF}
     found = one(arms, {"positive_control": "A4"})
+    assert found.verdict == UNINFORMATIVE
     assert found.positive is not None
-    assert found.positive.beats is False
-    assert "the benchmark had no room to show an effect" in found.positive.sentence
-    assert "The positive control A4 has no effect either" in found.sentence
+    assert found.positive.word == "does nothing"
+    assert "it does nothing here: the control failed" in found.positive.sentence
+    assert "the positive control A4 does not beat the baseline, and the treatment does not either" in found.sentence
     works = one(arms | {"A4": BETTER}, {"positive_control": "A4"})
+    assert works.verdict == WITHIN
     assert works.positive is not None
-    assert works.positive.beats is True
+    assert works.positive.word == "works"
     assert "positive control" not in works.sentence
     silent = one(arms | {"A4": lambda c, s: "failed"}, {"positive_control": "A4"})
+    assert silent.verdict == WITHIN
     assert silent.positive is not None
-    assert silent.positive.beats is None
+    assert silent.positive.word is None
+    helped = one(arms | {"A1": BETTER}, {"positive_control": "A4"})
+    assert helped.verdict == SUPPORTED
+    assert "The positive control A4 failed: it does nothing" in helped.sentence
+    assert helped.caveats[0].startswith("the positive control A4 does nothing; there is room only because the")
 
 
 def test_negative_controls_are_no_tests_of_the_claim() -> None:
@@ -464,12 +494,12 @@ def test_blocks_whose_term_is_inert_are_placebos() -> None:
 
 
 def test_strong_claim_in_every_stratum() -> None:
-    found = one({"A0": HALF, "A1": ALWAYS}, {"best_of": 5})
+    found = one({"A0": HALF, "A1": ALWAYS}, {"best_of": 5}, cut=True)
     assert found.strong is not None
     assert (found.strong.holds, found.strong.removes_need) == (True, True)
     assert set(found.strong.strata) == {"batch_norm=true", "batch_norm=false"}
     assert "Strong claim supported" in found.strong.sentence
-    part = one({"A0": HALF, "A1": lambda c, s: bool(c % 2) or BETTER(c, s)}, {"best_of": 5})
+    part = one({"A0": HALF, "A1": lambda c, s: bool(c % 2) or BETTER(c, s)}, {"best_of": 5}, cut=True)
     assert part.strong is not None
     assert part.strong.holds is False
     assert "in 1 of 2 strata" in part.strong.sentence
@@ -480,11 +510,15 @@ def test_strong_claim_in_every_stratum() -> None:
 
 
 def test_needed_tuning_when_not_all_are_stable() -> None:
-    rows = table(block({"A0": NEVER, "A1": share(0.6)}, q_stable=0.85))
+    rows = table(block({"A0": NEVER, "A1": share(0.6)}, q_stable=0.85, cut=True))
     strong = run(rows, {"best_of": 3}).blocks[0].strong
     assert strong is not None
     assert (strong.holds, strong.removes_need) == (True, False)
-    assert "tuning is still needed: 60.0 % of its trials are stable" in strong.sentence
+    tuning = run(rows, {"best_of": 3}).blocks[0].tuning
+    assert tuning is not None
+    assert tuning.treatment[0] == pytest.approx(1 / 0.6)
+    assert "1.7 (1.5 to 2.0) with A1, none was stable (at least 33.0) with A0" in tuning.sentence
+    assert "tuning is still needed" in tuning.sentence
 
 
 # -- predictions and registration --------------------------------------------------------------------------------------

@@ -114,8 +114,14 @@ def test_plan_as_json(file, tmp_path):
 
 def test_plan_says_what_a_claim_can_detect(tmp_path):
     output = vistudy("plan", "study/recipes/claim_rings.yaml", "--no-pilot", "--power", "--store", tmp_path / "store")
+    rows = [line.split() for line in output.splitlines() if line.startswith("ring8-G") and " x " in line]
+    assert ["ring8-G", "60", "x", "2", "50", "%", "16", "points", "225"] in rows
+    assert len(rows) == 4
+    assert "how much of the baseline is stable is not known" in output
+    command = ("plan", "study/recipes/claim_rings.yaml", "--no-pilot", "--power", "--base", "0.5")
+    output = vistudy(*command, "--store", tmp_path / "store")
     (row,) = (line.split() for line in output.splitlines() if line.startswith("ring8-G") and " x " in line)
-    assert row == ["ring8-G", "60", "x", "2", "16", "points", "225"]
+    assert row == ["ring8-G", "60", "x", "2", "50", "%", "16", "points", "225"]
 
 
 @pytest.mark.slow

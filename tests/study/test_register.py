@@ -62,6 +62,24 @@ def test_the_same_claim_again_changes_nothing(tmp_path: Path) -> None:
     assert len(Ledger(tmp_path).registrations("s")) == 1
 
 
+def test_a_claim_registered_before_there_were_limits_of_room_is_the_same(tmp_path: Path) -> None:
+    content = frozen(parse_study(TEXT))
+    content["claim"] = {k: v for k, v in content["claim"].items() if not k.startswith("room_")}
+    old = {"claim_hash": claim_hash(content), "study_hash": "", "registered_ms": 1, "records_before": 0, **content}
+    ledger = Ledger(tmp_path)
+    ledger.create()
+    ledger.write_registration("s", old)
+    assert register(parse_study(TEXT), str(tmp_path))["claim_hash"] == old["claim_hash"]
+    assert len(ledger.registrations("s")) == 1
+    other = parse_study(TEXT.replace("baseline: A0", "baseline: A0, room_low: 0.2"))
+    with pytest.raises(StudyError, match=r"differs in claim\.room_low"):
+        register(other, str(tmp_path))
+    stored = plan(other).to_json()
+    found = registration_status([old], stored["claim"], stored["blocks"], None)
+    assert found.earlier_rule
+    assert found.differences == ("claim.room_low: nothing -> 0.2",)
+
+
 def test_another_claim_needs_amend_and_both_stay(tmp_path: Path) -> None:
     first = register(parse_study(TEXT), str(tmp_path))
     changed = parse_study(TEXT.replace("n: 4", "n: 5"))
