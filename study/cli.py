@@ -260,11 +260,13 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
     """Serve MLflow's pages for a store, and print searches worth typing."""
-    from study.tracking_uri import SEARCHES, UI_ENVIRONMENT, default_tracking_uri, ui_command
+    from study.tracking import SEARCHES, UI_ENVIRONMENT, pages
 
-    command = ui_command(tracking_uri or default_tracking_uri(store), host, port)
+    command, folder = pages(store, tracking_uri, host, port)
     out.print(f"http://{host}:{port}  (Ctrl-C ends it). In the search field of an experiment:")
     for what, search in SEARCHES:
         out.print(f"  {escape(search)}\n      {what}", soft_wrap=True, style="")
     sys.stdout.flush()
+    if folder is not None:
+        os.chdir(folder)
     os.execve(command[0], command, os.environ | UI_ENVIRONMENT)  # so that signals are the server's

@@ -238,6 +238,7 @@ class Storage:
 
         Raises:
             StudyBusyError: somebody else holds it.
+            StoreError: the store cannot be written to.
         """
         if self.local is None:
             yield
@@ -245,14 +246,19 @@ class Storage:
         import filelock
 
         path = self.local / folder
-        path.mkdir(parents=True, exist_ok=True)
         holder = path / f".{what}.holder"
         lock = filelock.FileLock(path / f"{what}.lock", timeout=0, thread_local=False)
         try:
+            path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except filelock.Timeout:
             by = holder.read_text() if holder.exists() else "another process"
             raise StudyBusyError(f"{path} is busy: {what} is being done by {by}. Wait for it, or stop it.") from None
+        except OSError as error:
+            raise StoreError(
+                f"store {self.uri}: cannot be written to ({error.strerror}: {path}). Make it writable, or copy it to a "
+                "place that is and give that with --store."
+            ) from error
         try:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')}")
             yield
