@@ -73,6 +73,11 @@ def main() -> None:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(RESUMABLE if isinstance(error, StoppedError) else 2)
     except OSError as error:
+        if isinstance(error, PermissionError):
+            what = f"{error.filename or 'a file'}: {error.strerror}"
+            mend = "Give a folder that you may write to with --out, or a --store that you may read and write."
+            err.print(f"[bold red]error:[/] {escape(what)}. {mend}", soft_wrap=True)
+            sys.exit(2)
         if error.errno not in FULL:
             raise
         err.print(f"[bold red]error:[/] {escape(str(error))}. What is recorded is whole.", soft_wrap=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from study.errors import StudyError
+from study.errors import ReadOnlyError, StudyError
 from study.ledger import Ledger
 from study.provenance import now_ms
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
@@ -334,7 +334,7 @@ def report(
     made = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
     try:
         sync_all(ledger, study, uri, [made.html, made.markdown])
-    except TrackingError as error:
+    except (TrackingError, ReadOnlyError) as error:
         return made, str(error)
     return made, None
 

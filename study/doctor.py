@@ -108,7 +108,7 @@ def _moved(study: str, tracking_uri: str | None) -> Iterator[_Wrong]:
     only = None if is_own(path) else study
     with contextlib.suppress(TrackingError):  # one that cannot be read is met again
         if places := elsewhere(path, only):
-            what = f"{was(path, places)} Pictures are read from there, and would be written there"
+            what = f"{was(places)} Pictures are read from there, and would be written there"
             yield _Wrong(kind="moved database", where=str(path), what=what, act=functools.partial(mend, path, only))
 
 

@@ -57,7 +57,28 @@ def connect(uri: str, *, reads: bool = False) -> Any:
         check_database(uri)
         _make_whole(path)
         settle(path)
-    return MlflowClient(uri)
+    client = MlflowClient(uri)
+    if path is not None and path.is_file():
+        _forget(client, uri, path)
+    return client
+
+
+_OPENED: dict[str, tuple[int, int]] = {}
+"""URI -> the file that was there when it was connected to."""
+
+
+def _forget(client: Any, uri: str, path: Path) -> None:
+    """Make MLflow forget what it keeps of a store for the life of a process: the store may have been moved since.
+
+    It keeps the folder of each run by its id, which a copy shares, and connections to a file by its path.
+    """
+    from mlflow.tracking._tracking_service import utils
+
+    getattr(utils, "_artifact_repos_cache", {}).clear()
+    state = path.stat()
+    if _OPENED.setdefault(uri, (state.st_dev, state.st_ino)) != (state.st_dev, state.st_ino):
+        client._tracking_client.store.engine.dispose()
+        _OPENED[uri] = (state.st_dev, state.st_ino)
 
 
 def _mend_mlflow() -> None:

@@ -135,12 +135,14 @@ def settle(database: Path) -> None:
     if not is_own(database) or not (places := elsewhere(database)):
         return
     mend(database)
-    _log.warning("note: %s Its locations have been rewritten for this place; nothing else was.", was(database, places))
+    _log.warning(
+        "note: %s was %s Its locations are now of this place; nothing there was changed.", database, was(places)
+    )
 
 
-def was(database: Path, places: list[Path]) -> str:
+def was(places: list[Path]) -> str:
     """The sentence that says where a database was."""
-    return f"{database} was made in {' and '.join(map(str, places))}: its store has been moved or copied."
+    return f"made in {' and '.join(map(str, places))}: its store has been moved or copied."
 
 
 def mend(database: Path, study: str | None = None) -> None:
@@ -164,8 +166,8 @@ def mend(database: Path, study: str | None = None) -> None:
                 db.execute("COMMIT")
     except (sqlite3.Error, OSError) as error:
         raise TrackingError(
-            f"{was(database, elsewhere(database, study))} Pictures would be read and written there, and its locations "
-            f"cannot be rewritten ({error}). Make the store writable, or copy it to a place that is."
+            f"{database} was {was(elsewhere(database, study))} Pictures would be read and written there, and its "
+            f"locations cannot be rewritten ({error}). Make the store writable, or copy it to a place that is."
         ) from error
 
 

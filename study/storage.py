@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from study.errors import StoreError, StudyBusyError
+from study.errors import ReadOnlyError, StoreError, StudyBusyError
 from study.remote import errors, explain, open_remote
 
 CONDITIONAL = {"s3", "s3a", "gs", "gcs"}
@@ -238,7 +238,7 @@ class Storage:
 
         Raises:
             StudyBusyError: somebody else holds it.
-            StoreError: the store cannot be written to.
+            ReadOnlyError: the store cannot be written to.
         """
         if self.local is None:
             yield
@@ -255,7 +255,7 @@ class Storage:
             by = holder.read_text() if holder.exists() else "another process"
             raise StudyBusyError(f"{path} is busy: {what} is being done by {by}. Wait for it, or stop it.") from None
         except OSError as error:
-            raise StoreError(
+            raise ReadOnlyError(
                 f"store {self.uri}: cannot be written to ({error.strerror}: {path}). Make it writable, or copy it to a "
                 "place that is and give that with --store."
             ) from error
