@@ -278,6 +278,7 @@ class BulkExperiment(Experiment):
         for name, content in files.items():
             path = Path(_mlflow().local_path(folder), name)
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)  # it may be a link to the file of another store
             path.write_bytes(content)
         return found, len(files)
 

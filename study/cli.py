@@ -83,6 +83,11 @@ def main() -> None:
         err.print(f"[bold red]error:[/] data: {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except OSError as error:
+        if isinstance(error, PermissionError):
+            what = f"{error.filename or 'a file'}: {error.strerror}"
+            mend = "Give a folder that you may write to with --out, or a --store that you may read and write."
+            err.print(f"[bold red]error:[/] {escape(what)}. {mend}", soft_wrap=True)
+            sys.exit(2)
         if error.errno not in FULL:
             raise
         err.print(f"[bold red]error:[/] {escape(str(error))}. What is recorded is whole.", soft_wrap=True)
@@ -293,11 +298,13 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
     """Serve MLflow's pages for a store, and print searches worth typing."""
-    from study.tracking_uri import SEARCHES, UI_ENVIRONMENT, default_tracking_uri, ui_command
+    from study.tracking import SEARCHES, UI_ENVIRONMENT, pages
 
-    command = ui_command(tracking_uri or default_tracking_uri(store), host, port)
+    command, folder = pages(store, tracking_uri, host, port)
     out.print(f"http://{host}:{port}  (Ctrl-C ends it). In the search field of an experiment:")
     for what, search in SEARCHES:
         out.print(f"  {escape(search)}\n      {what}", soft_wrap=True, style="")
     sys.stdout.flush()
+    if folder is not None:
+        os.chdir(folder)
     os.execve(command[0], command, os.environ | UI_ENVIRONMENT)  # so that signals are the server's

@@ -33,7 +33,8 @@ def doctor(
 
     name, stamp = name_of(study), time.strftime("%Y%m%d-%H%M%S")
     uri = tracking_uri or default_tracking_uri(store)
-    found, busy = examine(name, Ledger(store), uri, repair=repair, stamp=stamp)
+    ledger = Ledger(store)
+    found, busy = examine(name, ledger, uri, repair=repair, stamp=stamp)
     if as_json:
         out.print_json(json.dumps({"study": name, "running": busy, "findings": [asdict(one) for one in found]}))
     else:
@@ -42,7 +43,7 @@ def doctor(
         for one in found:
             state = "[green]repaired[/] " if one.repaired else ""
             out.print(f"{state}[bold]{one.kind}[/] {escape(one.where)}: {escape(one.what)}", soft_wrap=True)
-        if any(one.repaired for one in found):
+        if ledger.disk.exists(f"aside/{stamp}"):
             out.print(f"files were moved to {store}/aside/{stamp}; now run the study again", soft_wrap=True)
         if not found:
             out.print(f"{name}: nothing is wrong")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from study.errors import ReadOnlyError
 from study.ledger import Ledger
 from study.standing import DEFAULT_STORE, Standing, Status, counts, standing, status
 from study.stopping import DRAWING, SYNCING, Stop, Stopping, listening
@@ -377,6 +378,6 @@ def report(
     made = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
     try:
         sync_all(ledger, study, uri, [made.html, made.markdown])
-    except TrackingError as error:
+    except (TrackingError, ReadOnlyError) as error:
         return made, str(error)
     return made, None

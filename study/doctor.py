@@ -13,7 +13,7 @@ import os
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from study import journal
 from study.errors import StoreError, StudyBusyError
 from study.experiment import Experiment, connect
 from study.ledger import Ledger
+from study.locations import OWNER, elsewhere, elsewhere_in, elsewhere_text, is_own, mend, other_owner, was
 from study.storage import Storage
-from study.tracking_uri import without_password
+from study.tracking_uri import TrackingError, artifact_location, database_file, without_password
 
 LIVE_S = 60.0
 """A temporary file that is younger may have a writer."""
@@ -76,14 +77,39 @@ def doctor(
     if not ledger.exists():
         ledger.done()  # raises, and says what is there
     try:
-        with ledger.lock(study, "run"), ledger.lock(study, "sync"):
+        with _locked(study, ledger, repair):
+            # First: what is connected to a database that is replaced would write into the one that it was linked to.
+            moved = [_treat(one, ledger.disk, stamp, repair) for one in _moved(study, tracking_uri)]
             wrong = list(_examine(study, ledger, tracking_uri))
-            return [_treat(one, ledger.disk, stamp, repair) for one in wrong], None
+            return moved + [_treat(one, ledger.disk, stamp, repair) for one in wrong], None
     except StudyBusyError as busy:
         if repair:
             raise
         wrong = [one for one in _examine(study, ledger, None) if one.kind != "half-written"]
-        return [_treat(one, ledger.disk, stamp, False) for one in wrong], str(busy)
+        return [_treat(one, ledger.disk, stamp, False) for one in (*_moved(study, tracking_uri), *wrong)], str(busy)
+
+
+@contextlib.contextmanager
+def _locked(study: str, ledger: Ledger, repair: bool) -> Iterator[None]:
+    """Hold the study's locks; only looking at a store that cannot be written to needs none."""
+    root = ledger.disk.local
+    if not repair and root is not None and not os.access(root / "studies" / study, os.W_OK):
+        yield
+        return
+    with ledger.lock(study, "run"), ledger.lock(study, "sync"):
+        yield
+
+
+def _moved(study: str, tracking_uri: str | None) -> Iterator[_Wrong]:
+    """An SQLite database whose locations are of the place in which it was made."""
+    path = database_file(tracking_uri) if tracking_uri is not None else None
+    if path is None:
+        return
+    only = None if is_own(path) else study
+    with contextlib.suppress(TrackingError):  # one that cannot be read is met again
+        if places := elsewhere(path, only):
+            what = f"{was(places)} Pictures are read from there, and would be written there"
+            yield _Wrong(kind="moved database", where=str(path), what=what, act=functools.partial(mend, path, only))
 
 
 def _treat(wrong: _Wrong, disk: Storage, stamp: str, repair: bool) -> Finding:
@@ -135,7 +161,7 @@ def _examine(study: str, ledger: Ledger, tracking_uri: str | None) -> Iterator[_
             packs[name] = found
     yield from _trials(trials, outcomes, packs)
     if tracking_uri is not None:
-        yield from _mlflow(study, trials.keys(), outcomes, ledger.done(), tracking_uri)
+        yield from _mlflow(study, ledger, trials.keys(), outcomes, tracking_uri)
 
 
 def _leftovers(disk: Storage) -> Iterator[_Wrong]:
@@ -302,15 +328,16 @@ def _listed(numbers: list[int]) -> str:
 
 
 def _mlflow(
-    study: str, ids: Any, outcomes: Mapping[str, Mapping[str, Any]], stored: Collection[str], uri: str
+    study: str, ledger: Ledger, ids: Any, outcomes: Mapping[str, Mapping[str, Any]], uri: str
 ) -> Iterator[_Wrong]:
-    """Runs without a trial, trials with two runs, runs left RUNNING though nobody trains them.
-
-    `stored`: trials that have ended, of whatever plan: those of an earlier plan, on other data say, are no orphans.
-    """
+    """Runs without a trial, trials with two runs, runs left RUNNING though nobody trains them."""
     try:
-        client = connect(uri)
-        if client.get_experiment_by_name(study) is None:
+        path = database_file(uri)
+        if path is not None and not (path.is_file() and path.stat().st_size):
+            return  # looking makes none
+        client = connect(uri, reads=True)
+        found = client.get_experiment_by_name(study)
+        if found is None:
             return
         api = Experiment(client, study)
         runs = [run for run in api.runs() if run.tags.get("vistudy.kind") == "trial"]
@@ -319,12 +346,19 @@ def _mlflow(
         lines = str(error).replace(uri, shown).splitlines() or [type(error).__name__]
         yield _Wrong(kind="unreachable", where=shown, what=f"MLflow cannot be looked at: {lines[0][:300]}")
         return
+    if other := other_owner(ledger, study, uri, found.tags.get(OWNER)):
+        what = f"experiment {study!r} is the mirror of the store {other}, which is still there; its runs are left alone"
+        yield _Wrong(kind="another store's mirror", where=without_password(uri), what=what)
+        return
+    if path is None and (place := elsewhere_in(found.artifact_location, study, artifact_location(uri, ledger.uri))):
+        yield _Wrong(kind="moved store", where=without_password(uri), what=elsewhere_text(study, place, uri))
     fullest: dict[str, Any] = {}
     for run in runs:
         trial_id = run.tags.get("vistudy.trial_id", "")
         if trial_id not in fullest or run.synced > fullest[trial_id].synced:
             fullest[trial_id] = run
     count = Counter(run.tags.get("vistudy.trial_id", "") for run in runs)
+    stored = ledger.done()  # of whatever plan: trials of an earlier one, on other data say, are no orphans
     for run in runs:
         trial_id = run.tags.get("vistudy.trial_id", "")
         if trial_id not in ids and trial_id not in stored:

@@ -14,6 +14,10 @@ class StoreError(StudyError):
     """The store cannot be read or written as asked."""
 
 
+class ReadOnlyError(StoreError):
+    """The store can be read, but not written."""
+
+
 class StudyBusyError(StudyError):
     """Another process is running or syncing the same study."""
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import tempfile
 import urllib.parse
-import uuid
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from study.artifacts import Files, fingerprint
+from study.locations import aside_of, one_at_a_time, settle
 from study.replay import Point, Run
-from study.tracking_uri import UI_ENVIRONMENT, check_database, database_file
+from study.tracking_uri import FILES, UI_ENVIRONMENT, check_database, database_file, sqlite_uri
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
 """Without it MLflow's pages take a study for an application of language models and open on its traces."""
@@ -45,15 +44,56 @@ def prepare() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def connect(uri: str) -> Any:
-    """An `MlflowClient` of that URI, not opened yet."""
+def connect(uri: str, *, reads: bool = False) -> Any:
+    """An `MlflowClient` of that URI, not opened yet.
+
+    `reads`: nothing will be written. Else an SQLite database is made if it is not there, and the locations of a store's
+    own are those of the store.
+    """
     prepare()
     from mlflow import MlflowClient
 
-    check_database(uri)
-    if (path := database_file(uri)) is not None:
+    path = database_file(uri)
+    if path is not None and "%" in uri:
+        _mend_mlflow()
+    if path is not None and not reads:
+        check_database(uri)
         _make_whole(path)
-    return MlflowClient(uri)
+        settle(path)
+    client = MlflowClient(uri)
+    if path is not None and path.is_file():
+        _forget(client, uri, path)
+    return client
+
+
+_OPENED: dict[str, tuple[int, int]] = {}
+"""URI -> the file that was there when it was connected to."""
+
+
+def _forget(client: Any, uri: str, path: Path) -> None:
+    """Make MLflow forget what it keeps of a store for the life of a process: the store may have been moved since.
+
+    It keeps the folder of each run by its id, which a copy shares, and connections to a file by its path.
+    """
+    from mlflow.tracking._tracking_service import utils
+
+    getattr(utils, "_artifact_repos_cache", {}).clear()
+    state = path.stat()
+    if _OPENED.setdefault(uri, (state.st_dev, state.st_ino)) != (state.st_dev, state.st_ino):
+        client._tracking_client.store.engine.dispose()
+        _OPENED[uri] = (state.st_dev, state.st_ino)
+
+
+def _mend_mlflow() -> None:
+    """MLflow 3.17 makes the folder of an SQLite URI as it is written: another one, if a part of the path is encoded."""
+    from mlflow.store.db import utils
+
+    def make(db_uri: str) -> None:
+        if path := database_file(db_uri):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+    if hasattr(utils, "_make_parent_dirs_if_sqlite"):
+        utils._make_parent_dirs_if_sqlite = make
 
 
 def _make_whole(path: Path) -> None:
@@ -65,16 +105,17 @@ def _make_whole(path: Path) -> None:
         return
     from mlflow import MlflowClient
 
-    with open(path.with_name(f"{path.name}.making"), "w", encoding="utf-8") as one_at_a_time:
-        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+    with one_at_a_time(path):
         if path.stat().st_size:
             return
-        for left in path.parent.glob(f"{path.name}.*.new*"):  # of a process that was killed here
-            left.unlink()
-        aside = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")
-        client = MlflowClient(f"sqlite:///{aside}")
+        aside = aside_of(path)
+        client = MlflowClient(sqlite_uri(aside))
         client.search_experiments(max_results=1)
-        client._tracking_client.store.engine.dispose()
+        engine = client._tracking_client.store.engine
+        with engine.begin() as connection:  # MLflow's own experiment would put files into the present folder
+            location = (path.parent / FILES / "0").as_uri()
+            connection.exec_driver_sql("UPDATE experiments SET artifact_location = ?", (location,))
+        engine.dispose()
         aside.replace(path)
 
 

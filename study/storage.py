@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.errors import StoreError, StudyBusyError
+from study.errors import ReadOnlyError, StoreError, StudyBusyError
 from study.remote import errors, explain, open_remote
 
 WAIT_S = 0.2
@@ -252,6 +252,7 @@ class Storage:
 
         Raises:
             StudyBusyError: somebody else holds it.
+            ReadOnlyError: the store cannot be written to.
         """
         if self.local is None:
             yield
@@ -259,14 +260,19 @@ class Storage:
         import filelock
 
         path = self.local / folder
-        path.mkdir(parents=True, exist_ok=True)
         holder = path / f".{what}.holder"
         lock = filelock.FileLock(path / f"{what}.lock", timeout=WAIT_S, thread_local=False)
         try:
+            path.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except filelock.Timeout:
             by = holder.read_text() if holder.exists() else "another process"
             raise StudyBusyError(f"{path} is busy: {what} is being done by {by}. Wait for it, or stop it.") from None
+        except OSError as error:
+            raise ReadOnlyError(
+                f"store {self.uri}: cannot be written to ({error.strerror}: {path}). Make it writable, or copy it to a "
+                "place that is and give that with --store."
+            ) from error
         try:
             holder.write_text(f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%H:%M:%S')}")
             yield

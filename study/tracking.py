@@ -20,6 +20,7 @@ from study.bulk import BulkExperiment, writable
 from study.errors import StudyError
 from study.experiment import Experiment, connect, prepare
 from study.ledger import Ledger
+from study.locations import OWNER, elsewhere_in, elsewhere_text, other_owner, owned, settle
 from study.replay import Judge, Labels, Syncer, SyncReport, newer
 from study.tracking_uri import (
     SEARCHES,
@@ -27,14 +28,16 @@ from study.tracking_uri import (
     TrackingError,
     artifact_location,
     check_tracking_uri,
+    database_file,
     default_tracking_uri,
+    sqlite_uri,
     ui_command,
     without_password,
 )
 
 __all__ = [
     "SEARCHES", "UI_ENVIRONMENT", "Mirror", "MirrorStatus", "SyncReport", "TrackingError", "check_tracking_uri",
-    "default_tracking_uri", "sync", "ui_command",
+    "default_tracking_uri", "pages", "sync", "ui_command",
 ]  # fmt: skip
 
 
@@ -85,9 +88,25 @@ def open_experiment(uri: str, name: str, store: str | None = None) -> Experiment
     """A study's experiment, made if it is not there: in bulk where that is known to be safe, else call by call.
 
     Pictures go where the server wants them; without a server into `mlartifacts`, beside an SQLite file or in the store.
+
+    Raises:
+        TrackingError: it is the mirror of another store, or its pictures are in the folder of another.
     """
-    client = connect(uri)
-    return (BulkExperiment if writable(client) else Experiment)(client, name, artifact_location(uri, store))
+    client, location = connect(uri), artifact_location(uri, store)
+    found = client.get_experiment_by_name(name)
+    if found is not None and (place := elsewhere_in(str(found.artifact_location), name, location)):
+        raise TrackingError(f"MLflow at {without_password(uri)}: {elsewhere_text(name, place, uri)}")
+    before = found.tags.get(OWNER) if found is not None else None
+    if store is not None and (other := other_owner(Ledger(store), name, uri, before)):
+        raise TrackingError(
+            f"MLflow at {without_password(uri)}: experiment {name!r} is the mirror of the store {other}, which is "
+            f"still there, and not of {store}. Two stores would replace each other's states: give this one another "
+            "--tracking-uri (the default is a database of its own)."
+        )
+    made = (BulkExperiment if writable(client) else Experiment)(client, name, location)
+    if store is not None and not owned(store, uri, before):
+        client.set_experiment_tag(made.id, OWNER, store)
+    return made
 
 
 def open_database(uri: str) -> None:
@@ -101,13 +120,39 @@ def open_database(uri: str) -> None:
 
 def experiment_url(uri: str, name: str, served_at: str = "http://127.0.0.1:5000") -> str | None:
     """Page of a study's runs, on its server or where `vistudy ui` serves a database; None if unknown."""
+    path = database_file(uri)
+    if path is not None and not (path.is_file() and path.stat().st_size):
+        return None
     try:
         with _translated(uri):
-            found = connect(uri).get_experiment_by_name(name)
+            found = connect(uri, reads=True).get_experiment_by_name(name)
     except TrackingError:
         return None
     base = without_password(uri).rstrip("/") if uri.startswith("http") else served_at
     return f"{base}/#/experiments/{found.experiment_id}/runs" if found else None
+
+
+def pages(store: str, tracking_uri: str | None, host: str, port: int) -> tuple[list[str], Path | None]:
+    """Command that serves MLflow's pages for a store, and the folder to start it in, if it matters.
+
+    Raises:
+        TrackingError: the URI is a server already, or the database is of another place and cannot be mended.
+        StoreError: there is no such store.
+    """
+    uri = tracking_uri or default_tracking_uri(store)
+    command, path = ui_command(uri, host, port), database_file(uri)
+    if tracking_uri is None:
+        Ledger(store).study_names()  # raises if it is no store
+    if path is None:
+        return command, None
+    if path.is_file() and path.stat().st_size:
+        settle(path)
+    else:
+        open_database(uri)
+    if not {"%", "?"} & set(str(path)):
+        return command, None
+    # MLflow 3.17 would make a folder that is named as the encoded path: it gets a path without one.
+    return [sqlite_uri(Path(path.name)) if part == uri else part for part in command], path.parent
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import urllib.parse
 from pathlib import Path
@@ -30,6 +31,11 @@ UI_ENVIRONMENT = {
 }
 """Environment for `ui_command`: without its job runners a server takes a third of the memory."""
 
+DATABASE = "mlflow.db"
+"""In a store."""
+FILES = "mlartifacts"
+"""Folder of runs' files, beside a database."""
+
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 
@@ -49,7 +55,12 @@ def default_tracking_uri(store: str | os.PathLike[str]) -> str:
             f"store {ledger.uri}: MLflow's database cannot live there. Give --tracking-uri, for example "
             "http://your-server:5000 or sqlite:///mlflow.db"
         )
-    return f"sqlite:///{ledger.uri}/mlflow.db"
+    return sqlite_uri(Path(ledger.uri, DATABASE))
+
+
+def sqlite_uri(path: Path) -> str:
+    """URI of an SQLite file: SQLAlchemy decodes it, and ends the path at a question mark."""
+    return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def check_tracking_uri(uri: str) -> None:
@@ -78,8 +89,8 @@ def ui_command(tracking_uri: str, host: str = "127.0.0.1", port: int = 5000) -> 
         raise TrackingError(f"{tracking_uri} is a server already: open it in a browser.")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri]
     location = artifact_location(tracking_uri)
-    if location:
-        command += ["--default-artifact-root", location]
+    if location:  # the second is where it would put what clients send through it: else into the present folder
+        command += ["--default-artifact-root", location, "--artifacts-destination", location]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
@@ -87,15 +98,14 @@ def artifact_location(uri: str, store: str | None = None) -> str | None:
     """Folder for artifacts: beside a database file, of another database in a local store; else None: MLflow decides."""
     path = database_file(uri)
     if path is None and not uri.startswith("http") and store is not None and "://" not in store:
-        return (Path(store).absolute() / "mlartifacts").as_uri()
-    return (path.parent / "mlartifacts").as_uri() if path else None
+        return (Path(store).absolute() / FILES).as_uri()
+    return (path.parent / FILES).as_uri() if path else None
 
 
 def database_file(uri: str) -> Path | None:
-    """Absolute path of an SQLite URI; None for others."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(os.path.abspath(urllib.parse.urlsplit(uri).path.removeprefix("/")))
+    """Absolute path of an SQLite URI, read as SQLAlchemy reads it; None for others."""
+    match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
+    return Path(os.path.abspath(urllib.parse.unquote(match[1]))) if match else None
 
 
 def check_database(uri: str) -> None:

@@ -49,7 +49,7 @@ def rows(uri: str) -> dict[str, list[str]]:
                 fields = {
                     k: v for k, v in row.items() if k not in ("creation_time", "last_update_time", "deleted_time")
                 }
-                line = re.sub(r"/store-\d/", "/<store>/", repr(sorted(fields.items())))
+                line = re.sub(r"/store-\d\b", "/<store>", repr(sorted(fields.items())))
                 line = line.replace(os.path.dirname(uri.removeprefix("sqlite://")), "<folder>")
                 for run, name in names.items():
                     line = line.replace(run, name)
