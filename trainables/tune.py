@@ -319,7 +319,8 @@ def _other_data(pack: Mapping[str, Any]) -> str:
     """Why the data here are not those that the trials of a pack were planned on; empty: they are.
 
     Raises:
-        NodeFailed: they cannot be read here.
+        NodeFailed: this process lacks the model or the data set.
+        DataError: the data cannot be read here.
     """
     known(pack["trials"])
     first = pack["trials"][0]  # a pack has one data set
@@ -327,8 +328,6 @@ def _other_data(pack: Mapping[str, Any]) -> str:
         refuse_other_data(first["data"], first.get("data_fingerprint", NOT_RECORDED))
     except OtherData as error:
         return str(error)
-    except (ImportError, DataError) as error:
-        raise lacking(error) from error
     return ""
 
 
