@@ -136,7 +136,10 @@ def replay(
 
 
 def compare(stored: Mapping[int, Mapping[str, float]], replayed: Mapping[int, Mapping[str, float]]) -> Agreement:
-    """Compare records by evaluation. A value is infinitely different where only one side has it as a finite number."""
+    """Compare records by evaluation. A value is infinitely different where only one side has it as a finite number.
+
+    Values that were not recorded when the trial was trained, of metrics that came later, are not compared.
+    """
     both = sorted(stored.keys() & replayed.keys())
     differences = {e: _difference(stored[e], replayed[e]) for e in both}
     return Agreement(
@@ -147,10 +150,10 @@ def compare(stored: Mapping[int, Mapping[str, float]], replayed: Mapping[int, Ma
     )
 
 
-def _difference(one: Mapping[str, float], other: Mapping[str, float]) -> float:
-    if one.keys() != other.keys():
+def _difference(stored: Mapping[str, float], replayed: Mapping[str, float]) -> float:
+    if not stored.keys() <= replayed.keys():
         return math.inf
-    return max((_apart(one[name], other[name]) for name in one), default=0.0)
+    return max((_apart(stored[name], replayed[name]) for name in stored), default=0.0)
 
 
 def _apart(a: float, b: float) -> float:

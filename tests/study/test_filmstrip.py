@@ -189,6 +189,7 @@ def test_comparison() -> None:
     assert far.text.startswith("From evaluation 3 on the records differ from the stored ones, by up to 5.0e-01; ")
     for one, other in (({"a": 1.0}, {"a": nan}), ({"a": inf}, {"a": -inf}), ({"a": 1.0}, {"b": 1.0}), ({"a": 1.0}, {})):
         assert compare({0: one}, {0: other}).difference == inf
+    assert compare({0: {"a": 1.0}}, {0: {"a": 1.0, "of_a_later_metric": 2.0}}).exact
     assert compare({}, {0: {"a": 1.0}}).text == "The store has no records of this trial to compare with."
 
 
