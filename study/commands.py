@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from study.errors import ReadOnlyError
 from study.ledger import Ledger
+from study.locations import unshare
 from study.standing import DEFAULT_STORE, Standing, Status, counts, standing, status
 from study.stopping import DRAWING, SYNCING, Stop, Stopping, listening
 from study.trainer import Say, Tick, Trainer, judged_all, quiet, sync_all
@@ -335,6 +336,7 @@ def draw(
     frame = load_frame(ledger, study)
     folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "heatmaps", study)
     say(f"drawing heatmaps into {folder}")
+    unshare(folder)
     files = save_heatmaps(frame, factors, folder, study)
     meta = ledger.read_meta(study)
     page = folder / f"{study}.html"
@@ -375,6 +377,7 @@ def report(
     ledger.read_plan(study)
     uri = tracking_uri or default_tracking_uri(store)
     folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "reports", study)
+    unshare(folder)
     made = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
     try:
         sync_all(ledger, study, uri, [made.html, made.markdown])

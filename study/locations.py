@@ -200,6 +200,15 @@ def _unlink(database: Path) -> None:
     aside.replace(database)
 
 
+def unshare(folder: Path) -> None:
+    """Make files of a folder that are links, to those of the store that it was copied from, files of their own."""
+    for path in folder.rglob("*"):
+        if path.is_file() and (path.is_symlink() or path.stat().st_nlink > 1):
+            aside = path.with_name(f".{uuid.uuid4().hex}.tmp")
+            shutil.copy2(path, aside)
+            aside.replace(path)
+
+
 def _places(db: sqlite3.Connection, here: Path, study: str | None) -> dict[str, Path]:
     """Location, as it is written -> the folder in which the database then lay, where that is not `here`."""
     names = {str(name) for (name,) in db.execute(_NAMES)} if study is None else {study}

@@ -17,7 +17,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from study import tracking
 from study.doctor import doctor
 from study.ledger import Attempt, Ledger
-from study.locations import elsewhere, elsewhere_in, mend
+from study.locations import elsewhere, elsewhere_in, mend, unshare
 from study.tracking import TrackingError, default_tracking_uri, sync
 from tests.study.mlflow_study import STUDY, content, finish
 from tests.study.runs import vistudy
@@ -105,6 +105,19 @@ def test_a_copy_by_links_gets_files_of_its_own(original: Path, link: Callable[[s
     write(copy, "second")
     assert changed(before, look(original)) == []
     assert {place.is_relative_to(copy) for place in places(copy)} == {True}
+
+
+def test_pictures_drawn_anew_are_not_drawn_through_a_link(tmp_path: Path) -> None:
+    old, new, kept = (tmp_path / name for name in ("old.png", "folder/new.png", "folder/kept.txt"))
+    kept.parent.mkdir()
+    old.write_text("old")
+    os.link(old, new)
+    kept.symlink_to(old)
+    unshare(new.parent)
+    assert (new.read_text(), kept.read_text(), kept.is_symlink()) == ("old", "old", False)
+    new.write_text("new")
+    assert old.read_text() == "old"
+    assert sorted(path.name for path in new.parent.iterdir()) == ["kept.txt", "new.png"]
 
 
 def test_other_names_of_a_store_are_the_store(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
