@@ -175,7 +175,8 @@ def _stopped(report: RunReport) -> str:
         f"{report.begun} begun without a checkpoint": report.begun,
         f"{report.left - report.saved - report.begun} not begun": report.left - report.saved - report.begun,
     }
-    return f"stopped by {how}; {done}, {report.left} are left: {', '.join(text for text, n in kinds.items() if n)}"
+    left = f"{report.left} {'is' if report.left == 1 else 'are'} left"
+    return f"stopped by {how}; {done}, {left}: {', '.join(text for text, n in kinds.items() if n)}"
 
 
 def print_status(found: Status) -> None:

@@ -24,7 +24,8 @@ STUDY: dict[str, Any] = {
     "study": "s", "model": "gan", "data": "ring8", "seeds": [0, 1], "budget": {"d_updates": 40, "evaluations": 10},
     "factors": {"lr": [1e-3], "reg_weight": [0, 5]}, "fixed": {"ratio": "1:2", "batch_size": 16},
 }  # fmt: skip
-LONG = STUDY | {"budget": {"d_updates": 400_000, "evaluations": 1000}}
+LONG = STUDY | {"budget": {"d_updates": 400_000, "evaluations": 1000}, "seeds": [0], "factors": {"lr": [1e-3]}}
+"""One trial: how many share a pack is measured."""
 HELD = {
     "start-up": ("clusters.debug:Node", "no pack is in training yet"),
     "baselines": ("study.launch:references", "no pack is in training yet"),
@@ -92,23 +93,26 @@ def test_one_signal_in_training(tmp_path: Path, number: signal.Signals) -> None:
     file, store = write(tmp_path / "s.yaml", LONG), tmp_path / "store"
     with Spoken("run", file, "--store", store, "--cluster", "debug") as run:
         in_training(run, store)
-        assert status(store)[0] == {"running": 4}
+        assert status(store)[0] == {"running": 1}
         run.process.send_signal(number)
         run.until("stopping: writing checkpoints (again to end now)")
         assert run.end(60) == CODES[number]
-    done = "0 of 4 trials ended in this run, 0 before it, 4 are left: 4 with a checkpoint at"
+    done = "0 of 1 trials ended in this run, 0 before it, 1 is left: 1 with a checkpoint at"
     assert f"s: stopped by {NAMES[number]}; {done}" in run.output
-    assert "MLflow is up to date\nheatmaps were not drawn\nthe same command goes on" in run.output
+    assert "heatmaps were not drawn\nthe same command goes on" in run.output
+    up, behind = (text in run.output for text in ("MLflow is up to date", "MLflow is behind: left after 6 s"))
+    assert up != behind  # a slow machine needs longer to make its database
     assert "nothing left to run" not in run.output
     assert list(store.glob("packs/*/attempt-001/checkpoint-*.pt"))
     states, said = status(store)
-    assert states == {"interrupted": 4}
-    assert re.fullmatch(r"interrupted: 4 of 4 trials left, at \d+%; the same `vistudy run` command resumes them", said)
+    assert states == {"interrupted": 1}
+    assert re.fullmatch(r"interrupted: 1 of 1 trials left, at \d+%; the same `vistudy run` command resumes them", said)
     assert f"s: {said}" in vistudy("status", "s", "--store", store)
-    runs = mlflow_runs(store, "s")
-    assert {(run.info.status, run.data.tags["vistudy.state"]) for run in runs} <= {("KILLED", "interrupted")}
+    study.sync("s", store=str(store))
+    (mirrored,) = mlflow_runs(store, "s")
+    assert (mirrored.info.status, mirrored.data.tags["vistudy.state"]) == ("KILLED", "interrupted")
     assert set(load_frame(store, "s")["state"]) == {"interrupted"}
-    assert "to run: 4, 4 of them begun and interrupted" in vistudy("plan", file, "--store", store, "--no-pilot")
+    assert "to run: 1, 1 of them begun and interrupted" in vistudy("plan", file, "--store", store, "--no-pilot")
     with pytest.raises(
         StudyError, match="kept at evaluation 500 and 1000 of 1000: the same `vistudy run` command goes on"
     ):
@@ -162,9 +166,9 @@ def test_a_run_from_python_returns_what_it_did_or_raises(tmp_path: Path, times: 
             run.process.send_signal(signal.SIGINT)
         assert run.end(60) == 0, run.output
     if times == 1:
-        assert "REPORT True 0 4 4 {'interrupted': 4}\nLIVE {'interrupted': 4} True" in run.output
+        assert "REPORT True 0 1 1 {'interrupted': 1}\nLIVE {'interrupted': 1} True" in run.output
     else:
-        assert "RAISED\nLIVE {'planned': 4} True" in run.output
+        assert "RAISED\nLIVE {'planned': 1} True" in run.output
     assert "Traceback" not in run.output
 
 
@@ -184,8 +188,8 @@ def test_after_sigkill_nothing_is_said_to_be_running(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.1)
     states, said = status(store)
-    assert states.keys() <= {"interrupted", "planned"}
-    assert said.startswith("interrupted: 4 of 4 trials left")
+    assert states == {"interrupted": 1}
+    assert said.startswith("interrupted: 1 of 1 trials left")
     assert "to go" not in said
     study.sync("s", store=str(store))
     assert "RUNNING" not in {run.info.status for run in mlflow_runs(store, "s")}
