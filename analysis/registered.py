@@ -37,7 +37,7 @@ def registration_status(
         return _late(registrations, first_ms)
     counted = early[-1]
     earlier = not any(name in counted.get("claim", {}) for name in ROOM)
-    of_claim = {name: value for name, value in claim.items() if not (earlier and ROOM.get(name) == value)}
+    of_claim = {name: value for name, value in claim.items() if not (earlier and name in ROOM and ROOM[name] == value)}
     now = {"claim": of_claim, "outcome_version": OUTCOME_VERSION, "blocks": blocks}
     found = tuple(
         text

@@ -70,7 +70,7 @@ def factors(
             continue
         place = np.array([names.index(level) for level in levels])
         strata = tuple(_stratum(name_of, pairs, place == i, alpha) for i, name_of in enumerate(names))
-        found.append((name, strata, _permutation(pairs.differences, place, draws)))
+        found.append((name, strata, equal_p(pairs.differences, place, draws)))
     tested = [p for *_, p in found if math.isfinite(p)]
     adjusted = iter(holm(tested, alpha).adjusted)
     return tuple(
@@ -129,7 +129,7 @@ def _stratum(level: str, pairs: Pairs, here: np.ndarray, alpha: float) -> Stratu
     )  # fmt: skip
 
 
-def _permutation(d: Floats, place: np.ndarray, draws: int) -> float:
+def equal_p(d: Floats, place: np.ndarray, draws: int) -> float:
     """p of equal means of d in all strata."""
     counts = np.bincount(place)
     if (counts < 2).any():

@@ -75,7 +75,7 @@ def _data_recorded(registration: Mapping[str, Any]) -> bool:
 
 def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:
     """What would have been frozen before claims had limits of room, if they have the defaults."""
-    claim = {k: v for k, v in content["claim"].items() if ROOM.get(k) != v}
+    claim = {k: v for k, v in content["claim"].items() if k not in ROOM or ROOM[k] != v}
     return {**content, "claim": claim}
 
 
