@@ -22,7 +22,17 @@ SETS = (*(DATASETS[name] for name in ("ring8", "grid25", "mog_full", "digits")),
 ALL = pytest.mark.parametrize("data", SETS, ids=lambda data: data.name)
 OF_IMAGES = {"dist", "cov", "prec", "fd", "prdc_precision", "prdc_recall", "prdc_density", "prdc_coverage"}
 EXPECTED = {
-    "points": {"dist", "cov", "prec", "modes", "robust_modes", "mode_spread", "hq_share", "reverse_kl", "energy_distance"},
+    "points": {
+        "dist",
+        "cov",
+        "prec",
+        "modes",
+        "robust_modes",
+        "mode_spread",
+        "hq_share",
+        "reverse_kl",
+        "energy_distance",
+    },
     "digits": OF_IMAGES | {"prec_pixels", "class_coverage"},
     "images": OF_IMAGES | {"prec_pixels", "kid", "mmd2", "swd"},
     "labelled_images": OF_IMAGES | {"prec_pixels", "kid", "mmd2", "swd", "class_coverage", "confident_share"},
