@@ -16,7 +16,6 @@ from study.provenance import now_ms
 from study.rounds import foreseen
 from study.spec import Block, Study, load_study
 
-
 LEAST_EVALUATIONS = 20
 """Of a claim's blocks: the last quarter has five, and the ten that bad ones are counted over are half of the run."""
 
