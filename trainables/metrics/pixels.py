@@ -52,4 +52,5 @@ class PixelPrecision:
         return {"prec_pixels": float(inside.mean())}
 
     def _equal_contrast(self, rows: Tensor) -> Tensor:
-        return rows / rows.norm(dim=1, keepdim=True).clamp(min=max(self._least, 1e-12))
+        lengths: Tensor = rows.norm(dim=1, keepdim=True).clamp(min=max(self._least, 1e-12))
+        return rows / lengths
