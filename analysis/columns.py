@@ -32,7 +32,7 @@ COLUMNS: dict[str, str] = {
     "(the machine's fault) or censored (stopped early).",
     "outcome": "What it showed: a label of `docs/outcomes.md`; empty unless the state is complete.",
     "flags": "Flags of the outcome, joined by `;`.",
-    "q_final": "Median composite deficiency Q of the final window: 0 = as real data, about 1 = untrained. "
+    "q_final": "Median composite deficiency Q of the last quarter: 0 = as real data, about 1 = untrained. "
     "Empty if diverged.",
     "q_best": "Smallest Q of any evaluation.",
     "t_thr": "Discriminator updates until Q was good and stayed so for W evaluations; empty: not within the budget.",

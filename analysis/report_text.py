@@ -91,9 +91,9 @@ def _judged(table: pd.DataFrame, thresholds: Thresholds) -> str:
     left = ", ".join(f"{count:,} {state}" for state, count in lost.items())
     return (
         f"A trial is stable if its outcome is converged: composite deficiency Q at most {thresholds.tau_ok:g} in at "
-        f"least {thresholds.converged_share:.0%} of the last {thresholds.window_share:.0%} of its evaluations (rules "
-        f"version {OUTCOME_VERSION}, docs/outcomes.md). Q is 0 for held-out real data and about 1 for an untrained "
-        "generator; diverged trials and Q above 1 count as 1. "
+        f"least {thresholds.converged_share:.0%} of the last {thresholds.window_share:.0%} of its evaluations, or of "
+        f"the last {thresholds.window_min} (rules version {thresholds.version}, docs/outcomes.md). Q is 0 for held-out "
+        "real data and about 1 for an untrained generator; diverged trials and Q above 1 count as 1. "
         + (f"Not judged, and left out with their pairs: {left}." if left else "Every trial was judged.")
     )
 

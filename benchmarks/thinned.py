@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("store")
     parser.add_argument("studies", nargs="+")
     arguments = parser.parse_args()
-    print("| study | rules | stable by E, E/2, E/4 | same label as E: E/2, E/4 | stable alike | other times, E/2 |")
+    print("| study | rules | stable by E, E/2, E/4 | same label, E/2 and E/4 as E | stable alike | other times, E/2 |")
     print("|---|---|---|---|---|---|")
     for study in arguments.studies:
         trials = read_trials(arguments.store, study)

@@ -138,7 +138,7 @@ def test_a_variant_is_what_the_decision_says_under_its_thresholds(store: Ledger)
     rows = found.table[(found.table["endpoint"] == "last window") & (found.table["box"] == "whole")]
     for tau in (0.15, 0.35):
         claim = CLAIM | {"thresholds": {"tau_ok": tau}}
-        row = rows[(rows["tau_ok"] == tau) & (rows["window"] == 0.2) & (rows["persistence"] == 5)].iloc[0]
+        row = rows[(rows["tau_ok"] == tau) & (rows["window"] == 0.25) & (rows["persistence"] == 5)].iloc[0]
         table = load_arms(store, "demo", Thresholds(tau_ok=tau))
 
         block = next(b for b in decide(table, claim, draws=100).blocks if b.block == "ring")

@@ -21,7 +21,7 @@ STUDY = {
     "factors": {"lr": [1e-3], "ratio": ["1:2"]},
 }
 MIRRORED = ("plan", "run", "status", "heatmap", "report", "export", "sync", "ui")
-VERBS = (*MIRRORED, "register", "verdict", "compare", "atlas", "replay")
+VERBS = (*MIRRORED, "register", "verdict", "relabel", "compare", "atlas", "replay")
 
 
 @pytest.fixture

@@ -52,5 +52,5 @@ class PixelPrecision:
         return {"prec_pixels": float(inside.mean())}
 
     def _equal_contrast(self, rows: Tensor) -> Tensor:
-        scaled: Tensor = rows / rows.norm(dim=1, keepdim=True).clamp(min=max(self._least, 1e-12))
-        return scaled
+        lengths: Tensor = rows.norm(dim=1, keepdim=True).clamp(min=max(self._least, 1e-12))
+        return rows / lengths

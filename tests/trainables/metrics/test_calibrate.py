@@ -46,12 +46,13 @@ def test_the_composite_orders_the_failures_of_digits() -> None:
     q = deficiencies("digits")
     assert q["real, held out"] < 0.05
     assert q["pixel noise of sd .2"] < 0.1
-    assert q["8 of 10 classes"] == pytest.approx(0.2, abs=0.08)
-    assert q["5 of 10 classes"] == pytest.approx(0.5, abs=0.08)
-    assert q["one class"] == pytest.approx(0.9, abs=0.08)
+    assert q["8 of 10 classes"] == pytest.approx(0.36, abs=0.03)  # .19 by neighbours alone
+    assert q["5 of 10 classes"] == pytest.approx(0.75, abs=0.03)
+    assert q["one class"] == pytest.approx(0.99, abs=0.02)
+    assert q["a blank image"] == 1
     assert q["100 images repeated"] < q["25 images repeated"]
     assert 0.75 < q["25 images repeated"] < 1
-    assert q["pixel noise of sd .5"] < q["moment-matched Gaussian"] < q["pixel noise of sd 1"]
+    assert q["moment-matched Gaussian"] < q["pixel noise of sd .5"] < q["pixel noise of sd 1"]
     assert 0.6 < q["moment-matched Gaussian"] < 0.85
     assert q["untrained"] > 0.85
 

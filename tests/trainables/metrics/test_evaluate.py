@@ -211,7 +211,7 @@ def test_fewer_images_than_the_suite_wants_are_all_used_and_too_few_refused() ->
 
 
 def test_a_study_can_say_what_its_values_depend_on() -> None:
-    assert evaluator(DATASETS["ring8"]).provenance() == {"suite": "points", "suite_version": 1, "n_samples": 2500}
+    assert evaluator(DATASETS["ring8"]).provenance() == {"suite": "points", "suite_version": 2, "n_samples": 2500}
     of_bars, of_digits = evaluator(BARS).provenance(), evaluator(DATASETS["digits"]).provenance()
     assert of_bars["features"] == "classifier"
     assert len(str(of_bars["weights_sha256"])) == 64

@@ -32,7 +32,7 @@ def scale(name: str) -> dict[str, float]:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_scale_is_in_order_and_repeats_itself(name: str) -> None:
     data, real = DATASETS[name], scale(name)
-    assert set(real) == KEYS
+    assert set(real) == KEYS | ({"prec_pixels_real"} if name == "digits" else set())
     assert 0 < real["dist_floor_sd"] < real["dist_floor"] < real["dist_trivial"] < real["dist_ceiling"]
     assert reference(data, lambda seed: untrained(data, seed)) == real
 
@@ -124,7 +124,7 @@ def test_floors_are_kept_by_all_that_they_depend_on(few: Path, monkeypatch: pyte
     assert kept() == kept() == 1
     monkeypatch.setattr(module, "FLOOR_PAIRS", 3)
     assert kept() == 2
-    monkeypatch.setattr(evaluate, "VERSION", 2)
+    monkeypatch.setattr(evaluate, "VERSION", evaluate.VERSION + 1)
     assert kept() == 3
     monkeypatch.setattr(Plain, "fingerprint", "of other images")
     assert kept() == 4
