@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from scipy.stats import binom, binomtest, t
-from statsmodels.stats.multitest import multipletests
 
 from analysis.pairs import Floats, Pairs, no_pairs, pair, pool, worst_cases
 
@@ -259,10 +258,10 @@ def holm(p_values: Sequence[float], alpha: float = 0.05) -> Holm:
     """
     if not all(0 <= p <= 1 for p in p_values):
         raise ValueError(f"p values must lie in 0..1, got {list(p_values)}")
-    if not len(p_values):
-        return Holm(adjusted=(), rejected=())
-    rejected, adjusted = multipletests(list(p_values), alpha=alpha, method="holm")[:2]
-    return Holm(adjusted=tuple(map(float, adjusted)), rejected=tuple(map(bool, rejected)))
+    order, n = np.argsort(p_values, kind="stable"), len(p_values)  # statsmodels' multipletests takes 50 ms
+    adjusted = np.empty(n)
+    adjusted[order] = np.minimum(np.maximum.accumulate(np.arange(n, 0, -1) * np.asarray(p_values, float)[order]), 1.0)
+    return Holm(adjusted=tuple(adjusted.tolist()), rejected=tuple((adjusted <= alpha).tolist()))
 
 
 def missing_bounds(table: pd.DataFrame, treatment: str, baseline: str, *, alpha: float = 0.05) -> MissingBounds | None:

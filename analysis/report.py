@@ -23,6 +23,7 @@ from analysis.arms import load_arms
 from analysis.atlas import atlas_section
 from analysis.atlas_data import Modes
 from analysis.box import arm_table
+from analysis.doses import with_doses
 from analysis.heatmap_html import embedded_json, page_environment
 from analysis.outcome import Thresholds
 from analysis.prints import Printed
@@ -149,7 +150,7 @@ def _gather(ledger: Ledger, trials: frames.Trials, painter: Painter, draws: int)
     for section, picture in pictures(table, claim, trials, notes, thresholds):
         drawn[section].append(picture)
         painter.add(picture)
-    verdict = view(of_plan, claim, trials.registrations)
+    verdict = view(with_doses(of_plan, trials) if claim else of_plan, claim, trials.registrations)
     found = estimates(table, {**claim, "boxes": boxes}, notes, draws=draws) if claim else None
     numbers = () if found is None else estimate_tables(found)
     study_text = ledger.read_study_text(trials.study)

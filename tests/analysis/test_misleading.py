@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.verdict import decide
+from analysis.verdict import decide, decide_study
 from study.errors import StudyError
 from study.spec import load_study
 from tests.analysis.armstore import (
@@ -26,6 +26,8 @@ from tests.analysis.armstore import (
     table,
     train_all,
 )
+from tests.analysis.series import series
+from tests.analysis.store import train
 from tests.study.runs import vistudy, write
 
 HALF = share(0.5)
@@ -354,3 +356,25 @@ def test_a_claim_of_the_earlier_rule_is_decided_by_both() -> None:
     assert decision.predictions[0].sentence.endswith("By the earlier rule: borne out (no effect).")
     now = decide(rows, claim, [old | {"claim": claim | {"room_low": 0.1, "room_high": 0.9}}], draws=2_000)
     assert "earlier rule" not in now.to_markdown()
+
+
+def test_doses_are_read_from_the_records(tmp_path: Path) -> None:
+    rates = 10 ** (-4 + 3 * place(20))
+    sample = {"method": "sobol", "n": 20, "seed": 1, "space": {"lr": SPACE["lr"]}}
+    plan = {"vae": declared(["A0", "A1"], sampled=["lr"], family="vae", **{"class": "C"}, sample=sample)}
+    trials = [
+        entry(f"{arm}-{i}", {"arm": arm, "lr": float(lr)}, "vae") for arm in ("A0", "A1") for i, lr in enumerate(rates)
+    ]
+    ledger = make_arm_store(tmp_path, trials, plan, CLAIM | {"negative_controls": ["vae"]})
+    good = {t["trial_id"]: 0.1 + 0.01 * (t["cell"]["arm"] == "A1") if i % 3 else 0.9 for i, t in enumerate(trials)}
+    rho = {"A0": 0.0, "A1": 0.002}
+    train(
+        ledger, "p1", {t["trial_id"]: series(good[t["trial_id"]], rho=rho[t["cell"]["arm"]], drift=0.5) for t in trials}
+    )
+    decision = decide_study(ledger, "demo")
+    (found,) = decision.blocks
+    assert [(dose.arm, dose.n_trials, dose.rho, dose.drift) for dose in found.doses] == [
+        ("A0", 20, 0.0, 0.5), ("A1", 20, 0.002, 0.5),
+    ]  # fmt: skip
+    assert found.verdict == "no dose"
+    assert "| A1 | 20 | 0.002 | 0.5 |" in decision.to_markdown()

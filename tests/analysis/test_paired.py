@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import permutation_test, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from analysis.paired import (
     FEW,
@@ -249,6 +250,10 @@ def test_holm_by_hand() -> None:
     found = holm([0.01, 0.04, 0.03, 0.005])
     assert found.adjusted == pytest.approx((0.03, 0.06, 0.06, 0.02))
     assert found.rejected == (True, False, False, True)
+    p = np.random.default_rng(0).random(30) ** 3
+    rejected, adjusted = multipletests(p, method="holm")[:2]
+    assert holm(p.tolist()).adjusted == pytest.approx(adjusted)
+    assert holm(p.tolist()).rejected == tuple(rejected)
     assert holm([]).adjusted == ()
     with pytest.raises(ValueError, match="p values must lie in"):
         holm([0.1, NAN])

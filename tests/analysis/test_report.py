@@ -85,13 +85,13 @@ def test_report_of_a_claim_has_all_its_parts(made: tuple[Path, Report]) -> None:
     for link in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
         assert (folder / "out" / link).is_file()
     assert "## Predictions" in text
-    assert "| H1 | class P | no effect |" in text
+    assert "| H1 | class P | within the margin |" in text
 
 
 def test_tables_agree_with_each_other(made: tuple[Path, Report]) -> None:
     _, found = made
     files = {path.name: path for path in found.tables}
-    names = ("trials", "verdicts", "predictions", "estimates", "outcomes")
+    names = ("trials", "verdicts", "strata", "doses", "predictions", "estimates", "outcomes")
     assert set(files) == {f"{n}.{e}" for n in names for e in ("csv", "parquet")}
     trials, outcomes = (pd.read_parquet(files[f"{n}.parquet"]) for n in ("trials", "outcomes"))
     assert len(pd.read_csv(files["trials.csv"])) == len(trials) == 2 * 12 * 2 * 3
