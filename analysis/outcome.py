@@ -61,7 +61,7 @@ VALUES_READ = (
     "max_abs_sample", "saturated_share", "d_acc_real", "d_acc_fake", "mode_spread", "class_coverage", "prec_pixels",
     "hq_share", "triangle_share", "prdc_precision",
 )  # fmt: skip
-"""Recorded values that the rules read; a test compares."""
+"""Recorded values that the rules read, or of whose presence they ask; a test compares."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

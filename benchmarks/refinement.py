@@ -68,7 +68,7 @@ def record(name: str) -> Path:
     rows = []
     for pack in make_packs([trial.config for trial in planned.trials], slots=1, max_trials=MAX_TRIALS_CPU):
         known = reference(pack.configs[0])
-        scale = Reference(**{field: known[field] for field in Reference.__dataclass_fields__})
+        scale = Reference.from_dict(known)
         found: dict[str, list[Any]] = {}
         for item in Engine(pack.configs).evaluations():
             for each in item.records:

@@ -111,6 +111,7 @@ def test_a_note_of_other_rules_or_a_damaged_one_is_not_used(store: Ledger, read:
         note["trials"][name][2] = "oscillating"
     for broken in (
         json.dumps(note | {"rules": "0-of-long-ago"}).encode(),
+        json.dumps(note | {"rules": "1" + note["rules"][1:]}).encode(),  # the version before
         json.dumps(note | {"format": 0}).encode(),
         json.dumps(note)[:-40].encode(),
         json.dumps(note | {"trials": {"good": [0, 1_000, "oscillating"]}}).encode(),

@@ -181,15 +181,16 @@ def test_a_variant_that_leaves_too_few_pairs_is_refused(tmp_path: Path) -> None:
         for arm in ("A0", "A1"):
             trials.append(entry(f"{arm}-{i}", {"arm": arm, "lr": 10 ** (-3.9 + 0.14 * i), "batch_norm": True}))
             runs[f"{arm}-{i}"] = series(0.1)
-            if i < 3:  # four of the last five, of the last ten or of the last fifteen are not known
-                runs[f"{arm}-{i}"]["dist"][46:50] = np.nan
+            if i < 3:  # five of the last eight, of the last thirteen or of the last eighteen are not known
+                runs[f"{arm}-{i}"]["dist"][45:50] = np.nan
     ledger = make_arm_store(tmp_path, trials, {"ring": RING}, CLAIM)
     train(ledger, "p1", runs)
     rows = multiverse_check(ledger, "demo").table
     assert not (rows[rows["box"] == "trimmed"]["verdict"] == REFUSED).any()  # the three are at the edge
     rows = rows[rows["box"] == "whole"]
-    assert (rows[rows["window"] == 0.1]["verdict"] == REFUSED).all()
-    assert not (rows[rows["window"] == 0.3]["verdict"] == REFUSED).any()
+    assert set(rows["window"]) == {0.15, 0.25, 0.35}
+    assert (rows[rows["window"] == 0.15]["verdict"] == REFUSED).all()
+    assert not (rows[rows["window"] > 0.15]["verdict"] == REFUSED).any()
 
 
 def test_arms_that_differ_in_the_weight_alone() -> None:

@@ -26,7 +26,7 @@ def train(*configs: TrainConfig) -> dict[str, list[Record]]:
 def outcomes(*configs: TrainConfig) -> list[str]:
     """The labels of a pack's trials, by the reference that the engine computes for them."""
     known = reference(configs[0])
-    scale = Reference(**{name: known[name] for name in Reference.__dataclass_fields__})
+    scale = Reference.from_dict(known)
     found = []
     for records in train(*configs).values():
         names = {name for record in records for name in record.values}
