@@ -200,13 +200,13 @@ def test_trials_that_one_arm_lacks() -> None:
 
 
 def test_censored_trials_that_could_change_the_verdict() -> None:
-    early = lambda c, s: "censored" if c in (3, 30, 60, 90, 110) else False  # noqa: E731
+    early = lambda c, s: "censored" if c in (3, 30, 60, 90, 100, 110) else False  # noqa: E731
     dead = one({"A0": NEVER, "A1": early})
     assert dead.verdict == UNINFORMATIVE  # whatever they would have done
-    flat = one({"A0": HALF, "A1": lambda c, s: early(c, s) or (HALF(c, s) if c % 7 else not HALF(c, s))})
+    flat = one({"A0": HALF, "A1": lambda c, s: early(c, s) or (HALF(c, s) if c % 15 else not HALF(c, s))})
     assert flat.verdict == REFUSED
     assert flat.bounds is not None
-    assert flat.bounds.high.estimate - flat.bounds.low.estimate == pytest.approx(5 / 120)
+    assert flat.bounds.high.estimate - flat.bounds.low.estimate == pytest.approx(6 / 120)
     assert "trials without a result could change the verdict" in flat.sentence
     clear = one({"A0": HALF, "A1": lambda c, s: "censored" if c in (3, 30) else BETTER(c, s)})
     assert clear.verdict == SUPPORTED

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from analysis.decision import VERDICTS
+from benchmarks import calibrated_rule
 from benchmarks.calibration import E1_DESIGNS, NULLS, censoring, coverage, decisions, null, powers, run, share, text
 from benchmarks.simulated import Design, pruned_study, stable_pairs
 
@@ -98,3 +100,11 @@ def test_the_result_is_json_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(json.dumps(parts)) == parts
     assert "100 x 2, 50% stable, interaction sd 0" in text(parts)
     assert "E6, 30% stopped at random, 100 x 2" in text(parts)
+
+
+def test_the_rule_is_judged_as_a_whole() -> None:
+    (row,) = calibrated_rule.run(3, 0, [9])
+    assert row["case"] == "+14 points from 50%, and two blocks at 2%"
+    assert sum(row["verdicts"].values()) == sum(row["verdicts_before"].values()) == 3
+    assert row["verdicts"].keys() <= {*VERDICTS} | {v for v in row["verdicts"] if v.startswith("depends on ")}
+    assert calibrated_rule.line(row).count("|") == 6
