@@ -23,6 +23,7 @@ from analysis.paired import holm
 from analysis.pooling import group
 from analysis.predictions import Judged, check_predictions
 from analysis.registered import ROOM, registration_status
+from analysis.taxonomy import OUTCOME_VERSION, RULES
 from analysis.wording import block_sentence, warnings
 from study.errors import StudyError
 
@@ -32,6 +33,8 @@ DEFAULTS: dict[str, Any] = {
     "best_of": 20, "thresholds": {}, "predictions": (),
 }  # fmt: skip
 """What a claim says where it says nothing."""
+WRITTEN_BY_1 = {"window_share", "window_min", "tau_ok", "tau_bad", "converged_share"}
+"""Thresholds that every claim written under version 1 of the outcome rules lists; `end_min` came with version 2."""
 NEEDED = ("block", "family", "class", "arm", "config", "seed", "trial_id", "state", "outcome", "stable", "q", "q_final")
 
 
@@ -59,11 +62,23 @@ def claim_of(trials: Trials) -> dict[str, Any]:
 
 
 def thresholds_of(claim: Mapping[str, Any]) -> Thresholds:
-    """The thresholds that a claim states."""
+    """The thresholds that a claim states. A claim written under version 1 of the outcome rules is judged by them."""
+    stated = claim["thresholds"]
+    rules = RULES[1] if stated.keys() >= WRITTEN_BY_1 and "end_min" not in stated else Thresholds()
     try:
-        return Thresholds(**claim["thresholds"])
+        return dataclasses.replace(rules, **stated)
     except TypeError as error:
         raise StudyError(f"claim: thresholds: {error}") from None
+
+
+def _earlier_outcomes(claim: Mapping[str, Any]) -> list[str]:
+    version = thresholds_of(claim).version
+    if version == OUTCOME_VERSION:
+        return []
+    return [
+        f"The claim was written under version {version} of the outcome rules, and outcomes are judged by it here; "
+        f"exports and reports show those of version {OUTCOME_VERSION}."
+    ]
 
 
 def decide(
@@ -112,7 +127,7 @@ def decide(
         classes=main.classes,
         overall=overall,
         predictions=checks,
-        warnings=tuple(warnings(main.blocks)),
+        warnings=(*_earlier_outcomes(claim), *warnings(main.blocks)),
     )
 
 

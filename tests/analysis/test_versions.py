@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from typer.testing import CliRunner
 
 from analysis.frame import load_frame
 from analysis.outcome import RULES
+from analysis.verdict import decide, thresholds_of
 from analysis.versions import relabel_study
+from study.claim import THRESHOLDS
 from study.cli import app
 from study.errors import StudyError
 from study.ledger import Ledger
+from tests.analysis.armstore import CLAIM, block, share, table
 from tests.analysis.series import series
 from tests.analysis.store import entry, make_store, train
 
@@ -76,3 +80,14 @@ def test_the_command_prints_both_and_changes_nothing(store: Ledger, tmp_path: Pa
     assert {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()} == before
     with pytest.raises(StudyError, match=r"--version 3: there are no such outcome rules; allowed: 1, 2"):
         relabel_study(store, "demo", 3)
+
+
+def test_a_claim_written_under_version_1_is_judged_by_it() -> None:
+    added = {"end_min", "early_distance", "early_rise", "slow_quality"}  # by version 2
+    written = {name: value for name, value in dataclasses.asdict(RULES[1]).items() if name not in {"version", *added}}
+    assert thresholds_of({"thresholds": written | {"tau_ok": 0.3}}) == dataclasses.replace(RULES[1], tau_ok=0.3)
+    assert thresholds_of({"thresholds": THRESHOLDS | {"tau_ok": 0.3}}).version == 2
+    assert thresholds_of({"thresholds": {"tau_ok": 0.3}}).version == 2
+    made = table(block({"A0": share(0.3), "A1": share(0.6)}))
+    assert "written under version 1" in decide(made, CLAIM | {"thresholds": written}).warnings[0]
+    assert not any("written under" in warning for warning in decide(made, CLAIM).warnings)
