@@ -348,7 +348,8 @@ class _Statements:
         insert: Any = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}[dialect]
         tables = _tables()
         self.runs = sa.insert(tables["runs"])
-        self.datasets, self.inputs = sa.insert(tables["datasets"]), sa.insert(tables["inputs"])
+        self.datasets = sa.insert(tables["datasets"])
+        self.inputs = insert(tables["inputs"]).on_conflict_do_nothing()
         self.params = sa.insert(tables["params"])  # a second value of a param is an error, as in MLflow
         self.metrics = _many(insert(tables["metrics"]).on_conflict_do_nothing(), dialect)
         latest = insert(tables["latest_metrics"])

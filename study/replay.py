@@ -99,10 +99,7 @@ class Replay:
             "vistudy.seed": str(seed),
         }
         start = int(self.records[0]["unix_ms"]) if self.records else self._end()
-        run = self.api.create(f"{cell.replace(',', ' ')} s{seed}".strip(), tags | self._tags("RUNNING"), start)
-        if print_ := self.trial["config"].get("data_fingerprint"):
-            self.api.learns(run, {str(self.trial["config"]["data"]): print_})
-        return run
+        return self.api.create(f"{cell.replace(',', ' ')} s{seed}".strip(), tags | self._tags("RUNNING"), start)
 
     def write(self, run: Run) -> Counter[str]:
         """Bring it up to date. Counts: finished (has it ended just now), metrics and images written."""
@@ -161,7 +158,10 @@ class Replay:
         return tags
 
     def _write_metrics(self, run: Run, new: Records, tags: dict[str, str]) -> int:
-        params = {name: text(value) for name, value in self.trial["config"].items()}
+        config = self.trial["config"]
+        if not run.has_params and config.get("data_fingerprint"):  # params are there last: a cut before is seen
+            self.api.learns(run, {str(config["data"]): config["data_fingerprint"]})
+        params = {name: text(value) for name, value in config.items()}
         count = 0
         for points, last in batches(new, self.q):
             self.api.log(run, points, params, tags | {"vistudy.synced": str(last)})
@@ -347,10 +347,11 @@ class Syncer:
             }
             start = int(meta.get("created_ms", time.time() * 1000))
             self._parent = api.create(f"study {self._study}", tags, start)
-            api.learns(self._parent, plan.get("data", {}))
             api.flush()
         files = study_files(self._ledger.read_study_text(self._study), plan, meta, job.artifacts)
         print_, _ = api.upload(self._parent, files, self._parent.tags.get("vistudy.files"))
+        if "vistudy.files" not in self._parent.tags:  # it is written last
+            api.learns(self._parent, plan.get("data", {}))
         tags = {"vistudy.files": print_, "vistudy.trials": str(len(plan["trials"]))}
         api.log(self._parent, [], {}, tags | registration_tags(self._ledger.registrations(self._study)))
         return self._parent

@@ -203,6 +203,16 @@ def test_orphan_double_and_running_runs(tmp_path, uri):
     assert runs() == expected
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_runs_of_an_earlier_plan_are_no_orphans(tmp_path, uri):
+    """Other data make a plan of new trials: those of the one before stay, in the store and in MLflow."""
+    ledger = trained(tmp_path / "store")
+    tracking.sync(ledger, "small", uri)
+    plan = ledger.read_plan("small")
+    ledger.write_study("small", "study: small\n", plan | {"trials": plan["trials"][:1]}, {"created_ms": 1})
+    assert examine(ledger, uri=uri) == []
+
+
 def test_an_mlflow_that_is_down_is_a_finding(tmp_path):
     ledger = trained(tmp_path)
     (found,) = examine(ledger, uri="http://user:secret@127.0.0.1:9")

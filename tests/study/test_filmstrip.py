@@ -163,7 +163,7 @@ def test_refusals(store: Path, tmp_path: Path) -> None:
     cases = {
         "t1-nothing": "no study there plans it",
         "": "no study there plans it",
-        "t1-": "6 trials begin so",
+        "t2-": "6 trials begin so",
         waiting: "has not been begun",
         TOY.trial_id(): "have no picture",
     }
