@@ -282,11 +282,11 @@ def test_early_collapse_is_not_what_is_still_growing() -> None:
 
 
 def test_early_collapse_is_not_garbage_that_a_classifier_takes_for_data() -> None:
-    assert by_version(series(1.2, cov=0.1)) == ("mode_collapse_early", "stalled")  # as far as untrained
-    assert by_version(series(0.9, cov=0.1)) == ("mode_collapse_early",) * 2
-    assert by_version(series(0.9, cov=0.1, prec_pixels=0.4)) == ("mode_collapse_early", "stalled")
-    assert by_version(series(0.9, cov=0.1, prec_pixels=0.6)) == ("mode_collapse_early",) * 2
-    for exact in ({"hq_share": 1.0}, {"triangle_share": 1.0}):  # one mode of eight is farther away than no training
+    assert by_version(series(1.2, cov=0.1, fd=9.0)) == ("mode_collapse_early", "stalled")  # as far as untrained
+    assert by_version(series(0.9, cov=0.1, fd=9.0)) == ("mode_collapse_early",) * 2
+    assert by_version(series(0.9, cov=0.1, fd=9.0, prec_pixels=0.4)) == ("mode_collapse_early", "stalled")
+    assert by_version(series(0.9, cov=0.1, fd=9.0, prec_pixels=0.6)) == ("mode_collapse_early",) * 2
+    for exact in ({}, {"hq_share": 1.0}, {"triangle_share": 1.0, "fd": 9.0}):  # one mode of eight may be farther away
         assert by_version(series(1.5, cov=0.125, **exact)) == ("mode_collapse_early",) * 2
 
 

@@ -105,7 +105,8 @@ def test_records_hold_the_diagnostics():
     }  # fmt: skip
     always = {
         "dist", "cov", "prec", "dist_running", "cov_running", "prec_running", "g_param_norm", "d_param_norm",
-        "max_abs_sample", "finite", "modes", "robust_modes", "hq_share", "reverse_kl", "energy_distance",
+        "max_abs_sample", "finite", "modes", "robust_modes", "mode_spread", "hq_share", "reverse_kl",
+        "energy_distance",
     }  # fmt: skip
     assert set(records[0].values) == always
     assert set(records[1].values) == always | trained
