@@ -106,15 +106,17 @@ def replay(
     """
     from study.data_check import data_errors
     from trainables.config import NOT_RECORDED
-    from trainables.data import refuse_other_data
+    from trainables.data import DataError, refuse_other_data
     from trainables.metrics.image_classifier import one_thread
 
     if frames < 1:
         raise StudyError(f"--frames {frames}: give at least 1")
     ledger = Ledger(store)
     study, config, pack = _find(ledger, trial_id)
-    with data_errors():
+    try:
         refuse_other_data(config.data, config.data_fingerprint or NOT_RECORDED)
+    except DataError as error:
+        raise StudyError(f"trial {config.trial_id()}: {error}") from error
     stored = {record["evaluation"]: record for record in ledger.records([config.trial_id()])}
     label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
     configs = [config] if alone else _configs(pack)

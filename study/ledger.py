@@ -101,6 +101,12 @@ class Ledger(StudyFiles, Signs):
             found = self._disk.read_json("ledger.json")
         except FileNotFoundError:
             return False
+        except StoreError as error:
+            if isinstance(error.__cause__, NotADirectoryError):
+                raise StoreError(
+                    f"store {self.uri}: it is a file, or below one: give a folder with --store"
+                ) from error
+            raise
         if found.get("format") != FORMAT:
             raise _ForeignStoreError(
                 f"store {self.uri}: ledger.json says format {found.get('format')!r}; this vistudy reads {FORMAT}. "

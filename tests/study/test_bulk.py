@@ -35,24 +35,28 @@ def way() -> str:
 
 
 def rows(uri: str) -> dict[str, list[str]]:
-    """Every row of every table, without MLflow's ids of runs and the times at which it did something."""
+    """Every row of every table, without MLflow's ids and the times at which it did something."""
     engine = sqlalchemy.create_engine(uri, poolclass=sqlalchemy.NullPool)
     text = sqlalchemy.text
     with engine.connect() as connection:
         trials = dict(connection.execute(text("SELECT run_uuid, value FROM tags WHERE key = 'vistudy.trial_id'")).all())
         stages = dict(connection.execute(text("SELECT run_uuid, lifecycle_stage FROM runs")).all())
         names = {run: f"<{trials.get(run, 'parent')} {stage}>" for run, stage in stages.items()}
+        data = connection.execute(text("SELECT dataset_uuid, name, digest FROM datasets")).all()
+        names |= {uuid: f"<{name} {digest}>" for uuid, name, digest in data}
         found = {}
         for table in sqlalchemy.inspect(connection).get_table_names():
             lines = []
             for row in connection.execute(text(f"SELECT * FROM {table}")).mappings():
                 fields = {
-                    k: v for k, v in row.items() if k not in ("creation_time", "last_update_time", "deleted_time")
+                    k: v
+                    for k, v in row.items()
+                    if k not in ("creation_time", "last_update_time", "deleted_time", "input_uuid")
                 }
                 line = re.sub(r"/store-\d\b", "/<store>", repr(sorted(fields.items())))
                 line = line.replace(os.path.dirname(uri.removeprefix("sqlite://")), "<folder>")
-                for run, name in names.items():
-                    line = line.replace(run, name)
+                for id_, name in names.items():
+                    line = line.replace(id_, name)
                 lines.append(line)
             found[table] = sorted(lines)
     return found

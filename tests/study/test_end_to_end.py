@@ -117,7 +117,7 @@ def test_final_weights_are_kept_where_asked(finished):
 
 def test_status_and_export(finished, tmp_path):
     file, store, _ = finished
-    assert "20 trials, 100% of their evaluations" in vistudy("status", file, "--store", store)
+    assert "all 20 trials have ended" in vistudy("status", file, "--store", store)
     out = tmp_path / "trials.parquet"
     vistudy("export", "tiny", "--out", out, "--store", store)
     assert len(pd.read_parquet(out)) == TRIALS

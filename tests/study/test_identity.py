@@ -179,8 +179,8 @@ def test_a_worker_without_the_data_is_no_failure_of_its_trials(disk: Ledger, mon
 
     monkeypatch.setattr("trainables.tune.refuse_other_data", gone)
     result = train(disk, pack)
-    assert (result["end"], disk.done()) == ("data", set())
-    assert result["text"].endswith("data 'ring8' is not there")
+    assert (result["end"], disk.done()) == ("node", set())
+    assert "data 'ring8' is not there" in result["text"]
 
 
 def test_a_run_whose_nodes_have_other_data_stops_and_names_both(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,6 +67,7 @@ def everything(file: str, trial: str) -> Commands:
         ("sync", ["sync", "tiny", *store]),
         ("export", ["export", "tiny", *store, "--out", "../out/trials.csv"]),
         ("verdict", ["verdict", "tiny", *store, "--multiverse"]),
+        ("relabel", ["relabel", "tiny", *store, "--version", "1", "--out", "../out/labels.csv"]),
         ("compare", ["compare", "tiny", "tiny", *store, "--store-b", "../other"]),
         ("atlas", ["atlas", "tiny", *store, "--out", "../out/atlas.html"]),
         ("replay", ["replay", trial, *store, "--out", "../out/films", "--frames", "2"]),
