@@ -22,7 +22,7 @@ STUDY = {
     "model": "gan",
     "data": "ring8",
     "seeds": [0],
-    "budget": {"d_updates": 40, "evaluations": 2},
+    "budget": {"d_updates": 40, "evaluations": 20},
     "sample": {"method": "sobol", "n": 2, "seed": 1, "space": {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}},
     "arms": {"A0": {"reg_weight": 0}, "A1": {"reg_weight": 5}},
     "claim": {"id": "tiny-1", "baseline": "A0", "treatment": "A1"},
@@ -133,6 +133,6 @@ def test_no_command_writes_elsewhere(original: Path, tmp_path: Path) -> None:
         if (outside := [path for path in paths if not path.startswith(MAY)])
     }
     assert elsewhere == {}
-    looking = {"status", "plan", "export", "verdict", "compare", "atlas", "replay", "doctor"} | refused
+    looking = {"status", "plan", "export", "verdict", "compare", "relabel", "atlas", "replay", "doctor"} | refused
     changes = {name: [p for p in found[name][1] if p.startswith("copy") and "judged.json" not in p] for name in looking}
     assert not any(changes.values()), changes
