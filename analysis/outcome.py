@@ -290,8 +290,8 @@ class _Run:
         t = self.thresholds
         if not median(self.relative("prec")[self.final[self.known]]) >= t.early_precision:
             return False
-        of_features = "fd" in self.values and "triangle_share" not in self.values  # by a formula, garbage is not precise
-        if t.version == 1 or not of_features:
+        by_features = "fd" in self.values and "triangle_share" not in self.values  # else garbage is not precise
+        if t.version == 1 or not by_features:
             return True
         by_pixels = median(self.get("prec_pixels")[self.final] / self.reference.prec_pixels_real)
         far = median(distance_deficit(capped(self.get("dist")), self.reference)[self.final]) >= t.early_distance
