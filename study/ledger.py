@@ -103,9 +103,7 @@ class Ledger(StudyFiles, Signs):
             return False
         except StoreError as error:
             if isinstance(error.__cause__, NotADirectoryError):
-                raise StoreError(
-                    f"store {self.uri}: it is a file, or below one: give a folder with --store"
-                ) from error
+                raise StoreError(f"store {self.uri}: it is a file, or below one: give a folder with --store") from error
             raise
         if found.get("format") != FORMAT:
             raise _ForeignStoreError(
