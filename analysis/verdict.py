@@ -191,7 +191,7 @@ def judge_all(
         members = [block for block in blocks if block.klass == klass]
         roles = next(role for role in (PRIMARY, NEGATIVE, PLACEBO) if any(block.role == role for block in members))
         chosen = [block for block in members if block.role == roles]
-        groups.append((f"class {klass}" if klass else "no class", chosen))
+        groups.append((f"class {klass}" if klass else "blocks without a class", chosen))
     primary = [block for block in blocks if block.role == PRIMARY]
     groups += [("all blocks of the claim", primary)] if primary else []
     verdicts = [group(name, members, table, claim) for name, members in groups]
