@@ -39,7 +39,7 @@ from analysis.decision import (
 from analysis.paired import Pairs, mean_interval, pair
 from analysis.pairs import Floats
 from analysis.rule import decide_rule
-from analysis.strata import Factor
+from analysis.strata import Factor, dependent
 from analysis.wording import factor_text, group_sentence
 
 EFFECTS = (SUPPORTED, SLOWER, MORE, HARMS)
@@ -98,13 +98,13 @@ def _together(
     pairs = {block.block: _pairs(table, block.block, block.treatment, block.baseline) for block in room}
     pooled = random_effects(pairs, alpha=alpha)
     verdicts = {block.verdict for block in room}
-    dependent = [block for block in room if block.verdict.startswith(DEPENDS)]
+    mixed = [block for block in room if block.verdict.startswith(DEPENDS)]
     if len(room) == 1:
-        return room[0].verdict, pooled, [factor_text(factor) for factor in _unequal(room[0])]
-    if dependent:
-        names = dict.fromkeys(factor.name for block in dependent for factor in _unequal(block))
-        where = ", ".join(block.block for block in dependent)
-        each = [f"{block.block} {factor_text(factor)}" for block in dependent for factor in _unequal(block)]
+        return room[0].verdict, pooled, [factor_text(factor) for factor in _unequal(room[0], claim)]
+    if mixed:
+        names = dict.fromkeys(factor.name for block in mixed for factor in _unequal(block, claim))
+        where = ", ".join(block.block for block in mixed)
+        each = [f"{block.block} {factor_text(factor)}" for block in mixed for factor in _unequal(block, claim)]
         return depends_on(names), None, [f"Nothing is averaged over blocks: in {where} it {depends_on(names)}", *each]
     if HARMS in verdicts and verdicts & {SUPPORTED, SLOWER, MORE}:
         return depends_on(["block"]), None, ["The treatment helps in some blocks and harms in others"]
@@ -120,12 +120,11 @@ def _together(
     return verdict, pooled, said
 
 
-def _unequal(block: BlockVerdict) -> list[Factor]:
+def _unequal(block: BlockVerdict, claim: Mapping[str, Any]) -> tuple[Factor, ...]:
     """Factors on which a block's verdict says that the effect depends."""
     if not block.verdict.startswith(DEPENDS):
-        return []
-    names = block.verdict.removeprefix(f"{DEPENDS} ").split(" and ")
-    return [factor for factor in block.factors if factor.name.replace("_", " ") in names]
+        return ()
+    return dependent(block.factors, float(claim["alpha"]), float(claim["sesoi"]))
 
 
 def _placebos(members: Sequence[BlockVerdict]) -> tuple[str, None, list[str]]:

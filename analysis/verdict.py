@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.arms import load_arms
 from analysis.decision import DESCRIPTIVE, NEGATIVE, PLACEBO, PRIMARY, REFUSED, BlockVerdict, Decision, GroupVerdict
 from analysis.doses import with_doses
-from analysis.earlier import earlier_block, earlier_group
+from analysis.earlier_rule import earlier_block, earlier_group
 from analysis.frame import Store, Trials, read_trials
 from analysis.judging import conclude, judge_block
 from analysis.outcome import Thresholds

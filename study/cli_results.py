@@ -102,7 +102,7 @@ def relabel(
     as_json: AsJson = False,
 ) -> None:
     """Judge a study by an older version of the outcome rules, beside the present one. Changes nothing in the store."""
-    from analysis.versions import relabel_study
+    from analysis.outcome_versions import relabel_study
 
     found = relabel_study(store, name_of(study), version)
     if to is not None:

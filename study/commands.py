@@ -114,8 +114,8 @@ def plan(
     Raises:
         StudyError: a mistake in the file, the store or the address.
     """
+    from study.data_changes import other_data
     from study.data_check import check_data
-    from study.otherdata import other_data
     from study.rounds import foreseen
     from trainables.data import look_again
 
@@ -227,8 +227,8 @@ def _run(
     trainer_on: Callable[..., Trainer],
 ) -> RunReport:
     from study import tracking
+    from study.data_changes import other_data
     from study.data_check import check_data
-    from study.otherdata import other_data
     from study.rounds import rounds
     from trainables.data import look_again
 

@@ -37,7 +37,7 @@ from study.schema import ExploreSpec
 from study.stopping import TRAINING, Stop
 from study.supervisor import Executed, Supervisor
 from trainables.engine import Evaluation
-from trainables.place import versions
+from trainables.node_checks import versions
 from trainables.tune import train_pack
 
 HANG_FACTOR = 10.0

@@ -197,10 +197,10 @@ def _configs(pack: Mapping[str, Any]) -> list[TrainConfig]:
 
 
 def _config(stored: Mapping[str, Any]) -> TrainConfig:
-    from trainables.place import NodeFailed, known
+    from trainables.node_checks import NodeFailed, trial_configs
 
     try:
-        return known([stored])[0]
+        return trial_configs([stored])[0]
     except NodeFailed as error:
         raise StudyError(f"the trial cannot be trained here: this machine {error}.") from error
 

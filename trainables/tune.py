@@ -24,10 +24,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from trainables.config import NOT_RECORDED
-from trainables.data import DataError, OtherData, refuse_other_data
+from trainables.data import DataError, OtherData
 from trainables.engine import Engine, Evaluation
-from trainables.place import NodeFailed, check_versions, known, lacking, versions
+from trainables.node_checks import NodeFailed, check_data, check_versions, lacking, trial_configs, versions
 
 LOOK_EVERY_S = 1.0
 """How often a pack looks whether it is to stop."""
@@ -153,13 +152,14 @@ def train_pack(
             return _end("stopped", trials)
         pack = ledger.read_pack(pack_id)
         trials = len(pack["trials"])
-        if other := _other_data(pack):
-            return _end("data", trials, text=f"{socket.gethostname()}: {other}")
+        check_data(pack)
         return _train(ledger, pack_id, checkpoint_every_s, run, place, gpu_share, judges, now_ms, evaluated)
     except Stopped:
         return _end("stopped", trials)
     except torch.AcceleratorError:
         raise
+    except OtherData as error:
+        return _end("data", trials, text=f"{socket.gethostname()}: {error}")
     except (ImportError, DataError) as error:
         return _end("node", trials, text=f"{socket.gethostname()} {lacking(error)}")
     except NodeFailed as error:
@@ -203,8 +203,8 @@ def _train(
             finish(trial_id, "failed", wall_s, error.text)
         return _end("complete", len(wanted), failed=len(left))
 
-    wanted = {config.trial_id() for config in known(pack["trials"])}
-    configs = known(pack.get("slots", pack["trials"]))  # stand-ins among them
+    wanted = {config.trial_id() for config in trial_configs(pack["trials"])}
+    configs = trial_configs(pack.get("slots", pack["trials"]))  # stand-ins among them
     pace = _Pace(ledger, attempt, every_s=every_s, run=run, place=place)
     with told_crashes(attempt.crash_file), contextlib.closing(pace):
         pace.beat()
@@ -313,22 +313,6 @@ class _Pace:
         self._at = self.engine.pack.d_updates if self.engine else self._at
         said = {"d_updates": self._at, "saved_updates": self._saved_updates, "up_s": round(self._beaten, 3)}
         self._attempt.beat(self._said | said | {"unix_ms": time.time_ns() // 1_000_000, "over": over})
-
-
-def _other_data(pack: Mapping[str, Any]) -> str:
-    """Why the data here are not those that the trials of a pack were planned on; empty: they are.
-
-    Raises:
-        NodeFailed: this process lacks the model or the data set.
-        DataError: the data cannot be read here.
-    """
-    known(pack["trials"])
-    first = pack["trials"][0]  # a pack has one data set
-    try:
-        refuse_other_data(first["data"], first.get("data_fingerprint", NOT_RECORDED))
-    except OtherData as error:
-        return str(error)
-    return ""
 
 
 def _end(end: str, trials: int, *, failed: int = 0, text: str = "", errno: int = 0) -> dict[str, Any]:

@@ -13,12 +13,12 @@ import pytest
 from analysis.frame import load_frame
 from analysis.report_text import provenance as told
 from study import commands
+from study.data_changes import other_data
 from study.design import plan
 from study.doctor import doctor
 from study.errors import StoppedError, StudyError
 from study.filmstrip import replay
 from study.ledger import Ledger
-from study.otherdata import other_data
 from study.packing import Pack, make_packs, pack_id
 from study.spec import parse_study
 from study.supervisor import PLACE_FAILURES, Supervisor
@@ -177,7 +177,7 @@ def test_a_worker_without_the_data_is_no_failure_of_its_trials(disk: Ledger, mon
     def gone(name: str, recorded: str) -> None:
         raise DataError(f"data {name!r} is not there")
 
-    monkeypatch.setattr("trainables.tune.refuse_other_data", gone)
+    monkeypatch.setattr("trainables.node_checks.refuse_other_data", gone)
     result = train(disk, pack)
     assert (result["end"], disk.done()) == ("node", set())
     assert "data 'ring8' is not there" in result["text"]

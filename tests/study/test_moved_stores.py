@@ -19,9 +19,9 @@ from study.doctor import doctor
 from study.ledger import Attempt, Ledger
 from study.locations import elsewhere, elsewhere_in, mend, unshare
 from study.tracking import TrackingError, default_tracking_uri, sync
+from tests.study.changed_files import changed, look
 from tests.study.mlflow_study import STUDY, content, finish
 from tests.study.runs import vistudy
-from tests.study.watched import changed, look
 
 # MLflow leaves its SQLite connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

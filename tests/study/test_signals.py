@@ -17,7 +17,7 @@ from study.commands import RunReport
 from study.errors import StudyError
 from study.ledger import Ledger
 from study.printing import where
-from tests.study.held import environment
+from tests.study.held_run import environment
 from tests.study.runs import VISTUDY, Spoken, mlflow_runs, records, vistudy, write
 
 STUDY: dict[str, Any] = {

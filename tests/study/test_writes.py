@@ -119,7 +119,7 @@ def test_no_command_writes_elsewhere(original: Path, tmp_path: Path) -> None:
     for name in ("home/.cache", "home/.config"):
         (tmp_path / name / "matplotlib").mkdir(parents=True)
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.study.watched", str(tmp_path)],
+        [sys.executable, "-W", "ignore", "-m", "tests.study.changed_files", str(tmp_path)],
         cwd=places["cwd"], env=environment, input=json.dumps(todo), capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

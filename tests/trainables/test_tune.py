@@ -18,7 +18,7 @@ from study.ledger import Attempt, Ledger
 from tests.trainables.configs import gan
 from trainables.data import DataError
 from trainables.models.gan import GanConfig, GanPack
-from trainables.place import versions
+from trainables.node_checks import versions
 from trainables.tune import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack
 
 CONFIGS = [gan(seed=s, evaluations=4) for s in (0, 1)]

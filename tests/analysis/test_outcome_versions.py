@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from analysis.frame import load_frame
 from analysis.outcome import RULES
+from analysis.outcome_versions import relabel_study
 from analysis.verdict import decide, thresholds_of
-from analysis.versions import relabel_study
 from study.claim import THRESHOLDS
 from study.cli import app
 from study.errors import StudyError

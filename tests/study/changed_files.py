@@ -1,6 +1,6 @@
 """Runs commands of `vistudy` in one process and says which files of a folder each of them has changed.
 
-python -m tests.study.watched FOLDER < [[NAME, [ARGUMENT, ...]], ...]   prints   {NAME: [exit code, [PATH, ...]]}
+python -m tests.study.changed_files FOLDER < [[NAME, [ARGUMENT, ...]], ...]   prints   {NAME: [exit code, [PATH, ...]]}
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from typing import Any
 
 import trainables.data
-from trainables.config import TrainConfig
-from trainables.data import DATASETS, DataError
+from trainables.config import NOT_RECORDED, TrainConfig
+from trainables.data import DATASETS, DataError, refuse_other_data
 from trainables.models import UnknownModel, config_from_dict
 
 
@@ -40,7 +40,7 @@ def check_versions(expected: Mapping[str, str]) -> None:
         raise NodeFailed(f"has {', '.join(other)}. Install requirements.lock on that node, or end its Ray")
 
 
-def known(trials: Sequence[Mapping[str, Any]]) -> list[TrainConfig]:
+def trial_configs(trials: Sequence[Mapping[str, Any]]) -> list[TrainConfig]:
     """The configurations of stored trials.
 
     Raises:
@@ -56,6 +56,18 @@ def known(trials: Sequence[Mapping[str, Any]]) -> list[TrainConfig]:
             "it was added in another process only, or in other code. Add its file and its line there"
         )
     return configs
+
+
+def check_data(pack: Mapping[str, Any]) -> None:
+    """Refuse data that are not those that the trials of a stored pack were planned on.
+
+    Raises:
+        NodeFailed: this process lacks the model or the data set.
+        OtherData: the data set holds something else here.
+        DataError: it cannot be read here.
+    """
+    first = trial_configs(pack["trials"])[0]  # a pack has one data set
+    refuse_other_data(first.data, first.data_fingerprint or NOT_RECORDED)
 
 
 def lacking(error: ImportError | DataError) -> str:
