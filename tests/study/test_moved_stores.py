@@ -17,7 +17,7 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from study import tracking
 from study.doctor import doctor
 from study.ledger import Attempt, Ledger
-from study.locations import elsewhere, elsewhere_in, mend, unshare
+from study.locations import elsewhere, elsewhere_in, mend, one_at_a_time, unshare
 from study.tracking import TrackingError, default_tracking_uri, sync
 from tests.study.changed_files import changed, look
 from tests.study.mlflow_study import STUDY, content, finish
@@ -96,15 +96,45 @@ def test_a_renamed_parent(original: Path) -> None:
     assert {place.is_relative_to(renamed) for place in places(renamed)} == {True}
 
 
+def test_a_copy_below_the_place_where_it_was(original: Path) -> None:
+    """What is of the new place already, here one run, begins with the old place, too."""
+    copy = Path(shutil.copytree(original, original.parent / "copy")).rename(original / "below")
+    with sqlite3.connect(copy / "mlflow.db") as database:
+        one = "run_uuid = (SELECT min(run_uuid) FROM runs)"
+        change = f"UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?) WHERE {one}"
+        database.execute(change, (str(original), str(copy)))
+    database.close()
+    mend(copy / "mlflow.db")
+    assert elsewhere(copy / "mlflow.db") == []
+
+
 @pytest.mark.parametrize("link", [os.link, os.symlink])
 def test_a_copy_by_links_gets_files_of_its_own(original: Path, link: Callable[[str, str], None]) -> None:
+    (original / "mlflow.db").chmod(0o640)
     before, copy = look(original), original.parent / "copy"
     shutil.copytree(original, copy, copy_function=link)
     shutil.rmtree(copy / "studies")  # locks are by file: those of links are the original's
     shutil.copytree(original / "studies", copy / "studies")
+    killed = copy / f"mlflow.db.{'0' * 32}.new"
+    killed.touch()
     write(copy, "second")
     assert changed(before, look(original)) == []
     assert {place.is_relative_to(copy) for place in places(copy)} == {True}
+    assert not killed.exists()
+    assert not (copy / "mlflow.db").is_symlink()
+    assert (copy / "mlflow.db").stat().st_mode & 0o777 == 0o640
+
+
+def test_one_process_at_a_time_gives_a_database_its_own_file(original: Path) -> None:
+    """Else one replaces what another has written since by a copy of what was there before."""
+    copy = Path(shutil.copytree(original, original.parent / "copy"))
+    mending = threading.Thread(target=mend, args=(copy / "mlflow.db",))
+    with one_at_a_time(copy / "mlflow.db"):
+        mending.start()
+        mending.join(0.5)
+        assert elsewhere(copy / "mlflow.db") == [original]
+    mending.join()
+    assert elsewhere(copy / "mlflow.db") == []
 
 
 def test_pictures_drawn_anew_are_not_drawn_through_a_link(tmp_path: Path) -> None:
@@ -164,6 +194,16 @@ def test_pictures_that_did_not_come_along_are_made_again(original: Path) -> None
     copy = Path(shutil.copytree(original, original.parent / "copy"))
     shutil.rmtree(copy / "mlartifacts")
     assert write(copy) == content(default_tracking_uri(original))
+
+
+def test_pictures_that_came_along_are_not_made_again(original: Path) -> None:
+    copy = Path(shutil.copytree(original, original.parent / "copy"))
+    pictures = sorted(copy.glob("mlartifacts/**/images/*.png"))
+    for picture in pictures:
+        picture.write_bytes(b"came along")
+    write(copy)
+    assert len(pictures) > 1
+    assert {picture.read_bytes() for picture in pictures} == {b"came along"}
 
 
 def test_what_users_keep_elsewhere_stays_there(original: Path) -> None:
