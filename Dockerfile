@@ -24,6 +24,7 @@ COPY --chown=vistudy study study
 COPY --chown=vistudy trainables trainables
 COPY --chown=vistudy analysis analysis
 COPY --chown=vistudy clusters clusters
+COPY --chown=vistudy vistudy vistudy
 RUN pip install --no-cache-dir --constraint requirements.lock ".[cluster,s3,gcs]"
 
 WORKDIR /home/vistudy

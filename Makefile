@@ -53,7 +53,7 @@ bench-gpu:  ## the same on a CUDA device; needs torch, torchvision and numpy alo
 	$(PYTHON) -m benchmarks.engine --device cuda --shared 4
 
 docs: $(READY)  ## write generated documentation anew
-	$(BIN)/python -m study.docs
+	$(BIN)/python -m vistudy.study.spec.docs
 
 lock: $(READY)  ## resolve requirements.lock anew
 	$(BIN)/python -m pip install --quiet uv

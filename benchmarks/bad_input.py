@@ -25,9 +25,9 @@ from benchmarks.chaos_faults import VISTUDY, free_port
 from benchmarks.machine import machine
 from benchmarks.overhead import RESULTS
 from benchmarks.tracker_away import answering
-from study.provenance import git_state, versions
 from tests.clusters.four_nodes import Nodes, four_nodes
 from tests.study.s3 import s3
+from vistudy.study.execution.provenance import git_state, versions
 
 WITHIN_S = 20.0
 STUDY: dict[str, Any] = {

@@ -19,8 +19,8 @@ import torch
 
 def work(packs: Any, results: Any) -> None:
     """Train packs from the queue until it is empty."""
-    from trainables.engine import Engine
-    from trainables.models import config_from_dict
+    from vistudy.trainables.engine import Engine
+    from vistudy.trainables.models import config_from_dict
 
     torch.set_num_threads(1)
     report = {"records": 0, "trials": 0, "ready_unix": time.time(), "engine_s": 0.0}
@@ -45,9 +45,9 @@ def main() -> None:
     for process in processes:
         process.start()
 
-    from study.design import plan
-    from study.packing import MAX_TRIALS_CPU, make_packs
-    from study.spec import load_study
+    from vistudy.study.packing.packs import MAX_TRIALS_CPU, make_packs
+    from vistudy.study.planning.plan import plan
+    from vistudy.study.spec.parser import load_study
 
     configs = [trial.config for trial in plan(load_study(args.study)).trials]
     for pack in make_packs(configs, slots=args.slots, max_trials=MAX_TRIALS_CPU):

@@ -4,7 +4,7 @@
 
 A block has 60 configurations x 2 seeds, learning rates drawn log-uniformly, batch norm in turn, three arms: baseline,
 treatment, and a positive control that adds 25 points (half of what is left above .7). The model is that of
-`analysis.power`. Written to `benchmarks/results/rule-DATE-CASES.json`; the table is in docs/statistics.md.
+`analysis.estimates.power`. Written to `benchmarks/results/rule-DATE-CASES.json`; the table is in docs/statistics.md.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from analysis.power import intercepts
-from analysis.verdict import DEFAULTS, judge_all
 from benchmarks.machine import machine
 from benchmarks.simulated import BOX, Generator
-from study.provenance import git_state, versions
+from vistudy.analysis.estimates.power import intercepts
+from vistudy.analysis.verdict.decide import DEFAULTS, judge_all
+from vistudy.study.execution.provenance import git_state, versions
 
 RESULTS = Path(__file__).parent / "results"
 BASES = (0.05, 0.2, 0.5, 0.8, 0.95)

@@ -1,7 +1,7 @@
 """Are the statistics calibrated? `python -m benchmarks.calibration` simulates studies whose truth is known.
 
     null        how often a study without an effect is called supported, and how often p < .05
-    power       how often an effect is found, against what `analysis.power` promises
+    power       how often an effect is found, against what `vistudy.analysis.estimates.power` promises
     coverage    how often the 95 % intervals of E1, E2, E3, E6, E7, E8 and the interquartile mean contain the truth
     censoring   what a pooled median pruner does to the estimate, and whether the worst-case bounds hold the truth
 
@@ -24,12 +24,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from analysis.aggregate import interquartile_mean
-from analysis.budget import best_of_k, non_inferior
-from analysis.paired import missing_bounds, pair, risk_difference
-from analysis.power import power
-from analysis.survival import cumulative_incidence, restricted_mean_time
-from analysis.width import width_difference
 from benchmarks.simulated import (
     BOX,
     B,
@@ -45,7 +39,13 @@ from benchmarks.simulated import (
     width_study,
     width_truth,
 )
-from study.provenance import git_state, versions
+from vistudy.analysis.estimates.aggregate import interquartile_mean
+from vistudy.analysis.estimates.best_of_k import best_of_k, non_inferior
+from vistudy.analysis.estimates.power import power
+from vistudy.analysis.estimates.risk_difference import missing_bounds, pair, risk_difference
+from vistudy.analysis.estimates.stable_width import width_difference
+from vistudy.analysis.estimates.survival import cumulative_incidence, restricted_mean_time
+from vistudy.study.execution.provenance import git_state, versions
 
 RESULTS = Path(__file__).parent / "results"
 SESOI, ALPHA, K = 0.08, 0.05, (1, 2, 5, 10, 20)

@@ -30,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.chaos_faults import FAULTS, SLOW, Scene, Server, SkippedFault, free_port, undisturbed
-from study.ledger import Ledger
-from study.provenance import git_state
 from tests.clusters.four_nodes import Nodes, four_nodes
 from tests.clusters.postgres import Postgres, available
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.provenance import git_state
 
 NODES = 3
 MOST_RUNS = 4
@@ -102,7 +102,7 @@ def redone(store: Path) -> int:
 
 def mlflow_counts(uri: str, name: str, trial_ids: Sequence[str]) -> tuple[int, int]:
     """(trials that have not exactly one run, runs left RUNNING)."""
-    from study.experiment import connect
+    from vistudy.study.tracking.client import connect
 
     client = connect(uri)
     experiment = client.get_experiment_by_name(name)

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from study.ledger import Ledger
 from tests.clusters.four_nodes import Nodes, RayNode, four_nodes
 from tests.clusters.namespaces import possible, switched
 from tests.clusters.postgres import Postgres
+from vistudy.analysis.ledger.ledger import Ledger
 
-VISTUDY = [sys.executable, "-W", "ignore", "-c", "from study.cli import main; main()"]
+VISTUDY = [sys.executable, "-W", "ignore", "-c", "from vistudy.study.cli.main import main; main()"]
 CHECKPOINT_EVERY_S = 0.3
 CHECKPOINTS = "packs/*/attempt-*/checkpoint-*"
 HANG_AFTER_S = 15.0

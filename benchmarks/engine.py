@@ -37,15 +37,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.fused_array import GanArray
 from benchmarks.machine import machine
 from benchmarks.plain_gan import Gan, draws
-from trainables.data import DATASETS
-from trainables.data.celeba import CelebA
-from trainables.data.prepared import Prepared
-from trainables.engine import Engine, periods_of
-from trainables.graphs import WARM
-from trainables.models import make_pack
-from trainables.models.gan import GanConfig
-from trainables.models.side_by_side import SideBySide
-from trainables.precision import PRECISIONS, arithmetic
+from vistudy.trainables.cuda_graphs import WARM
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.data.images.celeba import CelebA
+from vistudy.trainables.data.images.prepared_images import Prepared
+from vistudy.trainables.engine import Engine, periods_of
+from vistudy.trainables.models import make_pack
+from vistudy.trainables.models.gan import GanConfig
+from vistudy.trainables.models.stream_parallel import SideBySide
+from vistudy.trainables.precision import PRECISIONS, arithmetic
 
 RESULTS = Path(__file__).parent / "results"
 WORKLOADS: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 
-from analysis.colours import GREY, INK, LINE, THEORY, share_colour
+from vistudy.analysis.figures.colours import GREY, INK, LINE, THEORY, share_colour
 
 NETS = {
     "mlp-ring8": "MLP on the ring, 1:2",

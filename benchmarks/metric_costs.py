@@ -31,20 +31,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from study.provenance import git_state, versions
-from trainables.data import DATASETS, DataError, Dataset
-from trainables.data.images import ImageData
-from trainables.metrics.codes import code_fd, code_mmd2
-from trainables.metrics.evaluate import METRICS, N_SAMPLES, eyes, suite_of
-from trainables.metrics.frechet import frechet_distance, moments
-from trainables.metrics.inception import FEATURES as INCEPTION_FEATURES
-from trainables.metrics.inception import inception, inception_weights
-from trainables.metrics.kid import kid_of_subsets
-from trainables.metrics.likelihood import mixture_nll
-from trainables.metrics.pggan_swd import directions, laplacian_pyramid, patches, projections, sliced_w1
-from trainables.metrics.prdc import prdc, radii
-from trainables.metrics.random_conv import random_conv
-from trainables.streams import generator
+from vistudy.study.execution.provenance import git_state, versions
+from vistudy.trainables.data import DATASETS, DataError, Dataset
+from vistudy.trainables.data.images.image_dataset import ImageData
+from vistudy.trainables.metrics.coverage.prdc import prdc, radii
+from vistudy.trainables.metrics.distances.codes import code_fd, code_mmd2
+from vistudy.trainables.metrics.distances.frechet import frechet_distance, moments
+from vistudy.trainables.metrics.distances.kid import kid_of_subsets
+from vistudy.trainables.metrics.distances.likelihood import mixture_nll
+from vistudy.trainables.metrics.distances.pggan_swd import (
+    directions,
+    laplacian_pyramid,
+    patches,
+    projections,
+    sliced_w1,
+)
+from vistudy.trainables.metrics.evaluate import METRICS, N_SAMPLES, eyes, suite_of
+from vistudy.trainables.metrics.features.inception import FEATURES as INCEPTION_FEATURES
+from vistudy.trainables.metrics.features.inception import inception, inception_weights
+from vistudy.trainables.metrics.features.random_conv import random_conv
+from vistudy.trainables.random_streams import generator
 
 RESULTS = Path(__file__).parent / "results"
 REPEATS, LONG = 3, 5.0

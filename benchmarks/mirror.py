@@ -1,6 +1,6 @@
 """What it costs to mirror a study to MLflow in SQLite: `python -m benchmarks.mirror --trials 1000`.
 
-A ledger of that many trials is made through `study.ledger`, with samples of points at the last evaluation, and synced
+A ledger of that many trials is made through `Ledger`, with samples of points at the last evaluation, and synced
 into an empty database: in bulk, and by MLflow's client (of fewer trials: it is slow). Each in a process of its own.
 Imports and the making of the database are not counted. Every value is compared with the ledger's afterwards. Prints
 JSON and writes benchmarks/results/mirror-<date>.json.
@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.machine import machine
 from benchmarks.overhead import RESULTS
-from study.ledger import Ledger
-from study.provenance import versions
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.provenance import versions
 
 STUDY, PACK = "mirrored", 32
 
@@ -93,7 +93,7 @@ def differences(ledger: Ledger, uri: str) -> tuple[int, int]:
 
 def measure(root: Path, way: str) -> dict[str, Any]:
     """Sync a store in this process. Times without imports; every value is compared with the ledger's afterwards."""
-    from study import tracking
+    from vistudy.study.tracking import mirror as tracking
 
     ledger, uri = Ledger(root), f"sqlite:///{root}/{way}.db"
     if way == "client":

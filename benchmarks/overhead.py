@@ -26,8 +26,8 @@ from typing import Any
 
 from benchmarks.machine import machine, slots_of_this_machine
 from benchmarks.subject import blocks_of, stratified
-from study.design import Plan
-from study.provenance import git_state, versions
+from vistudy.study.execution.provenance import git_state, versions
+from vistudy.study.planning.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
-from study.provenance import versions
-from trainables import passes
-from trainables.models.gan import GanConfig, GanPack
+from vistudy.study.execution.provenance import versions
+from vistudy.trainables.models.gan import GanConfig, GanPack
+from vistudy.trainables.nets import manual_gradients as passes
 
 
 def by_autograd(net: Any, x: Any, wrt: Any, stats: Any = None, momentum: Any = None) -> passes.Pass:

@@ -1,4 +1,4 @@
-"""A DCGAN as a careful user of PyTorch writes it: ordinary modules with the shapes of `trainables.archs`, one trial."""
+"""A DCGAN as a careful user of PyTorch writes it: ordinary modules with our shapes, one trial."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainables.archs import DcganDiscriminator, DcganGenerator
+from vistudy.trainables.nets.architectures import DcganDiscriminator, DcganGenerator
 
 HIDDEN = {True: nn.ReLU(inplace=True), False: nn.LeakyReLU(0.2, inplace=True)}
 """Activation of generators and of discriminators."""

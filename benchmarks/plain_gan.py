@@ -18,10 +18,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from benchmarks import plain_dcgan
-from trainables.archs import DcganDiscriminator, DcganGenerator, Sizes, discriminator_arch, generator_arch
-from trainables.data import DATASETS
-from trainables.data.mixtures import GRID25, RING8
-from trainables.models.base import RECALIBRATION_BATCH
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.data.mixtures import GRID25, RING8
+from vistudy.trainables.models.base import RECALIBRATION_BATCH
+from vistudy.trainables.nets.architectures import (
+    DcganDiscriminator,
+    DcganGenerator,
+    Sizes,
+    discriminator_arch,
+    generator_arch,
+)
 
 MIXTURES = {mixture.name: mixture for mixture in (RING8, GRID25)}
 SUPPORTED = {

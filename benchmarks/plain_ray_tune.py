@@ -23,8 +23,8 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from torch import Tensor
 
 from benchmarks.plain_gan import Gan, draws
-from trainables.data import DATASETS
-from trainables.metrics.evaluate import evaluator
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.metrics.evaluate import evaluator
 
 
 def train(config: dict[str, Any]) -> None:

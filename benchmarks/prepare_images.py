@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from study.provenance import git_state, versions
+from vistudy.study.execution.provenance import git_state, versions
 
 RESULTS = Path(__file__).parent / "results"
 IMAGES = 10_000
@@ -64,9 +64,9 @@ def measure(case: str, count: int) -> dict[str, Any]:
     import filelock  # noqa: F401  (imported before the clock starts)
     import PIL.Image
 
-    from trainables.data import DATASETS
-    from trainables.data.images import ImageData
-    from trainables.data.polygons import Polygons
+    from vistudy.trainables.data import DATASETS
+    from vistudy.trainables.data.images.image_dataset import ImageData
+    from vistudy.trainables.data.images.polygons import Polygons
 
     PIL.Image.preinit()
     data = DATASETS[DATA[case]]

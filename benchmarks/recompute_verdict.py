@@ -15,11 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.arms import PILOT
-from analysis.decision import IDENTICAL, Decision, points
-from analysis.verdict import decide
-from study.register import frozen
-from study.spec import load_study
+from vistudy.analysis.tables.arm_table import PILOT
+from vistudy.analysis.tables.formatting import points
+from vistudy.analysis.verdict.decide import decide
+from vistudy.analysis.verdict.results import IDENTICAL, Decision
+from vistudy.study.api.register import frozen
+from vistudy.study.spec.parser import load_study
 
 
 def recompute(folder: Path, draws: int = 100_000) -> Decision:

@@ -19,14 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from analysis.taxonomy import STABLE
-from study.boundary import BoundaryDesign, Floats, Surrogate
-from study.design import plan
-from study.factors import Cell
-from study.packing import MAX_TRIALS_CPU, make_packs
-from study.provenance import git_state, versions
-from study.sampling import draw
-from study.spec import Block, Study, parse_study
+from vistudy.analysis.outcomes.labels import STABLE
+from vistudy.study.execution.provenance import git_state, versions
+from vistudy.study.packing.packs import MAX_TRIALS_CPU, make_packs
+from vistudy.study.planning.boundary import BoundaryDesign, Floats, Surrogate
+from vistudy.study.planning.plan import plan
+from vistudy.study.planning.sampling import draw
+from vistudy.study.spec.hyperparameters import Cell
+from vistudy.study.spec.parser import Block, Study, parse_study
 
 HERE = Path(__file__).parent
 SEEDS = tuple(range(10))
@@ -59,8 +59,8 @@ def study(name: str, rest: str) -> Study:
 
 def record(name: str) -> Path:
     """Train a dense grid and write one row a trial: levels and outcome."""
-    from analysis.outcome import Reference, label
-    from trainables.engine import Engine, reference
+    from vistudy.analysis.outcomes.rules import Reference, label
+    from vistudy.trainables.engine import Engine, reference
 
     levels = {key: [float(f"{v:.6g}") for v in values] for key, values in DATA[name]["levels"].items()}
     planned = plan(study(name, f"factors: {json.dumps(levels)}\n"))

@@ -2,7 +2,7 @@
 
 Writes a made-up study of 10,000 trials x 50 records (numbers only: nothing is trained) into a ledger and measures, each
 in a process of its own: judging all trials and noting their outcomes, as `vistudy run` leaves any study; then the wall
-and processor seconds and the peak memory of `analysis.report.report`; then one heatmap.
+and processor seconds and the peak memory of `vistudy.analysis.report.report.report`; then one heatmap.
 Targets: a report under 15 s and 2 GB on 2 cores, its HTML under 15 MB; a heatmap from a frame under 2 s.
 """
 
@@ -27,8 +27,8 @@ import numpy as np
 from joblib.externals.loky import get_reusable_executor
 from scipy.special import expit
 
-from study.ledger import Ledger
-from study.provenance import git_state, versions
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.provenance import git_state, versions
 
 RESULTS = Path(__file__).parent / "results"
 TARGETS = {"report_s": 15.0, "peak_gb": 2.0, "html_mb": 15.0, "heatmap_s": 2.0}
@@ -212,7 +212,7 @@ def _series(kind: str, evaluations: int, rng: np.random.Generator) -> dict[str, 
 
 def measure_judging(store: Path, _: Path) -> dict[str, float]:
     """Seconds of reading all records and judging all trials for the first time."""
-    from analysis.judged import judge_study
+    from vistudy.analysis.outcomes.label_study import judge_study
 
     start = time.perf_counter()
     judge_study(Ledger(store), "synthetic")
@@ -221,7 +221,7 @@ def measure_judging(store: Path, _: Path) -> dict[str, float]:
 
 def measure(store: Path, out: Path) -> dict[str, float]:
     """Seconds, memory and sizes of a report of the study `synthetic`, in this process and its children."""
-    from analysis.report import report
+    from vistudy.analysis.report.report import report
 
     wall, before = time.perf_counter(), os.times()
     found = report(store, "synthetic", out)
@@ -240,8 +240,8 @@ def measure(store: Path, out: Path) -> dict[str, float]:
 
 def measure_heatmap(store: Path, out: Path) -> dict[str, float]:
     """Seconds from a frame of the study to its heatmap's files."""
-    from analysis.figures import save_heatmaps
-    from analysis.frame import load_frame
+    from vistudy.analysis.maps.heatmap import save_heatmaps
+    from vistudy.analysis.tables.trials import load_frame
 
     frame = load_frame(store, "synthetic")
     frame = frame[frame["data"] == frame["data"].iloc[0]]

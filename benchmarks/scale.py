@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import machine
-from study.provenance import git_state, versions
+from vistudy.study.execution.provenance import git_state, versions
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"

@@ -29,10 +29,10 @@ def rss_mb() -> float:
 
 def plan(study: Path, store: str) -> Work:
     """Expand the study and make its packs."""
-    from study.design import plan as expand
-    from study.launch import work
-    from study.ledger import Ledger
-    from study.spec import load_study
+    from vistudy.analysis.ledger.ledger import Ledger
+    from vistudy.study.execution.prepare import work
+    from vistudy.study.planning.plan import plan as expand
+    from vistudy.study.spec.parser import load_study
 
     def run() -> dict[str, Any]:
         planned = expand(load_study(study))
@@ -46,12 +46,12 @@ def plan(study: Path, store: str) -> Work:
 def write(study: Path, store: str) -> Work:
     """What a run does besides training and Ray: write the plan, the packs, all records, the ends of all trials."""
     from benchmarks.synthetic_engine import REFERENCE, SyntheticEngine, series, train_pack
-    from study import launch
-    from study.design import plan as expand
-    from study.ledger import Ledger
-    from study.provenance import now_ms, provenance
-    from study.spec import load_study
-    from trainables.engine import reference_key
+    from vistudy.analysis.ledger.ledger import Ledger
+    from vistudy.study.execution import prepare as launch
+    from vistudy.study.execution.provenance import now_ms, provenance
+    from vistudy.study.planning.plan import plan as expand
+    from vistudy.study.spec.parser import load_study
+    from vistudy.trainables.engine import reference_key
 
     def run() -> dict[str, Any]:
         planned = expand(load_study(study))
@@ -92,12 +92,13 @@ def _sleeping(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
 def ray(study: Path, store: str) -> Work:
     """The same packs through Ray Tune, with an engine that sleeps; the mirror is not part of it."""
     from benchmarks.synthetic_engine import REFERENCE
-    from study import executor, launch
-    from study.design import plan as expand
-    from study.ledger import Ledger
-    from study.provenance import now_ms, provenance
-    from study.spec import load_study
-    from trainables.engine import reference_key
+    from vistudy.analysis.ledger.ledger import Ledger
+    from vistudy.study.execution import prepare as launch
+    from vistudy.study.execution import ray_tune as executor
+    from vistudy.study.execution.provenance import now_ms, provenance
+    from vistudy.study.planning.plan import plan as expand
+    from vistudy.study.spec.parser import load_study
+    from vistudy.trainables.engine import reference_key
 
     executor._train = functools.partial(_sleeping, sleep_s=SLEEP_S)  # type: ignore[assignment]
 
@@ -129,16 +130,16 @@ def ray(study: Path, store: str) -> Work:
 
 def status(study: Path, store: str) -> Work:
     """Count the trials."""
-    from study.commands import status as count
+    from vistudy.study.api.commands import status as count
 
     return lambda: {"outcomes": count(study.stem, store=store).outcomes}
 
 
 def sync(study: Path, store: str) -> Work:
     """Bring a new SQLite file of MLflow up to date."""
-    from study.ledger import Ledger
-    from study.tracking import open_database
-    from study.trainer import sync_all
+    from vistudy.analysis.ledger.ledger import Ledger
+    from vistudy.study.execution.runner import sync_all
+    from vistudy.study.tracking.mirror import open_database
 
     uri = f"sqlite:///{store}/mlflow.db"
     open_database(uri)
@@ -152,7 +153,7 @@ def sync(study: Path, store: str) -> Work:
 
 def heatmap(study: Path, store: str) -> Work:
     """Read the trials and draw the heatmaps."""
-    from study.commands import draw
+    from vistudy.study.api.commands import draw
 
     return lambda: {"files": len(draw(study.stem, store=store, out=Path(store) / "heatmaps")[1])}
 

@@ -29,15 +29,16 @@ from benchmarks.machine import machine
 from benchmarks.scale import STUDY
 from benchmarks.scale_steps import _sleeping
 from benchmarks.synthetic_engine import REFERENCE
-from clusters.base import Cluster, nodes
-from study import executor, launch
-from study.design import plan
-from study.ledger import Ledger
-from study.packing import make_packs
-from study.provenance import git_state, now_ms, provenance, versions
-from study.spec import parse_study
-from study.todo import Work
-from trainables.engine import reference_key
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.clusters.base import Cluster, nodes
+from vistudy.study.execution import prepare as launch
+from vistudy.study.execution import ray_tune as executor
+from vistudy.study.execution.provenance import git_state, now_ms, provenance, versions
+from vistudy.study.packing.packs import make_packs
+from vistudy.study.packing.workload import Work
+from vistudy.study.planning.plan import plan
+from vistudy.study.spec.parser import parse_study
+from vistudy.trainables.engine import reference_key
 
 RESULTS = Path(__file__).parent / "results"
 TRIALS_OF_A_PACK = 8

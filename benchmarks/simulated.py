@@ -9,8 +9,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
-from analysis.pairs import Pairs
-from analysis.power import intercepts
+from vistudy.analysis.estimates.pairs import Pairs
+from vistudy.analysis.estimates.power import intercepts
 
 Floats = NDArray[np.float64]
 Generator = np.random.Generator
@@ -22,7 +22,7 @@ TAU_OK = 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Design:
-    """A study of E1: `analysis.power` describes the model."""
+    """A study of E1: `vistudy.analysis.estimates.power` describes the model."""
 
     n_configs: int
     n_seeds: int

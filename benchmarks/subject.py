@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from ruamel.yaml import YAML
 
-from study.design import Plan, plan
-from study.spec import load_study
+from vistudy.study.planning.plan import Plan, plan
+from vistudy.study.spec.parser import load_study
 
 T = TypeVar("T")
 

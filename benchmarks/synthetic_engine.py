@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from trainables import tune
-from trainables.engine import Evaluation
-from trainables.models.gan import GanConfig
-from trainables.records import Record
+from vistudy.trainables import worker as tune
+from vistudy.trainables.engine import Evaluation
+from vistudy.trainables.models.gan import GanConfig
+from vistudy.trainables.records import Record
 
 REFERENCE = {
     "dist_floor": 0.03, "dist_floor_sd": 0.005, "dist_ceiling": 1.95, "dist_trivial": 0.4,
@@ -99,7 +99,7 @@ class SyntheticEngine:
 
 
 def train_pack(config: Mapping[str, Any], *, sleep_s: float, **options: Any) -> dict[str, Any]:
-    """`trainables.tune.train_pack` with the synthetic engine."""
+    """`vistudy.trainables.worker.train_pack` with the synthetic engine."""
     SyntheticEngine.sleep_s = sleep_s
     tune.Engine = SyntheticEngine  # type: ignore[assignment, misc]
     return tune.train_pack(config, **options)

@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from analysis.frame import Trials, read_trials
-from analysis.outcome import RULES, STABLE, Outcome, Reference, label
+from vistudy.analysis.outcomes.rules import RULES, STABLE, Outcome, Reference, label
+from vistudy.analysis.outcomes.study_trials import Trials, read_trials
 
 STEPS = (1, 2, 4)
 

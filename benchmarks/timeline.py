@@ -38,10 +38,9 @@ def main() -> None:
     parser.add_argument("--launched", type=float, required=True, help="Unix time at which this process was started.")
     args = parser.parse_args()
     entered = time.time()
-    import study.cli  # what the command imports before it does anything
-    from study import commands
+    from vistudy.study.api import commands
 
-    assert study.cli.app
+    assert main.app
     lines = [Line(text="imported")]
     report = commands.run(args.study, store=args.store, say=lambda text: lines.append(Line(text=text)))
     lines.append(Line(text="ended"))
@@ -59,7 +58,7 @@ def main() -> None:
 
 def phases(store: Path, name: str, lines: list[Line], page: Path) -> list[Phase]:
     """The phases of `commands.run`, one after the other; they add up to its time."""
-    from study.ledger import Ledger
+    from vistudy.analysis.ledger.ledger import Ledger
 
     def said(words: str) -> Line | None:
         return next((line for line in lines if words in line.text), None)

@@ -27,9 +27,9 @@ from benchmarks.chaos_faults import Server, free_port
 from benchmarks.machine import machine
 from benchmarks.mirror import STUDY, differences, make, peak_mb
 from benchmarks.overhead import RESULTS
-from study.ledger import Ledger
-from study.provenance import git_state, versions
 from tests.clusters.postgres import Postgres, postgres
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.provenance import git_state, versions
 
 ROOT = Path(__file__).parent.parent
 FINAL_TRIES = 5
@@ -77,8 +77,8 @@ def follow(
     folder: Path, database: str, uri: str, away: Callable[[bool], None] | None, args: argparse.Namespace
 ) -> dict[str, Any]:
     """Mirror the study while it is written. `away(True)` takes the tracker away, `away(False)` brings it back."""
-    from study.tracking import Mirror, open_database
-    from study.trainer import MIRROR_EVERY_S, MIRROR_RUNNING_EVERY_S
+    from vistudy.study.execution.runner import MIRROR_EVERY_S, MIRROR_RUNNING_EVERY_S
+    from vistudy.study.tracking.mirror import Mirror, open_database
 
     open_database(uri)
     ledger, before = Ledger(folder), peak_mb()

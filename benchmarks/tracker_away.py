@@ -32,8 +32,8 @@ from benchmarks.chaos import Bits, bits
 from benchmarks.chaos_faults import VISTUDY, Server, free_port
 from benchmarks.machine import machine
 from benchmarks.overhead import RESULTS
-from study.ledger import Ledger
-from study.provenance import git_state, versions
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.provenance import git_state, versions
 
 STUDY: dict[str, Any] = {
     "study": "away",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
-from clusters.base import ROOMS, Cluster, ClusterError
-from clusters.debug import debug
+from vistudy.clusters.base import PACKAGE, Cluster, ClusterError
+from vistudy.clusters.debug import debug
 
-__all__ = ["CLUSTERS", "ROOMS", "Cluster", "ClusterError", "connect", "needs_ray"]
+__all__ = ["CLUSTERS", "PACKAGE", "Cluster", "ClusterError", "connect", "needs_ray"]
 
 
 def _local() -> AbstractContextManager[Cluster]:
-    from clusters.local import local  # imports Ray
+    from vistudy.clusters.local import local  # imports Ray
 
     return local()
 
@@ -29,7 +29,7 @@ def connect(name: str) -> AbstractContextManager[Cluster]:
     """
     if name in CLUSTERS:
         return CLUSTERS[name]()
-    from clusters.address import address
+    from vistudy.clusters.existing import address
 
     return address(name)
 

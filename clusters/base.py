@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-ROOMS = ("study", "trainables", "analysis", "clusters")
-"""The packages of this project. A worker imports all four: what it unpickles first is `study.executor`."""
+PACKAGE = Path(__file__).parents[1]
+"""Folder of the package `vistudy`, as it was imported: what workers need."""
 
 
 class ClusterError(Exception):

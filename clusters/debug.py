@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clusters.base import Cluster, Node
+from vistudy.clusters.base import Cluster, Node
 
 
 @contextmanager

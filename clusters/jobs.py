@@ -17,8 +17,8 @@ from typing import Any
 import ray
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from clusters.address import code
-from clusters.base import ClusterError
+from vistudy.clusters.base import ClusterError
+from vistudy.clusters.existing import code
 
 STUDY = "vistudy.study"
 """Key of a job's metadata: the name of the study that it runs."""
@@ -76,7 +76,16 @@ class Jobs:
                 f"cluster {self._where}: job {going[-1].job_id} runs study {study!r} already; follow it with "
                 f"`vistudy logs {study} --cluster {self._where}`, or end it with `vistudy stop`."
             )
-        run = ["python", "-c", "from study.cli import main; main()", "run", FILE, "--cluster", "auto", *options]
+        run = [
+            "python",
+            "-c",
+            "from vistudy.study.cli.main import main; main()",
+            "run",
+            FILE,
+            "--cluster",
+            "auto",
+            *options,
+        ]
         with tempfile.TemporaryDirectory(prefix="vistudy-job-") as folder, self._explained():
             (Path(folder) / FILE).write_text(text, "utf-8")
             environment = code() | {"working_dir": folder}

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import ray
 
-from clusters.base import Cluster, nodes
+from vistudy.clusters.base import Cluster, nodes
 
-PRELOADED = ("torch", "ray.tune", "trainables.tune")
+PRELOADED = ("torch", "ray.tune", "vistudy.trainables.worker")
 """What every worker needs: imported as it starts, while the driver still prepares."""
 
 OBJECT_STORE_BYTES = 100 * 2**20

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
 
-from trainables.precision import PRECISIONS
+from vistudy.trainables.precision import PRECISIONS
 
 SCHEMA = 2
 """Version of the resolved configuration. Raise it when the same fields come to mean a different training run."""
@@ -95,7 +95,7 @@ class TrainConfig:
         """The fingerprint of the data as they are here, where none is given."""
         if self.data_fingerprint is not None:
             return {}
-        from trainables.data import fingerprint  # here: reading data takes torch
+        from vistudy.trainables.data import fingerprint  # here: reading data takes torch
 
         return {"data_fingerprint": fingerprint(self.data)}
 

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.config import NOT_RECORDED, TrainConfig
-from trainables.data import DATASETS, refuse_other_data
-from trainables.graphs import WARM, Periods
-from trainables.metrics.evaluate import Evaluator, evaluator
-from trainables.metrics.reference import reference as data_reference
-from trainables.models import MODELS, make_pack
-from trainables.models.base import NetPack, Pack
-from trainables.models.side_by_side import SideBySide
-from trainables.precision import arithmetic
-from trainables.records import Record
+from vistudy.trainables.config import NOT_RECORDED, TrainConfig
+from vistudy.trainables.cuda_graphs import WARM, Periods
+from vistudy.trainables.data import DATASETS, refuse_other_data
+from vistudy.trainables.metrics.evaluate import Evaluator, evaluator
+from vistudy.trainables.metrics.reference import reference as data_reference
+from vistudy.trainables.models import MODELS, make_pack
+from vistudy.trainables.models.base import NetPack, Pack
+from vistudy.trainables.models.stream_parallel import SideBySide
+from vistudy.trainables.precision import arithmetic
+from vistudy.trainables.records import Record
 
 SATURATED = 0.99
 """|component| above which a tanh generator counts as saturated."""

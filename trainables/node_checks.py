@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-import trainables.data
-from trainables.config import NOT_RECORDED, TrainConfig
-from trainables.data import DATASETS, DataError, refuse_other_data
-from trainables.models import UnknownModel, config_from_dict
+from vistudy.trainables import data as datasets
+from vistudy.trainables.config import NOT_RECORDED, TrainConfig
+from vistudy.trainables.data import DATASETS, DataError, refuse_other_data
+from vistudy.trainables.models import UnknownModel, config_from_dict
 
 
 class NodeFailed(Exception):
@@ -52,7 +52,7 @@ def trial_configs(trials: Sequence[Mapping[str, Any]]) -> list[TrainConfig]:
         raise NodeFailed(f"cannot build it: {error}") from error
     for name in sorted({config.data for config in configs} - DATASETS.keys()):
         raise NodeFailed(
-            f"cannot build it: data {name!r} is not in {trainables.data.__file__}, which is all that a worker imports: "
+            f"cannot build it: data {name!r} is not in {datasets.__file__}, which is all that a worker imports: "
             "it was added in another process only, or in other code. Add its file and its line there"
         )
     return configs

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from study.ledger import Ledger
 from tests.analysis.series import series
 from tests.analysis.store import CONFIG, train
+from vistudy.analysis.ledger.ledger import Ledger
 
 Stable = Callable[[int, int], bool | str]
 """(configuration, seed) -> stable or not, or the state of a trial that was not judged."""

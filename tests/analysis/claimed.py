@@ -10,12 +10,12 @@ import numpy as np
 from scipy.special import expit
 
 from benchmarks.report_cost import FAILURES, write_trials
-from study.arms import Match
-from study.design import Trial, plan
-from study.ledger import Ledger
-from study.provenance import now_ms
-from study.register import register
-from study.spec import load_study
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.api.register import register
+from vistudy.study.execution.provenance import now_ms
+from vistudy.study.planning.plan import Trial, plan
+from vistudy.study.spec.arms import Match
+from vistudy.study.spec.parser import load_study
 
 RECIPES = Path(__file__).parents[2] / "study" / "recipes"
 LIFT: Mapping[str, Mapping[str, float]] = {

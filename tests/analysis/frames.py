@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.frame import COLUMNS, cell_tag
-from analysis.outcome import LABELS
+from vistudy.analysis.outcomes.rules import LABELS
+from vistudy.analysis.tables.trials import COLUMNS, cell_tag
 
 
 def _trial_id(*content: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.outcome import Outcome, Reference, label
+from vistudy.analysis.outcomes.rules import Outcome, Reference, label
 
 REFERENCE = Reference(
     dist_floor=0.0,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from study.ledger import Ledger
 from tests.analysis.series import REFERENCE
+from vistudy.analysis.ledger.ledger import Ledger
 
 CONFIG: dict[str, Any] = {
     "model": "gan", "data": "ring8", "seed": 0, "d_updates": 500, "evaluations": 50, "g_lr": 1e-3, "d_lr": 1e-3,

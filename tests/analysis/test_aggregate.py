@@ -9,9 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import trim_mean
 
-from analysis.aggregate import interquartile_mean, iqm, performance_profile, probability_of_improvement
-from analysis.paired import pair
 from tests.analysis.arm_tables import NAN, arm_table, at
+from vistudy.analysis.estimates.aggregate import (
+    interquartile_mean,
+    iqm,
+    performance_profile,
+    probability_of_improvement,
+)
+from vistudy.analysis.estimates.risk_difference import pair
 
 T, B = "A1", "A0"
 

@@ -6,15 +6,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import load_arms
-from analysis.arms import KEYS, config_text
-from analysis.frame import COLUMNS, read_trials
-from analysis.outcome import Thresholds
-from study.errors import StudyError
-from study.ledger import Ledger
 from tests.analysis.armstore import SPACE, entry, make_arm_store
 from tests.analysis.series import cut, series
 from tests.analysis.store import train
+from vistudy import load_arms
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.outcomes.rules import Thresholds
+from vistudy.analysis.outcomes.study_trials import read_trials
+from vistudy.analysis.tables.arm_table import KEYS, config_text
+from vistudy.analysis.tables.trials import COLUMNS
 
 ARMS: dict[str, Any] = {
     "A0": {"reg_weight": 0},

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.atlas import atlas, atlas_section
-from analysis.atlas_data import sheets, step_of, thumbnail
-from analysis.atlas_figure import atlas_figure
-from study.errors import StudyError
-from study.ledger import Ledger
 from tests.analysis.browser import chromium
 from tests.analysis.series import REFERENCE, series
 from tests.analysis.store import entry, make_store
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.maps.atlas_page import atlas, atlas_section
+from vistudy.analysis.maps.atlas_print import atlas_figure
+from vistudy.analysis.maps.atlas_samples import sheets, step_of, thumbnail
 
 RATES, WEIGHTS, SEEDS, KEPT = (1e-3, 1e-2), (0.0, 5.0), (0, 1, 2), (0, 25, 50)
 MODES = {"ring8": np.array([[0.8, 0.0], [-0.8, 0.0]])}

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_1samp
 
-from analysis.budget import best_of_k, default_regret, expected_best, non_inferior
 from tests.analysis.arm_tables import NAN, arm_table, at
+from vistudy.analysis.estimates.best_of_k import best_of_k, default_regret, expected_best, non_inferior
 
 T, B = "A1", "A0"
 

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import cell_rates, heatmap
-from analysis.checks import check_trials
-from analysis.pairs import pair
-from study.errors import StudyError
 from tests.analysis.arm_tables import arm_table
 from tests.analysis.frames import LR5, REG4, make_frame
+from vistudy import cell_rates, heatmap
+from vistudy.analysis.estimates.pairs import pair
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.tables.validation import check_trials
 
 
 @pytest.fixture

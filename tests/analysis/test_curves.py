@@ -10,10 +10,10 @@ import pytest
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-from analysis.curves import best_curves, importance_bars, stability_curves, time_curves
-from analysis.panels import AnyFigure, Curve, CurveFigure, arm_styles
-from analysis.prints import draw
-from analysis.report_plotly import browser, parallel
+from vistudy.analysis.figures.curves import best_curves, importance_bars, stability_curves, time_curves
+from vistudy.analysis.figures.matplotlib_renderer import draw
+from vistudy.analysis.figures.plotly_renderer import browser, parallel
+from vistudy.analysis.figures.specs import AnyFigure, Curve, CurveFigure, arm_styles
 
 RATES = (1e-4, 1e-3, 1e-2)
 RATES5 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

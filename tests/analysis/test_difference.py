@@ -8,8 +8,11 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from analysis.box import arm_table, lay_out
-from analysis.difference import (
+from tests.analysis.frames import LR5, make_frame
+from vistudy.analysis.figures.grid_layout import arm_table, lay_out
+from vistudy.analysis.figures.matplotlib_renderer import draw
+from vistudy.analysis.figures.specs import Tile, arm_styles, save, tile_colour
+from vistudy.analysis.maps.difference import (
     difference_figure,
     difference_map,
     grid_figure,
@@ -17,11 +20,8 @@ from analysis.difference import (
     points,
     stability_figure,
 )
-from analysis.estimates import wilson
-from analysis.grid import blocks
-from analysis.panels import Tile, arm_styles, save, tile_colour
-from analysis.prints import draw
-from tests.analysis.frames import LR5, make_frame
+from vistudy.analysis.maps.heatmap_cells import blocks
+from vistudy.analysis.tables.rates import wilson
 
 
 def arm_rows(

@@ -13,21 +13,21 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.colours import PAPER, THEORY
-from analysis.difference import grid_figure
-from analysis.dirac import Game, agreement, boundary, game_of, period_map, radius
-from analysis.dirac_overlay import NAME, boundary_lines
-from analysis.figures import heatmap
-from analysis.grid import blocks
-from analysis.heatmap_html import heatmap_html
-from analysis.prints import draw
-from analysis.report_plotly import browser
 from tests.analysis.browser import chromium
 from tests.analysis.frames import make_frame
 from tests.trainables.models.exact import outcomes
-from trainables.models.base import ANCHORS
-from trainables.models.dirac import DiracConfig
-from trainables.models.dirac import period_map as map_of_the_model
+from vistudy.analysis.figures.colours import PAPER, THEORY
+from vistudy.analysis.figures.matplotlib_renderer import draw
+from vistudy.analysis.figures.plotly_renderer import browser
+from vistudy.analysis.maps.difference import grid_figure
+from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
+from vistudy.analysis.maps.dirac_theory import Game, agreement, boundary, game_of, period_map, radius
+from vistudy.analysis.maps.heatmap import heatmap
+from vistudy.analysis.maps.heatmap_cells import blocks
+from vistudy.analysis.maps.heatmap_page import heatmap_html
+from vistudy.trainables.models.base import ANCHORS
+from vistudy.trainables.models.dirac_gan import DiracConfig
+from vistudy.trainables.models.dirac_gan import period_map as map_of_the_model
 
 WEIGHTS = np.array([0, 0.05, 0.2, 0.5, 1, 5])
 RATES = np.arange(0.005, 2.6, 0.005)

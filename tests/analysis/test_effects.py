@@ -5,9 +5,9 @@ import pytest
 from scipy.stats import wilcoxon
 from statsmodels.stats.contingency_tables import Table2x2
 
-from analysis.effects import hodges_lehmann, odds_ratio, q_shift
-from analysis.paired import pair
 from tests.analysis.arm_tables import arm_table
+from vistudy.analysis.estimates.effect_sizes import hodges_lehmann, odds_ratio, q_shift
+from vistudy.analysis.estimates.risk_difference import pair
 
 T, B = "A1", "A0"
 

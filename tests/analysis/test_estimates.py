@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from analysis.estimates import RATE_COLUMNS, cell_rates, jeffreys, wilson
-from analysis.outcome import LABELS
+from vistudy.analysis.outcomes.rules import LABELS
+from vistudy.analysis.tables.rates import RATE_COLUMNS, cell_rates, jeffreys, wilson
 
 
 def trials(*rows: tuple[str, str | None], lr: float = 1e-3, inert: bool = False) -> pd.DataFrame:

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from analysis.colours import INK, PAPER, contrast, luminance, share_colour, text_colour
-from analysis.figures import heatmap, heatmaps, save_heatmaps
 from tests.analysis.frames import LR5, LR9, REG4, REG6, make_frame
+from vistudy.analysis.figures.colours import INK, PAPER, contrast, luminance, share_colour, text_colour
+from vistudy.analysis.maps.heatmap import heatmap, heatmaps, save_heatmaps
 
 DESIGNS = {
     "1x1": {"lr": [1e-3], "reg_weight": [5]},

@@ -11,14 +11,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import frame as frame_module
-from analysis import outcome as outcome_module
-from analysis.frame import COLUMNS, RECORD_COLUMNS, cell_tag, columns_markdown, export, load_frame, load_records
-from analysis.outcome import VALUES_READ
-from study.errors import StoreError, StudyError
-from study.ledger import Ledger
 from tests.analysis.series import REFERENCE, cut, series
 from tests.analysis.store import entry, make_store, train
+from vistudy.analysis.ledger.errors import StoreError, StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.outcomes import rules as outcome_module
+from vistudy.analysis.outcomes.rules import VALUES_READ
+from vistudy.analysis.tables import trials as frame_module
+from vistudy.analysis.tables.trials import (
+    COLUMNS,
+    RECORD_COLUMNS,
+    cell_tag,
+    columns_markdown,
+    export,
+    load_frame,
+    load_records,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -217,7 +225,8 @@ def test_cell_tag() -> None:
 
 def test_the_room_needs_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, analysis, analysis.figures, analysis.frame, analysis.heatmap_html, analysis.estimates;"
+        "import sys, vistudy.analysis.maps.heatmap, vistudy.analysis.tables.trials;"
+        "import vistudy.analysis.maps.heatmap_page, vistudy.analysis.tables.rates;"
         "print([m for m in ('torch', 'ray', 'mlflow', 'trainables', 'matplotlib.pyplot') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.grid import blocks, factors_of
-from analysis.layout import wrapped
-from analysis.levels import level_text
 from tests.analysis.frames import LR5, REG4, make_frame
+from vistudy.analysis.maps.facets import wrapped
+from vistudy.analysis.maps.heatmap_cells import blocks, factors_of
+from vistudy.analysis.tables.formatting import level_text
 
 
 def test_every_trial_is_in_exactly_one_cell() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.heatmap_html import heatmap_html, mlflow_filter
-from study.errors import StudyError
 from tests.analysis.browser import chromium
 from tests.analysis.frames import LR5, REG4, make_frame
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.maps.heatmap_page import heatmap_html, mlflow_filter
 
 DESIGN = {"lr": LR5, "reg_weight": REG4, "batch_norm": [False, True], "ratio": ["1:1", "1:10"]}
 CELL = "batch_norm=false,lr=0.0001,ratio=1:10,reg_weight=0"

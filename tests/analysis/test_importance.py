@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.importance import importances, tunability
 from tests.analysis.arm_tables import NAN, arm_table, at
+from vistudy.analysis.estimates.importance import importances, tunability
 
 NAMES = ["lr", "norm", "ratio", "idle"]
 

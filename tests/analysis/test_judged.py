@@ -14,15 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import judged
-from analysis.frame import Trials, load_frame, read_trials
-from analysis.judged import judge_study
-from analysis.outcome import Outcome
-from analysis.trials import judge_trial
-from study.errors import StoreError, StudyError
-from study.ledger import Ledger
 from tests.analysis.series import cut, series
 from tests.analysis.store import entry, make_store, train
+from vistudy.analysis.ledger.errors import StoreError, StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.outcomes import label_study as judged
+from vistudy.analysis.outcomes.histories import judge_trial
+from vistudy.analysis.outcomes.label_study import judge_study
+from vistudy.analysis.outcomes.rules import Outcome
+from vistudy.analysis.outcomes.study_trials import Trials, read_trials
+from vistudy.analysis.tables.trials import load_frame
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -147,7 +148,7 @@ def test_a_pack_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_counting_needs_no_pandas(store: Ledger) -> None:
     code = (
-        "import sys; from study.commands import status;"
+        "import sys; from vistudy.study.api.commands import status;"
         f"status('demo', store={store.uri!r});"
         "print([m for m in ('pandas', 'torch', 'ray', 'scipy', 'matplotlib') if m in sys.modules])"
     )

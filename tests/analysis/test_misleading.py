@@ -10,9 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.verdict import decide, decide_study
-from study.errors import StudyError
-from study.spec import load_study
 from tests.analysis.armstore import (
     CLAIM,
     SPACE,
@@ -29,6 +26,9 @@ from tests.analysis.armstore import (
 from tests.analysis.series import series
 from tests.analysis.store import train
 from tests.study.runs import vistudy, write
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.verdict.decide import decide, decide_study
+from vistudy.study.spec.parser import load_study
 
 HALF = share(0.5)
 NEVER: Stable = lambda c, s: False  # noqa: E731

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import decide_study, load_arms, multiverse_check
-from analysis.comparison import same_but_weight
-from analysis.decision import REFUSED
-from analysis.frame import read_trials
-from analysis.multiverse import BOXES, ENDPOINTS, PERSISTENCE, TAU_OK, WINDOW
-from analysis.outcome import Thresholds
-from analysis.relabel import Relabelled
-from analysis.verdict import decide
-from study.ledger import Ledger
 from tests.analysis.armstore import CLAIM, SPACE, entry, make_arm_store, train_all
 from tests.analysis.series import cut, series
 from tests.analysis.store import train
+from vistudy import decide_study, load_arms, multiverse_check
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.outcomes.relabel import Relabelled
+from vistudy.analysis.outcomes.rules import Thresholds
+from vistudy.analysis.outcomes.study_trials import read_trials
+from vistudy.analysis.verdict.decide import decide
+from vistudy.analysis.verdict.multiverse import BOXES, ENDPOINTS, PERSISTENCE, TAU_OK, WINDOW
+from vistudy.analysis.verdict.multiverse_pairs import same_but_weight
+from vistudy.analysis.verdict.results import REFUSED
 
 BASES = [Thresholds(), Thresholds(early_coverage=0.9, collapse_peak=0.98, converged_share=0.8)]
 VARIANTS = [

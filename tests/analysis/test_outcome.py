@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.outcome import (
+from tests.analysis.series import REFERENCE, cut, judge, series
+from vistudy.analysis.outcomes.rules import (
     FLAG_TEXT,
     LABEL_TEXT,
     LABELS,
@@ -20,7 +21,6 @@ from analysis.outcome import (
     deficiency,
     label,
 )
-from tests.analysis.series import REFERENCE, cut, judge, series
 
 
 def step_at(when: int, before: float, after: float, until: int = 10**9):

@@ -11,17 +11,17 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from analysis.frame import load_frame
-from analysis.outcome import RULES
-from analysis.outcome_versions import relabel_study
-from analysis.verdict import decide, thresholds_of
-from study.claim import THRESHOLDS
-from study.cli import app
-from study.errors import StudyError
-from study.ledger import Ledger
 from tests.analysis.armstore import CLAIM, block, share, table
 from tests.analysis.series import series
 from tests.analysis.store import entry, make_store, train
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.outcomes.rules import RULES
+from vistudy.analysis.tables.outcome_versions import relabel_study
+from vistudy.analysis.tables.trials import load_frame
+from vistudy.analysis.verdict.decide import decide, thresholds_of
+from vistudy.study.cli.main import app
+from vistudy.study.spec.claim import THRESHOLDS
 
 
 @pytest.fixture

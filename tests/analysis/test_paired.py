@@ -13,7 +13,8 @@ from scipy.stats import permutation_test, ttest_1samp
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from analysis.paired import (
+from tests.analysis.arm_tables import NAN, arm_table, at
+from vistudy.analysis.estimates.risk_difference import (
     FEW,
     equivalence,
     holm,
@@ -24,7 +25,6 @@ from analysis.paired import (
     risk_difference,
     sign_flip,
 )
-from tests.analysis.arm_tables import NAN, arm_table, at
 
 T, B = "A1", "A0"
 

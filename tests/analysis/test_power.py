@@ -9,8 +9,8 @@ from scipy.special import expit
 from scipy.stats import t
 from statsmodels.stats.power import TTestPower
 
-from analysis import power as powers
-from analysis.power import intercepts, mcnemar_pairs, noether_pairs
+from vistudy.analysis.estimates import power as powers
+from vistudy.analysis.estimates.power import intercepts, mcnemar_pairs, noether_pairs
 
 HALF = 0.5
 power, standard_error = partial(powers.power, base=HALF), partial(powers.standard_error, base=HALF)

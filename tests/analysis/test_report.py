@@ -12,13 +12,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from analysis.report import Report, report
 from benchmarks.report_cost import CLAIM, make_study
-from study.errors import StudyError
-from study.ledger import Ledger
 from tests.analysis.browser import chromium
 from tests.analysis.series import series as made_series
 from tests.analysis.store import entry, make_store, train
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.report.report import Report, report
 
 EVIL = "</script><img src=x onerror=alert(1)><b>bold</b> & 'q' | `c`"
 CONTROLS = {**CLAIM, "slower": ["A3a"], "positive_control": None, "best_of": 5}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis.samples import draw_points, drawable, encode, render, tile_images
+from vistudy.analysis.figures.sample_images import draw_points, drawable, encode, render, tile_images
 
 MODES = np.array([[1.0, 0.0], [0.0, 1.0]])
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
-from analysis.sequences import (
+from vistudy.analysis.outcomes.time_series import (
     capped,
     centred_medians,
     first_lasting,

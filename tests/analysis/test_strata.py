@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.paired import pair
-from analysis.pooling import random_effects
-from analysis.strata import dependent, equal_p, factors, levels_of, opposite
 from tests.analysis.armstore import also, block, share
+from vistudy.analysis.estimates.risk_difference import pair
+from vistudy.analysis.estimates.strata import dependent, equal_p, factors, levels_of, opposite
+from vistudy.analysis.verdict.pooling import random_effects
 
 BOX = (1e-4, 1e-1)
 

@@ -9,14 +9,14 @@ import pytest
 from lifelines import AalenJohansenFitter, KaplanMeierFitter
 from lifelines.utils import restricted_mean_survival_time
 
-from analysis.survival import (
+from tests.analysis.arm_tables import NAN, arm_table, at
+from vistudy.analysis.estimates.survival import (
     CLOCKS,
     cumulative_incidence,
     incidence_curve,
     restricted_mean_time,
     threshold_curve,
 )
-from tests.analysis.arm_tables import NAN, arm_table, at
 
 T, B = "A1", "A0"
 BUDGET = 100.0

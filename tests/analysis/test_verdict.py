@@ -9,7 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.decision import (
+from tests.analysis.armstore import CLAIM, SPACE, Stable, also, block, declared, share, table
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.outcomes.labels import OUTCOME_VERSION
+from vistudy.analysis.tables.formatting import p_equals
+from vistudy.analysis.verdict.decide import decide
+from vistudy.analysis.verdict.results import (
     DESCRIPTIVE,
     HARMS,
     INCONCLUSIVE,
@@ -24,13 +29,8 @@ from analysis.decision import (
     WITHIN,
     BlockVerdict,
     Decision,
-    p_equals,
 )
-from analysis.rule import decide_rule, no_room
-from analysis.taxonomy import OUTCOME_VERSION
-from analysis.verdict import decide
-from study.errors import StudyError
-from tests.analysis.armstore import CLAIM, SPACE, Stable, also, block, declared, share, table
+from vistudy.analysis.verdict.rule import decide_rule, no_room
 
 HALF = share(0.5)
 BETTER = also(HALF, 0.5)

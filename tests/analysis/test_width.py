@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.estimates import wilson
-from analysis.paired import pair, risk_difference
-from analysis.width import stable_curve, stable_width, width_difference
 from tests.analysis.arm_tables import NAN, arm_table
+from vistudy.analysis.estimates.risk_difference import pair, risk_difference
+from vistudy.analysis.estimates.stable_width import stable_curve, stable_width, width_difference
+from vistudy.analysis.tables.rates import wilson
 
 T, B = "A1", "A0"
 PILOT_LR = [1e-4, 4e-4, 1.6e-3, 6.4e-3, 2.56e-2]

@@ -10,19 +10,21 @@ from pathlib import Path
 
 import pytest
 
-from analysis import judged, report_pictures, workers
-from analysis.judged import judge_study
-from analysis.report import report
 from benchmarks.report_cost import CLAIM, make_study
-from study.ledger import Ledger
+from vistudy.analysis import parallel as workers
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.outcomes import label_study as judged
+from vistudy.analysis.outcomes.label_study import judge_study
+from vistudy.analysis.report import pictures as report_pictures
+from vistudy.analysis.report.report import report
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
 import os, sys
-from analysis import workers
+from vistudy.analysis import parallel as workers
 workers.LARGE = 1
 print("script", os.getpid())
-from analysis.report import report
+from vistudy.analysis.report.report import report
 print(len(report(sys.argv[1], "synthetic", sys.argv[2], draws=50).figures))
 """
 

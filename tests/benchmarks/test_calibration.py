@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from analysis.decision import VERDICTS
 from benchmarks import calibrated_rule
 from benchmarks.calibration import E1_DESIGNS, NULLS, censoring, coverage, decisions, null, powers, run, share, text
 from benchmarks.simulated import Design, pruned_study, stable_pairs
+from vistudy.analysis.verdict.results import VERDICTS
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -57,7 +57,7 @@ def test_intervals_cover(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_broken_interval_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from analysis import paired
+    from vistudy.analysis.estimates import risk_difference as paired
 
     half = paired.mean_interval
 

@@ -9,8 +9,8 @@ import pytest
 
 from benchmarks.chaos import Harness, chaos, kinds_in_order
 from benchmarks.chaos_faults import FAULTS, SLOW, Scene
-from study.ledger import Ledger
 from tests.study.test_doctor import ATTEMPT, trained
+from vistudy.analysis.ledger.ledger import Ledger
 
 TEN = (
     "worker_killed", "raylet_killed", "node_frozen_5s", "driver_killed", "driver_sigterm", "disk_full",

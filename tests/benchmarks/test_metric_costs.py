@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from benchmarks.metric_costs import Task, of_packs, of_suite, run
-from trainables.data.mixtures import RING8
-from trainables.metrics.evaluate import evaluator
+from vistudy.trainables.data.mixtures import RING8
+from vistudy.trainables.metrics.evaluate import evaluator
 
 FORKS = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from benchmarks.plain_gan import Draws, Gan, mlp
 from tests.trainables.configs import gan
-from trainables.data import DATASETS
-from trainables.models.gan import GanConfig, GanPack
-from trainables.nets import PackedNet
-from trainables.streams import BLOCK, normal
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.models.gan import GanConfig, GanPack
+from vistudy.trainables.nets.packed_net import PackedNet
+from vistudy.trainables.random_streams import BLOCK, normal
 
 UPDATES = 20
 ARMS = [(norm, g_steps) for norm in ("none", "bn", "none_ref_nobias") for g_steps in (2, 10)]

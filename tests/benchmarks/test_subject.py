@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.subject import blocks_of, stratified
-from study.design import plan
-from study.spec import load_study
+from vistudy.study.planning.plan import plan
+from vistudy.study.spec.parser import load_study
 
 QUICKSTART = Path(__file__).parents[2] / "study" / "recipes" / "quickstart.yaml"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clusters.backends import BACKENDS
-from clusters.render import render
+from vistudy.clusters.deploy.registry import BACKENDS
+from vistudy.clusters.deploy.render import render
 
 SERVER = {"tracking-uri": "http://mlflow.internal:5000"}
 IMAGE = {"image": "registry.example.org/vistudy:0.1.0"}

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from analysis.frame import load_frame
-from clusters import Cluster, ClusterError
-from clusters.address import address
-from clusters.base import Node
-from study.ledger import Ledger
 from tests.study.runs import ENVIRONMENT, vistudy, write
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.tables.trials import load_frame
+from vistudy.clusters import Cluster, ClusterError
+from vistudy.clusters.base import Node
+from vistudy.clusters.existing import address
 
 STUDY = {
     "study": "on-a-cluster",
@@ -145,13 +145,16 @@ def test_a_study_that_needs_gpus_is_refused_where_there_are_none(tmp_path):
 
 def test_a_node_is_asked_without_torch():
     """Which takes seconds to import, on every node before every run, and more on a network disk."""
-    asks = "import sys; from study.preflight import facts; facts(None, 'n', None); print('torch' in sys.modules)"
+    asks = (
+        "import sys; from vistudy.study.execution.preflight import facts;"
+        "facts(None, 'n', None); print('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_what_is_no_ray_head(monkeypatch):
     """Ray itself would wait for most of a minute."""
-    monkeypatch.setattr("clusters.address.ANSWER_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("vistudy.clusters.existing.ANSWER_TIMEOUT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
         with pytest.raises(ClusterError, match="does not answer as a Ray head within 1 s"), address(where):

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.frame import load_frame
-from study.ledger import Ledger
 from tests.clusters.four_nodes import Nodes, four_nodes
 from tests.study.runs import VISTUDY, records, vistudy, write
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.tables.trials import load_frame
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from clusters import jobs
-from study.ledger import Ledger
 from tests.clusters.four_nodes import Nodes, four_nodes
 from tests.study.runs import records, vistudy, write
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.clusters import jobs
 
 STUDY: dict[str, Any] = {
     "study": "detached",

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from study.ledger import Ledger
 from tests.clusters.four_nodes import four_nodes
 from tests.clusters.namespaces import possible, switched
 from tests.study.runs import ENVIRONMENT, VISTUDY, records, vistudy, write
+from vistudy.analysis.ledger.ledger import Ledger
 
 pytestmark = [
     pytest.mark.cluster,

@@ -11,11 +11,11 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from clusters.backends import BACKENDS
-from clusters.base import ClusterError
-from clusters.render import TEMPLATES, checked, render
 from tests.clusters.rendered import ANSWERS, SERVER, files
 from tests.study.runs import vistudy
+from vistudy.clusters.base import ClusterError
+from vistudy.clusters.deploy.registry import BACKENDS
+from vistudy.clusters.deploy.render import TEMPLATES, checked, render
 
 CRDS = os.environ.get("VISTUDY_KUBERAY_CRDS")
 """Folder with KubeRay's own ray.io_rayjobs.yaml and ray.io_rayclusters.yaml, 2 MB that are not in this repository."""

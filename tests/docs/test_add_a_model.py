@@ -14,23 +14,22 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "add-a-model.md").read_text("utf-8")
 CODE, LINE, SMALL = re.findall(r"```python\n(.*?)```", PAGE, re.S)
 (STUDY,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.S)
-ROOMS = ("study", "trainables", "analysis", "clusters", "tests")
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the rooms with the page's file and lines in their places."""
+    """A copy of the code with the page's file and lines in their places."""
     root = tmp_path_factory.mktemp("house")
-    for room in ROOMS:
-        shutil.copytree(ROOT / room, root / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("vistudy", "tests"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", root)
-    models = root / "trainables" / "models"
+    models = root / "vistudy" / "trainables" / "models"
     (models / "wgan_gp.py").write_text(CODE, "utf-8")
     insert(models / "__init__.py", "MODELS: dict[str, Model] = {\n", LINE)
     insert(
         models / "__init__.py",
-        "from trainables.models.vae",
-        "from trainables.models.wgan_gp import WganGpConfig, WganGpPack\n",
+        "from vistudy.trainables.models.vae",
+        "from vistudy.trainables.models.wgan_gp import WganGpConfig, WganGpPack\n",
         before=True,
     )
     insert(root / "tests" / "trainables" / "configs.py", "SMALL: dict[str, dict[str, Any]] = {\n", SMALL)
@@ -57,7 +56,7 @@ def test_a_new_model_passes_the_tests_of_all_models(house):
 def test_its_study_file_is_understood(house):
     (house / "wgan.yaml").write_text(STUDY, "utf-8")
     code = (
-        "from study.design import plan; from study.spec import load_study; "
+        "from vistudy.study.planning.plan import plan; from vistudy.study.spec.parser import load_study; "
         "p = plan(load_study('wgan.yaml')); print(len(p.trials), p.trials[0].config)"
     )
     assert "8 WganGpConfig(" in python(house, "-c", code)
@@ -67,7 +66,7 @@ def test_penalty_of_a_linear_critic_is_known(house):
     code = """
 import torch
 from tests.trainables.configs import small
-from trainables.models import MODELS
+from vistudy.trainables.models import MODELS
 
 seen = []
 config = small("wgan_gp", gp_weight=0.0, optimizer="sgd", d_lr=1.0, g_steps=1)

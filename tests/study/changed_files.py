@@ -38,7 +38,7 @@ def changed(before: Seen, after: Seen) -> list[str]:
 
 def execute(arguments: list[str]) -> int:
     """A command by the entry point; its exit code."""
-    from study.cli import main
+    from vistudy.study.cli.main import main
 
     sys.argv = ["vistudy", *arguments]
     try:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study import tracking
-from study.ledger import Attempt, Ledger
 from tests.study.mlflow_study import finish, new_ledger, records
 from tests.study.s3 import S3Server, s3
+from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.study.tracking import mirror as tracking
 
 
 @pytest.fixture(scope="session")

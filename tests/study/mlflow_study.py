@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from study import tracking
-from study.ledger import Attempt, Ledger
+from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.study.tracking import mirror as tracking
 
 STUDY = "ring-test"
 FINGERPRINT = "0123456789abcdef"

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from study.ledger import Ledger
+from vistudy.analysis.ledger.ledger import Ledger
 
-VISTUDY = [sys.executable, "-W", "ignore", "-c", "from study.cli import main; main()"]
+VISTUDY = [sys.executable, "-W", "ignore", "-c", "from vistudy.study.cli.main import main; main()"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 
 
@@ -116,7 +116,7 @@ def records(store: str | Path) -> dict[tuple[str, int], tuple[int, tuple[tuple[s
 
 def mlflow_runs(store: Path, study: str, kind: str = "trial") -> list[Any]:
     """All runs of trials in a study's experiment, or the study's own."""
-    from study.tracking import connect
+    from vistudy.study.tracking.mirror import connect
 
     client = connect(f"sqlite:///{store}/mlflow.db")
     experiment = client.get_experiment_by_name(study)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.cells import PILOT_CONFIGS, PILOT_SCALES, pilot_configurations
-from study.design import Plan, count_trials, plan
-from study.errors import StudyError
-from study.sampling import draw, draw_beside
-from study.spec import load_study, parse_study
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.planning.plan import Plan, count_trials, plan
+from vistudy.study.planning.sampling import draw, draw_beside
+from vistudy.study.planning.trial_configs import pilot_configurations
+from vistudy.study.spec.limits import PILOT_CONFIGS, PILOT_SCALES
+from vistudy.study.spec.parser import load_study, parse_study
 
 HEAD = "study: s\nmodel: gan\ndata: ring8\nseeds: [0, 1]\nbudget: {d_updates: 100, evaluations: 10}\n"
 SAMPLE = "sample: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}\n"

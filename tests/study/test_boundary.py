@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from study.boundary import BoundaryDesign, Surrogate
-from study.cells import cells, variants
-from study.errors import StudyError
-from study.factors import Cell
-from study.register import register
-from study.rounds import rounds
-from study.sampling import draw
-from study.spec import parse_study
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.api.register import register
+from vistudy.study.planning.boundary import BoundaryDesign, Surrogate
+from vistudy.study.planning.rounds import rounds
+from vistudy.study.planning.sampling import draw
+from vistudy.study.planning.trial_configs import cells, variants
+from vistudy.study.spec.hyperparameters import Cell
+from vistudy.study.spec.parser import parse_study
 
 TEXT = """
 study: edge

@@ -16,11 +16,12 @@ import pytest
 import sqlalchemy
 from sqlalchemy.engine.interfaces import ExecuteStyle
 
-from study import bulk, tracking
-from study.ledger import Attempt, Ledger
-from study.tracking import TrackingError, sync
 from tests.clusters.postgres import Postgres, available, postgres
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
+from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking import sql as bulk
+from vistudy.study.tracking.mirror import TrackingError, sync
 
 # MLflow leaves its SQLite connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -276,7 +277,7 @@ def test_memory_holds_few_trials(
         asked.append(len(found))
         return {}, {}
 
-    monkeypatch.setattr("study.replay.CHUNK_RECORDS", 1)
+    monkeypatch.setattr("vistudy.study.tracking.sync.CHUNK_RECORDS", 1)
     monkeypatch.setattr(bulk, "_MOST_POINTS", 1)
     told: list[tuple[int, int]] = []
     report = sync(study[0], STUDY, uri, outcomes=LABELS, judge=judge, progress=lambda *done: told.append(done))

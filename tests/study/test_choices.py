@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from study.design import plan
-from study.errors import StudyError
-from study.spec import Study, parse_study
 from tests.trainables.data.files import write_faces, write_idx
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.planning.plan import plan
+from vistudy.study.spec.parser import Study, parse_study
 
 RECIPES = Path(__file__).parents[2] / "study" / "recipes"
 HEAD = "study: first\nmodel: gan\nseeds: [0]\nbudget: {d_updates: 100, evaluations: 10}\n"

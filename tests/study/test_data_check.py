@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from ray.exceptions import RayTaskError
 
-from study import cli, commands
-from study.data_check import data_errors
-from study.errors import StudyError
 from tests.study.runs import write
 from tests.trainables.data.files import picture, write_idx
-from trainables.data import DATASETS, DataError
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.api import commands
+from vistudy.study.cli import main as cli
+from vistudy.study.execution.data_check import data_errors
+from vistudy.trainables.data import DATASETS, DataError
 
 STUDY = {"study": "few", "model": "gan", "data": "digits", "seeds": [0], "budget": {"d_updates": 4, "evaluations": 1}}
 SOBOL = {"method": "sobol", "n": 2, "space": {"lr": {"low": 1e-4, "high": 1e-3, "log": True}}}

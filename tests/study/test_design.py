@@ -11,12 +11,13 @@ from importlib import resources
 import optuna
 import pytest
 
-from study.design import LIMIT_TRIALS, MAX_TRIALS, Plan, count_trials, plan
-from study.errors import StudyError
-from study.factors import ALIASES, Cell, settable
-from study.sampling import STARTUP_TRIALS, OptunaDesign, draw
-from study.spec import Study, load_study, parse_study
-from trainables.models import MODELS
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.planning.plan import Plan, count_trials, plan
+from vistudy.study.planning.sampling import OptunaDesign, draw
+from vistudy.study.spec.hyperparameters import ALIASES, Cell, settable
+from vistudy.study.spec.limits import LIMIT_TRIALS, MAX_TRIALS, STARTUP_TRIALS
+from vistudy.study.spec.parser import Study, load_study, parse_study
+from vistudy.trainables.models import MODELS
 
 HEAD = "study: s\nmodel: gan\ndata: ring8\nseeds: [0, 1]\nbudget: {d_updates: 100, evaluations: 10}\n"
 SPACE = (

@@ -10,14 +10,14 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from study import schema
-from study.design import plan
-from study.docs import EXAMPLES, FOLDER, generated, json_schema, study_file_markdown
-from study.factors import ALIASES
-from study.spec import parse_study
-from trainables.config import hyperparameters
-from trainables.data import DATASETS
-from trainables.models import MODELS
+from vistudy.study.planning.plan import plan
+from vistudy.study.spec import schema
+from vistudy.study.spec.docs import EXAMPLES, FOLDER, generated, json_schema, study_file_markdown
+from vistudy.study.spec.hyperparameters import ALIASES
+from vistudy.study.spec.parser import parse_study
+from vistudy.trainables.config import hyperparameters
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.models import MODELS
 
 MODELS_OF_FILE = [
     model
@@ -33,7 +33,7 @@ def errors(text: str) -> list[Any]:
 @pytest.mark.parametrize("name", ["study-file.md", "study.schema.json"])
 def test_the_committed_file_is_the_generated_one(name: str) -> None:
     committed = (FOLDER / name).read_text(encoding="utf-8")
-    assert committed == generated()[name], f"docs/{name} is stale: run `python -m study.docs`"
+    assert committed == generated()[name], f"docs/{name} is stale: run `python -m vistudy.study.spec.docs`"
 
 
 @pytest.mark.parametrize("model", MODELS_OF_FILE)

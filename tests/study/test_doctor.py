@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from study import tracking
-from study.doctor import Finding, doctor
-from study.errors import StudyBusyError
-from study.ledger import Ledger
-from study.packing import resumable
 from tests.trainables.configs import gan
-from trainables.tune import train_pack
+from vistudy.analysis.ledger.errors import StudyBusyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.api.doctor import Finding, doctor
+from vistudy.study.packing.packs import resumable
+from vistudy.study.tracking import mirror as tracking
+from vistudy.trainables.worker import train_pack
 
 CONFIGS = [gan(seed=s, evaluations=4) for s in (0, 1)]
 IDS = [config.trial_id() for config in CONFIGS]

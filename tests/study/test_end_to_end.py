@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.frame import load_frame
-from study.ledger import Ledger
 from tests.study.runs import mlflow_runs, records, start, vistudy, write
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.tables.trials import load_frame
 
 pytestmark = pytest.mark.slow
 

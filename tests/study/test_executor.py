@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from ray.remote_function import RemoteFunction
 
-from study import executor
-from study.errors import StoreError
-from study.executor import _Asked, _Watch
-from study.ledger import Ledger
-from study.stopping import listening
-from study.supervisor import Supervisor
+from vistudy.analysis.ledger.errors import StoreError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution import ray_tune as executor
+from vistudy.study.execution.interrupts import listening
+from vistudy.study.execution.ray_tune import _Asked, _Watch
+from vistudy.study.execution.supervisor import Supervisor
 
 
 @pytest.fixture
@@ -149,15 +149,15 @@ RuntimeError: The actor with name ImplicitFunc failed to import on the worker. T
 Traceback (most recent call last):
   File "ray/function_manager.py", line 696, in _load_actor_class_from_gcs
     actor_class = pickle.loads(pickled_class)
-  File "/code/study/executor.py", line 28, in <module>
-    from analysis.outcome import deficiency
-ModuleNotFoundError: No module named 'analysis.outcome'
+  File "/code/vistudy/study/execution/ray_tune.py", line 28, in <module>
+    from vistudy.analysis.outcomes.rules import deficiency
+ModuleNotFoundError: No module named 'vistudy.analysis.outcomes.rules'
 
 An unexpected internal error occurred while the worker was executing a task.
 """  # noqa: E501
 
 
-@pytest.mark.parametrize("shadow", [None, "analysis.py", "analysis/__init__.py"])
+@pytest.mark.parametrize("shadow", [None, "vistudy.py", "vistudy/__init__.py"])
 def test_code_that_a_worker_cannot_import_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shadow: str | None
 ) -> None:
@@ -168,8 +168,10 @@ def test_code_that_a_worker_cannot_import_is_named(
         (tmp_path / shadow).touch()
     said = executor.not_loaded(NOT_LOADED)
     assert said is not None
-    assert "10.0.0.7 cannot load this code: ModuleNotFoundError: No module named 'analysis.outcome'" in said
-    assert 'by File "/code/study/executor.py", line 28' in said
+    assert (
+        "10.0.0.7 cannot load this code: ModuleNotFoundError: No module named 'vistudy.analysis.outcomes.rules'" in said
+    )
+    assert 'by File "/code/vistudy/study/execution/ray_tune.py", line 28' in said
     mend = f"{tmp_path / shadow} is found in place of vistudy's" if shadow else "Install vistudy and requirements.lock"
     assert mend in said
 

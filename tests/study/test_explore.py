@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from study.design import plan
-from study.errors import StudyError
-from study.ledger import Ledger
-from study.spec import parse_study
-from study.todo import work
 from tests.study.runs import mlflow_runs, records, vistudy, write
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.packing.workload import work
+from vistudy.study.planning.plan import plan
+from vistudy.study.spec.parser import parse_study
 
 STUDY: dict[str, Any] = {
     "study": "explored",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from study.ledger import Ledger
 from tests.study.faulty import environment
 from tests.study.runs import mlflow_runs, records, vistudy, write
+from vistudy.analysis.ledger.ledger import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

@@ -15,16 +15,16 @@ import torch
 from PIL import Image, ImageSequence
 from typer.testing import CliRunner
 
-from study import film
-from study.cli import app
-from study.errors import StudyError
-from study.film import Caption, Frame, write_film
-from study.filmstrip import compare, replay
-from study.ledger import Ledger
-from trainables.engine import Engine, reference
-from trainables.models.dirac import DiracConfig
-from trainables.models.gan import GanConfig
-from trainables.tune import train_pack
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.cli.main import app
+from vistudy.study.films import film
+from vistudy.study.films.film import Caption, Frame, write_film
+from vistudy.study.films.retrain import compare, replay
+from vistudy.trainables.engine import Engine, reference
+from vistudy.trainables.models.dirac_gan import DiracConfig
+from vistudy.trainables.models.gan import GanConfig
+from vistudy.trainables.worker import train_pack
 
 STUDY, PERIODS, EVALUATIONS = "demo", 24, 4
 GANS = [
@@ -124,7 +124,7 @@ def test_frames_are_spread_over_training(
 ) -> None:  # fmt: skip
     seen = list[Frame]()
     monkeypatch.setattr(
-        "study.filmstrip.write_film", lambda filmed, *_: (seen.extend(filmed), (Path(), None, Path()))[1]
+        "vistudy.study.films.retrain.write_film", lambda filmed, *_: (seen.extend(filmed), (Path(), None, Path()))[1]
     )
     made = replay(GANS[1].trial_id(), store, tmp_path, frames=frames)
     assert [frame.step for frame in seen] == steps

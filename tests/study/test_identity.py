@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 
-from analysis.frame import load_frame
-from analysis.report_text import provenance as told
-from study import commands
-from study.data_changes import other_data
-from study.design import plan
-from study.doctor import doctor
-from study.errors import StoppedError, StudyError
-from study.filmstrip import replay
-from study.ledger import Ledger
-from study.packing import Pack, make_packs, pack_id
-from study.spec import parse_study
-from study.supervisor import PLACE_FAILURES, Supervisor
 from tests.trainables.configs import gan
-from trainables.config import NOT_RECORDED, TrainConfig
-from trainables.data import DATASETS, DataError, fingerprint
-from trainables.data.mixtures import RING8
-from trainables.engine import Engine, reference_key
-from trainables.models import config_from_dict
-from trainables.tune import train_pack
+from vistudy.analysis.ledger.errors import StoppedError, StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.report.text import provenance as told
+from vistudy.analysis.tables.trials import load_frame
+from vistudy.study.api import commands
+from vistudy.study.api.doctor import doctor
+from vistudy.study.execution.data_changes import other_data
+from vistudy.study.execution.supervisor import PLACE_FAILURES, Supervisor
+from vistudy.study.films.retrain import replay
+from vistudy.study.packing.packs import Pack, make_packs, pack_id
+from vistudy.study.planning.plan import plan
+from vistudy.study.spec.parser import parse_study
+from vistudy.trainables.config import NOT_RECORDED, TrainConfig
+from vistudy.trainables.data import DATASETS, DataError, fingerprint
+from vistudy.trainables.data.mixtures import RING8
+from vistudy.trainables.engine import Engine, reference_key
+from vistudy.trainables.models import config_from_dict
+from vistudy.trainables.worker import train_pack
 
 SCHEMA1 = Path(__file__).with_name("schema1")
 """A store as vistudy of schema 1 wrote it: study `old`, four trials of `gan` on `ring8`."""

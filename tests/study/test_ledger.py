@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from study.errors import StoreError, StudyBusyError
-from study.ledger import Ledger
 from tests.study.stored import outcome, pack, record
+from vistudy.analysis.ledger.errors import StoreError, StudyBusyError
+from vistudy.analysis.ledger.ledger import Ledger
 
 # -- studies, packs, references ------------------------------------------------------------------------------------
 

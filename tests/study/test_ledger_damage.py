@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.frame import load_frame
-from study.errors import StoreError, StudyError
-from study.ledger import Ledger
 from tests.study.stored import outcome, pack, record
+from vistudy.analysis.ledger.errors import StoreError, StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.tables.trials import load_frame
 
 
 def test_segment_cut_or_changed_anywhere_is_named(disk: Ledger) -> None:

@@ -11,24 +11,24 @@ from pathlib import Path
 
 import pytest
 
-from study import signs
-from study.doctor import doctor
-from study.errors import StudyBusyError
-from study.ledger import Ledger
-from study.signs import SILENT_MS
 from tests.study.test_doctor import bits, trained
+from vistudy.analysis.ledger import liveness as signs
+from vistudy.analysis.ledger.errors import StudyBusyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.ledger.liveness import SILENT_MS
+from vistudy.study.api.doctor import doctor
 
 HOLD = (
     "import sys, time\n"
-    "from study.ledger import Ledger\n"
+    "from vistudy.analysis.ledger.ledger import Ledger\n"
     "with Ledger(sys.argv[1]).lock('small', 'run'):\n"
     "    print('held', flush=True)\n"
     "    time.sleep(60)\n"
 )
 TRAIN = (
     "import sys\n"
-    "from study.ledger import Ledger\n"
-    "from trainables.tune import train_pack\n"
+    "from vistudy.analysis.ledger.ledger import Ledger\n"
+    "from vistudy.trainables.worker import train_pack\n"
     "print('ready', flush=True)\n"
     "sys.stdin.readline()\n"
     "print(train_pack({'pack_id': 'p-1'}, journal=lambda: Ledger(sys.argv[1]), checkpoint_every_s=0)['end'])\n"

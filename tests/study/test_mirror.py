@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import sqlalchemy
 
-from study import tracking
-from study.errors import StoreError, StudyBusyError, StudyError
-from study.ledger import Attempt, Ledger
-from study.replay import Syncer
-from study.tracking import Mirror, SyncReport, TrackingError, sync
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
+from vistudy.analysis.ledger.errors import StoreError, StudyBusyError, StudyError
+from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking.mirror import Mirror, SyncReport, TrackingError, sync
+from vistudy.study.tracking.sync import Syncer
 
 # MLflow leaves its SQLite connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

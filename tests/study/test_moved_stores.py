@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-from study import tracking
-from study.doctor import doctor
-from study.ledger import Attempt, Ledger
-from study.locations import elsewhere, elsewhere_in, mend, one_at_a_time, unshare
-from study.tracking import TrackingError, default_tracking_uri, sync
 from tests.study.changed_files import changed, look
 from tests.study.mlflow_study import STUDY, content, finish
 from tests.study.runs import vistudy
+from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.study.api.doctor import doctor
+from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking.locations import elsewhere, elsewhere_in, mend, one_at_a_time, unshare
+from vistudy.study.tracking.mirror import TrackingError, default_tracking_uri, sync
 
 # MLflow leaves its SQLite connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

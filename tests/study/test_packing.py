@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from study.packing import Pack, PackCost, default_cost, make_packs, makespan, resumable, training
 from tests.trainables.configs import gan
+from vistudy.study.packing.packs import Pack, PackCost, default_cost, make_packs, makespan, resumable, training
 
 
 def ids(packs: list[Pack]) -> list[str]:

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from study.errors import StoreError
-from study.ledger import Ledger
-from study.remote import explain
-from study.storage import Storage
 from tests.study.runs import ENVIRONMENT, records, vistudy, write
 from tests.study.s3 import s3
 from tests.study.stored import outcome
+from vistudy.analysis.ledger.atomic_files import Storage
+from vistudy.analysis.ledger.errors import StoreError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.ledger.object_stores import explain
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from study import probe
-from study.packing import PackCost, training
 from tests.trainables.configs import gan
-from trainables.config import TrainConfig
-from trainables.models import MODELS, Model
+from vistudy.study.packing import profiling as probe
+from vistudy.study.packing.packs import PackCost, training
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.models import MODELS, Model
 
 FOR_EVER = 10**12
 CPU = torch.device("cpu")

@@ -9,20 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from analysis.registered import registration_status
-from study import tracking
-from study.arms import Match
-from study.design import plan
-from study.errors import StoreError, StudyError
-from study.ledger import Ledger
-from study.register import claim_hash, differences, frozen, register, sentence
-from study.replay import registration_tags
-from study.spec import parse_study
 from tests.study.mlflow_study import STUDY, new_ledger
 from tests.study.runs import vistudy
 from tests.study.stored import pack, record
-from trainables.data import DATASETS, fingerprint
-from trainables.data.mixtures import RING8
+from vistudy.analysis.ledger.errors import StoreError, StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.verdict.registration import registration_status
+from vistudy.study.api.register import claim_hash, differences, frozen, register, sentence
+from vistudy.study.planning.plan import plan
+from vistudy.study.spec.arms import Match
+from vistudy.study.spec.parser import parse_study
+from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking.sync import registration_tags
+from vistudy.trainables.data import DATASETS, fingerprint
+from vistudy.trainables.data.mixtures import RING8
 
 TEXT = """
 study: s

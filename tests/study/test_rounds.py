@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from study.design import Plan
-from study.drift import deciding, match
-from study.errors import StudyError
-from study.rounds import ROUND_CELLS, foreseen, rounds
-from study.spec import parse_study
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.planning.drift_matching import deciding, match
+from vistudy.study.planning.plan import Plan
+from vistudy.study.planning.rounds import ROUND_CELLS, foreseen, rounds
+from vistudy.study.spec.parser import parse_study
 
 TUNED = """
 study: tuned

@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-import study
-from analysis.atlas import atlas
-from analysis.frame import load_frame
-from study.commands import RunReport
-from study.errors import StudyError
-from study.ledger import Ledger
-from study.printing import where
+import vistudy as vs
 from tests.study.held_run import environment
 from tests.study.runs import VISTUDY, Spoken, mlflow_runs, records, vistudy, write
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.maps.atlas_page import atlas
+from vistudy.analysis.tables.trials import load_frame
+from vistudy.study.api.commands import RunReport
+from vistudy.study.cli.printing import where
 
 STUDY: dict[str, Any] = {
     "study": "s", "model": "gan", "data": "ring8", "seeds": [0, 1], "budget": {"d_updates": 40, "evaluations": 10},
@@ -28,10 +28,10 @@ LONG = STUDY | {"budget": {"d_updates": 400_000, "evaluations": 1000}, "seeds": 
 """One trial: how many share a pack is measured."""
 HELD = {
     "start-up": ("clusters.debug:Node", "no pack is in training yet"),
-    "baselines": ("study.launch:references", "no pack is in training yet"),
+    "baselines": ("vistudy.study.execution.prepare:references", "no pack is in training yet"),
     "training": ("trainables.engine:Engine._evaluate", "writing checkpoints"),
-    "drawing": ("study.commands:draw", "heatmaps are left out"),
-    "sync": ("study.trainer:Trainer._finish_mirror", "MLflow gets some seconds more"),
+    "drawing": ("vistudy.study.api.commands:draw", "heatmaps are left out"),
+    "sync": ("vistudy.study.execution.runner:Trainer._finish_mirror", "MLflow gets some seconds more"),
 }
 """Moment -> function that is held at it, and what the first signal says."""
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
@@ -49,13 +49,13 @@ def in_training(run: Spoken, store: Path) -> None:
 
 def status(store: Path) -> tuple[dict[str, int], str]:
     """Counts of states, and what is said of them."""
-    found = study.status("s", store=str(store))
+    found = vs.status("s", store=str(store))
     return found.states, where(found)
 
 
 def run_again(file: Path, store: Path) -> RunReport:
     """The same command, to its end."""
-    report = study.run(file, store=str(store), cluster="debug")
+    report = vs.run(file, store=str(store), cluster="debug")
     assert (report.interrupted, report.left, report.tracking_error) == (False, 0, None)
     assert {run.info.status for run in mlflow_runs(store, "s")} == {"FINISHED"}
     return report
@@ -108,7 +108,7 @@ def test_one_signal_in_training(tmp_path: Path, number: signal.Signals) -> None:
     assert states == {"interrupted": 1}
     assert re.fullmatch(r"interrupted: 1 of 1 trials left, at \d+%; the same `vistudy run` command resumes them", said)
     assert f"s: {said}" in vistudy("status", "s", "--store", store)
-    study.sync("s", store=str(store))
+    vs.sync("s", store=str(store))
     (mirrored,) = mlflow_runs(store, "s")
     assert (mirrored.info.status, mirrored.data.tags["vistudy.state"]) == ("KILLED", "interrupted")
     assert set(load_frame(store, "s")["state"]) == {"interrupted"}
@@ -139,15 +139,15 @@ def test_a_second_signal_ends_at_once_and_the_same_command_makes_the_same_record
 
 FROM_PYTHON = """
 import signal, sys
-import study
+import vistudy
 
 before = signal.getsignal(signal.SIGINT)
 try:
-    report = study.run(sys.argv[1], store=sys.argv[2], cluster="debug")
+    report = vistudy.run(sys.argv[1], store=sys.argv[2], cluster="debug")
     print("REPORT", report.interrupted, report.ran, report.left, report.saved, report.states, flush=True)
 except KeyboardInterrupt:
     print("RAISED", flush=True)
-print("LIVE", study.status("s", store=sys.argv[2]).states, signal.getsignal(signal.SIGINT) is before, flush=True)
+print("LIVE", vistudy.status("s", store=sys.argv[2]).states, signal.getsignal(signal.SIGINT) is before, flush=True)
 """
 
 
@@ -191,7 +191,7 @@ def test_after_sigkill_nothing_is_said_to_be_running(tmp_path: Path) -> None:
     assert states == {"interrupted": 1}
     assert said.startswith("interrupted: 1 of 1 trials left")
     assert "to go" not in said
-    study.sync("s", store=str(store))
+    vs.sync("s", store=str(store))
     assert "RUNNING" not in {run.info.status for run in mlflow_runs(store, "s")}
 
 

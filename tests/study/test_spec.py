@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from study.errors import StudyError
-from study.spec import load_study, parse_study
-from study.yamlfile import MAX_BYTES
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.spec.parser import load_study, parse_study
+from vistudy.study.spec.yaml_reader import MAX_BYTES
 
 LINES = {
     "study": "ring",

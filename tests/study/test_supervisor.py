@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from study.ledger import Ledger
-from study.packing import Pack, pack_id, resumable
-from study.supervisor import PLACE_FAILURES, POISONED, Supervisor
 from tests.trainables.configs import gan
-from trainables.config import TrainConfig
-from trainables.models.gan import GanPack
-from trainables.tune import train_pack
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.supervisor import PLACE_FAILURES, POISONED, Supervisor
+from vistudy.study.packing.packs import Pack, pack_id, resumable
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.models.gan import GanPack
+from vistudy.trainables.worker import train_pack
 
 CONFIGS = [gan(seed=s) for s in range(8)]
 IDS = [config.trial_id() for config in CONFIGS]

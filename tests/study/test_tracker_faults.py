@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from study.experiment import prepare
-from study.ledger import Attempt, Ledger
-from study.tracking import Mirror, SyncReport, TrackingError, sync
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, records
+from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.study.tracking.client import prepare
+from vistudy.study.tracking.mirror import Mirror, SyncReport, TrackingError, sync
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

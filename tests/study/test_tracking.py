@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from study import tracking
-from study.ledger import Attempt, Ledger
-from study.replay import batches
-from study.tracking import SyncReport, TrackingError, sync
 from tests.study.mlflow_study import FINGERPRINT, LABELS, STUDY, content, finish, new_ledger, records
+from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking.mirror import SyncReport, TrackingError, sync
+from vistudy.study.tracking.sync import batches
 
 # MLflow leaves its SQLite connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

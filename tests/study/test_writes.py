@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from study import commands
-from study.ledger import Ledger
-from study.locations import mend
 from tests.study.runs import ENVIRONMENT, write
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.api import commands
+from vistudy.study.tracking.locations import mend
 
 STUDY = {
     "study": "tiny",
@@ -85,7 +85,7 @@ def everything(file: str, trial: str) -> Commands:
 
 
 def names_of_commands() -> set[str]:
-    from study.cli import app
+    from vistudy.study.cli.main import app
 
     found, todo = set(), [typer.main.get_command(app)]
     while todo:

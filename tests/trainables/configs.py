@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from trainables.config import TrainConfig
-from trainables.engine import Engine
-from trainables.models import MODELS
-from trainables.models.gan import GanConfig
-from trainables.records import Record
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.engine import Engine
+from vistudy.trainables.models import MODELS
+from vistudy.trainables.models.gan import GanConfig
+from vistudy.trainables.records import Record
 
 
 def gan(**fields: Any) -> GanConfig:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.anchor import Anchor
-from trainables.optim import column
+from vistudy.trainables.old_generator import Anchor
+from vistudy.trainables.optim import column
 
 CPU = torch.device("cpu")
 

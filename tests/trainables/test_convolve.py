@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from trainables import convolve
+from vistudy.trainables.nets import strided_conv as convolve
 
 
 @pytest.fixture(params=[True, False])

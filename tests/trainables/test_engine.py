@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.trainables.configs import gan, train, values
-from trainables.engine import Engine, reference, reference_key
-from trainables.models.gan import GanConfig
+from vistudy.trainables.engine import Engine, reference, reference_key
+from vistudy.trainables.models.gan import GanConfig
 
 NETS = [("ring8", "none"), ("ring8", "bn"), ("digits", "none"), ("digits", "bn"), ("digits", "none_ref_nobias")]
 

@@ -10,10 +10,10 @@ import torch
 from torch.nn.functional import softplus
 
 from tests.trainables.configs import gan, train, updates, values
-from trainables import losses
-from trainables.config import hyperparameters
-from trainables.models.base import ANCHORS
-from trainables.models.gan import GanConfig, GanPack
+from vistudy.trainables import losses
+from vistudy.trainables.config import hyperparameters
+from vistudy.trainables.models.base import ANCHORS
+from vistudy.trainables.models.gan import GanConfig, GanPack
 
 CPU = torch.device("cpu")
 

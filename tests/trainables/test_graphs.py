@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests.trainables.configs import gan, small
-from trainables import convolve
-from trainables.graphs import Noted, Periods, Replaced
-from trainables.models import MODELS, base, make_pack
-from trainables.models.side_by_side import SideBySide
-from trainables.precision import arithmetic
-from trainables.streams import Stream, normal, taped
+from vistudy.trainables.cuda_graphs import Noted, Periods, Replaced
+from vistudy.trainables.models import MODELS, base, make_pack
+from vistudy.trainables.models.stream_parallel import SideBySide
+from vistudy.trainables.nets import strided_conv as convolve
+from vistudy.trainables.precision import arithmetic
+from vistudy.trainables.random_streams import Stream, normal, taped
 
 CUDA = torch.device("cuda")
 GANS = [

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainables import losses
+from vistudy.trainables import losses
 
 
 def test_values_at_an_undecided_discriminator():

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from tests.trainables.configs import SMALL, small, train, values
-from trainables.config import hyperparameters
-from trainables.engine import Engine, reference, reference_key
-from trainables.models import MODELS, config_from_dict
+from vistudy.trainables.config import hyperparameters
+from vistudy.trainables.engine import Engine, reference, reference_key
+from vistudy.trainables.models import MODELS, config_from_dict
 
 WILD: dict[str, dict[str, Any]] = {"em": {"relaxation": 1e6}, "finite_gan": {"reg_weight": 1e-12}}
 """What makes a trial diverge, or with exact steps collapse at once; elsewhere a learning rate of 1000."""

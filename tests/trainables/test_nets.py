@@ -7,8 +7,8 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from trainables.archs import Sizes, discriminator_arch, generator_arch
-from trainables.nets import PackedNet
+from vistudy.trainables.nets.architectures import Sizes, discriminator_arch, generator_arch
+from vistudy.trainables.nets.packed_net import PackedNet
 
 CPU = torch.device("cpu")
 SHAPES = {"mlp": (2,), "dcgan": (1, 8, 8)}

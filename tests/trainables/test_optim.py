@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.optim import Adam, Sgd, column
+from vistudy.trainables.optim import Adam, Sgd, column
 
 CPU = torch.device("cpu")
 RATES = [1e-4, 3e-3, 0.5]

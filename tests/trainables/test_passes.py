@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables import losses, passes
-from trainables.archs import Mlp, Sizes, generator_arch
-from trainables.nets import PackedNet
+from vistudy.trainables import losses
+from vistudy.trainables.nets import manual_gradients as passes
+from vistudy.trainables.nets.architectures import Mlp, Sizes, generator_arch
+from vistudy.trainables.nets.packed_net import PackedNet
 
 K, B, SEEDS = 3, 32, [0, 1, 2]
 

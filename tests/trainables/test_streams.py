@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from trainables.streams import BLOCK, Stream, generator, normal
+from vistudy.trainables.random_streams import BLOCK, Stream, generator, normal
 
 CPU = torch.device("cpu")
 

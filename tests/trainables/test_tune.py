@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 
-from study.ledger import Attempt, Ledger
 from tests.trainables.configs import gan
-from trainables.data import DataError
-from trainables.models.gan import GanConfig, GanPack
-from trainables.node_checks import versions
-from trainables.tune import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack
+from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.trainables.data import DataError
+from vistudy.trainables.models.gan import GanConfig, GanPack
+from vistudy.trainables.node_checks import versions
+from vistudy.trainables.worker import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack
 
 CONFIGS = [gan(seed=s, evaluations=4) for s in (0, 1)]
 
@@ -198,7 +198,7 @@ def test_a_broken_device_leaves_the_process(tmp_path, monkeypatch):
 
 def test_a_pack_that_is_asked_to_stop_writes_a_checkpoint_between_periods(tmp_path, monkeypatch):
     """Not after the evaluation only, which may be minutes away; and it goes on bitwise from there."""
-    monkeypatch.setattr("trainables.tune.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("vistudy.trainables.worker.LOOK_EVERY_S", 0.0)
     whole, cut = stored(tmp_path / "whole"), stored(tmp_path / "cut")
     train(whole)
     calls = {"n": 0}
@@ -227,7 +227,7 @@ def test_a_pack_that_is_asked_to_stop_writes_a_checkpoint_between_periods(tmp_pa
 def test_checkpoints_are_rarer_where_they_are_slow(tmp_path, monkeypatch, cost_s, expected):
     """20 periods of 10 s: every 20 s there is to be a checkpoint, but it may cost 3 % at most."""
     now = {"s": 0.0, "checkpoints": 0}
-    monkeypatch.setattr("trainables.tune.time.monotonic", lambda: now["s"])
+    monkeypatch.setattr("vistudy.trainables.worker.time.monotonic", lambda: now["s"])
     inner, checkpoint = GanPack.period, Attempt.checkpoint
 
     def period(self: GanPack, *, diagnose: bool) -> Any:
@@ -246,8 +246,8 @@ def test_checkpoints_are_rarer_where_they_are_slow(tmp_path, monkeypatch, cost_s
 
 
 def test_signs_of_life_between_periods(tmp_path, monkeypatch):
-    monkeypatch.setattr("trainables.tune.LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr("trainables.tune.BEAT_EVERY_S", 0.0)
+    monkeypatch.setattr("vistudy.trainables.worker.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("vistudy.trainables.worker.BEAT_EVERY_S", 0.0)
     ledger, said = stored(tmp_path), []
     monkeypatch.setattr(Attempt, "beat", lambda self, sign: said.append(sign["d_updates"]))
     train(ledger)
@@ -259,9 +259,9 @@ def test_a_crash_leaves_its_traceback_beside_the_records(tmp_path):
     ledger = stored(tmp_path)
     code = (
         "import ctypes, sys\n"
-        "from study.ledger import Ledger\n"
-        "from trainables.models.gan import GanPack\n"
-        "from trainables.tune import train_pack\n"
+        "from vistudy.analysis.ledger.ledger import Ledger\n"
+        "from vistudy.trainables.models.gan import GanPack\n"
+        "from vistudy.trainables.worker import train_pack\n"
         "GanPack.period = lambda self, *, diagnose: ctypes.string_at(0)\n"
         "train_pack({'pack_id': 'p-1'}, journal=lambda: Ledger(sys.argv[1]), checkpoint_every_s=0)"
     )
@@ -285,8 +285,8 @@ def test_divergence_is_an_outcome_not_an_error(tmp_path):
 
 @pytest.mark.parametrize("where", ["append", "checkpoint", "beat"])
 def test_errors_of_the_store_are_the_machines(tmp_path, monkeypatch, where):
-    monkeypatch.setattr("trainables.tune.LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr("trainables.tune.BEAT_EVERY_S", 0.0)
+    monkeypatch.setattr("vistudy.trainables.worker.LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr("vistudy.trainables.worker.BEAT_EVERY_S", 0.0)
     ledger = stored(tmp_path, CONFIGS[:1])
     stale = OSError(errno.ESTALE, "Stale file handle")
     monkeypatch.setattr(Attempt, where, lambda *_: (_ for _ in ()).throw(stale))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from trainables.data.base import Batches, Dataset
-from trainables.data.celeba import CELEBA
-from trainables.data.cifar import CIFAR10
-from trainables.data.digits import DIGITS
-from trainables.data.folder import IMAGE_FOLDER
-from trainables.data.gaussians import MOG_FULL
-from trainables.data.idx import FASHION_MNIST, MNIST
-from trainables.data.images import look_again
-from trainables.data.mixtures import GRID25, RING8
-from trainables.data.polygons import POLYGONS
-from trainables.data.root import DataError, OtherData
-from trainables.data.stacked import STACKED_MNIST
-from trainables.data.toys import NORMAL1D, POINT0, STATES8
+from vistudy.trainables.data.base import Batches, Dataset
+from vistudy.trainables.data.data_root import DataError, OtherData
+from vistudy.trainables.data.gaussians import MOG_FULL
+from vistudy.trainables.data.images.celeba import CELEBA
+from vistudy.trainables.data.images.cifar import CIFAR10
+from vistudy.trainables.data.images.digits import DIGITS
+from vistudy.trainables.data.images.folder import IMAGE_FOLDER
+from vistudy.trainables.data.images.idx import FASHION_MNIST, MNIST
+from vistudy.trainables.data.images.image_dataset import look_again
+from vistudy.trainables.data.images.polygons import POLYGONS
+from vistudy.trainables.data.images.stacked import STACKED_MNIST
+from vistudy.trainables.data.mixtures import GRID25, RING8
+from vistudy.trainables.data.toys import NORMAL1D, POINT0, STATES8
 
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset

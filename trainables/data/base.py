@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.root import DataError
-from trainables.streams import Stream
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.random_streams import Stream
 
 Kind = Literal["points", "images", "stacked", "exact"]
 """points of the plane; images; images whose channels are a digit each; toys, whose sample is the exact quantity."""

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainables.data.root import DATA_ROOT_VARIABLE, DataError
+from vistudy.trainables.data.data_root import DATA_ROOT_VARIABLE, DataError
 
 DOWNLOADS = {
     "mnist": "MNIST",

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from trainables.data.base import Dataset, Kind, Split, check_net
-from trainables.streams import BLOCK, generator
+from vistudy.trainables.data.base import Dataset, Kind, Split, check_net
+from vistudy.trainables.random_streams import BLOCK, generator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainables.data.gaussians import GaussianMixture
+from vistudy.trainables.data.gaussians import GaussianMixture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data.base import Dataset, Kind, Split
-from trainables.streams import BLOCK, generator
+from vistudy.trainables.data.base import Dataset, Kind, Split
+from vistudy.trainables.random_streams import BLOCK, generator
 
 COVERED = 0.1
 """A state counts as covered if it is generated with at least this share of its probability."""

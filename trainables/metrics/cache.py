@@ -14,8 +14,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from trainables.data.prepared import CACHE_VARIABLE, cache_root
-from trainables.data.root import DataError
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.prepared_images import CACHE_VARIABLE, cache_root
 
 
 def cached(name: str, make: Callable[[], bytes]) -> bytes:

@@ -15,28 +15,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data import Dataset
-from trainables.data.images import KEYED_TRAIN_SHARE, ImageData
-from trainables.data.polygons import Polygons
-from trainables.data.prepared import cache_root
-from trainables.data.root import DATA_ROOT_VARIABLE, DataError
-from trainables.metrics.classes import ClassCoverage, Confidence
-from trainables.metrics.energy_distance import EnergyDistance
-from trainables.metrics.exact import Exact
-from trainables.metrics.features import feature_space
-from trainables.metrics.frechet import Frechet
-from trainables.metrics.inception import inception_weights
-from trainables.metrics.inception_metrics import InceptionMetrics
-from trainables.metrics.kid import Kid
-from trainables.metrics.mmd import Mmd
-from trainables.metrics.modes import Modes
-from trainables.metrics.pggan_swd import PgganSwd
-from trainables.metrics.pixels import PixelPrecision
-from trainables.metrics.prdc import Prdc, PrdcWithoutPrec
-from trainables.metrics.sliced_w2 import SlicedW2
-from trainables.metrics.stacked_modes import StackedModes
-from trainables.metrics.triangles import TriangleShare
-from trainables.metrics.views import view_images, view_points, view_stacked
+from vistudy.trainables.data import Dataset
+from vistudy.trainables.data.data_root import DATA_ROOT_VARIABLE, DataError
+from vistudy.trainables.data.images.image_dataset import KEYED_TRAIN_SHARE, ImageData
+from vistudy.trainables.data.images.polygons import Polygons
+from vistudy.trainables.data.images.prepared_images import cache_root
+from vistudy.trainables.metrics.coverage.classes import ClassCoverage, Confidence
+from vistudy.trainables.metrics.coverage.modes import Modes
+from vistudy.trainables.metrics.coverage.pixels import PixelPrecision
+from vistudy.trainables.metrics.coverage.prdc import Prdc, PrdcWithoutPrec
+from vistudy.trainables.metrics.coverage.stacked_modes import StackedModes
+from vistudy.trainables.metrics.coverage.triangles import TriangleShare
+from vistudy.trainables.metrics.distances.energy_distance import EnergyDistance
+from vistudy.trainables.metrics.distances.frechet import Frechet
+from vistudy.trainables.metrics.distances.kid import Kid
+from vistudy.trainables.metrics.distances.mmd import Mmd
+from vistudy.trainables.metrics.distances.pggan_swd import PgganSwd
+from vistudy.trainables.metrics.distances.sliced_w2 import SlicedW2
+from vistudy.trainables.metrics.exact import Exact
+from vistudy.trainables.metrics.features.feature_spaces import feature_space
+from vistudy.trainables.metrics.features.inception import inception_weights
+from vistudy.trainables.metrics.features.inception_metrics import InceptionMetrics
+from vistudy.trainables.metrics.views import view_images, view_points, view_stacked
 
 Suite = Literal["points", "digits", "images", "labelled_images", "triangles", "stacked", "exact"]
 

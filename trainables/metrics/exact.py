@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from trainables.data.base import Dataset
+from vistudy.trainables.data.base import Dataset
 
 
 class Exact:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.data import Dataset
-from trainables.data.stacked import Stacked
-from trainables.metrics.cache import cached
-from trainables.metrics.evaluate import Evaluator, evaluator, suite_of
-from trainables.metrics.stacked_real import look_at_singles, stacked_pair
-from trainables.streams import generator
+from vistudy.trainables.data import Dataset
+from vistudy.trainables.data.images.stacked import Stacked
+from vistudy.trainables.metrics.cache import cached
+from vistudy.trainables.metrics.evaluate import Evaluator, evaluator, suite_of
+from vistudy.trainables.metrics.stacked_real import look_at_singles, stacked_pair
+from vistudy.trainables.random_streams import generator
 
 FLOOR_PAIRS = 20
 INIT_SEEDS = 8

@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from trainables.data.resident import to_float
-from trainables.data.stacked import Stacked
-from trainables.metrics.evaluate import METRICS, eyes, n_samples
-from trainables.metrics.views import StackedView
+from vistudy.trainables.data.images.device_batches import to_float
+from vistudy.trainables.data.images.stacked import Stacked
+from vistudy.trainables.metrics.evaluate import METRICS, eyes, n_samples
+from vistudy.trainables.metrics.views import StackedView
 
 
 def look_at_singles(dataset: Stacked) -> StackedView:

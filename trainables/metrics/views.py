@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.metrics.digits_classifier import classifier
-from trainables.metrics.features import Look
+from vistudy.trainables.metrics.features.digits_classifier import classifier
+from vistudy.trainables.metrics.features.feature_spaces import Look
 
 DIRECTIONS = 64
 """Directions on the half circle. docs/decisions/011-directions-of-sliced-distances.md says why so few."""

@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from trainables.config import TrainConfig
-from trainables.models.aae import AaeConfig, AaePack
-from trainables.models.ali import AliConfig, AliPack
-from trainables.models.base import NetConfig, Pack
-from trainables.models.dirac import DiracConfig, DiracPack
-from trainables.models.em import EmConfig, EmPack
-from trainables.models.finite import FiniteConfig, FinitePack
-from trainables.models.gan import GanConfig, GanPack
-from trainables.models.gauss import GaussConfig, GaussPack
-from trainables.models.side_by_side import SideBySide, faster_apart
-from trainables.models.vae import VaeConfig, VaePack
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.models.aae import AaeConfig, AaePack
+from vistudy.trainables.models.ali import AliConfig, AliPack
+from vistudy.trainables.models.base import NetConfig, Pack
+from vistudy.trainables.models.dirac_gan import DiracConfig, DiracPack
+from vistudy.trainables.models.em import EmConfig, EmPack
+from vistudy.trainables.models.finite_gan import FiniteConfig, FinitePack
+from vistudy.trainables.models.gan import GanConfig, GanPack
+from vistudy.trainables.models.gauss_gan import GaussConfig, GaussPack
+from vistudy.trainables.models.stream_parallel import SideBySide, faster_apart
+from vistudy.trainables.models.vae import VaeConfig, VaePack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,12 +16,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainables import losses
-from trainables.archs import code_discriminator_arch, encoder_arch, generator_arch
-from trainables.config import hp
-from trainables.models.base import ANCHORS, AdversarialConfig, NetPack, OldSamples, gradient_shares
-from trainables.models.encoders import backward, discriminate, encoder_measures
-from trainables.nets import BN_MOMENTUM
+from vistudy.trainables import losses
+from vistudy.trainables.config import hp
+from vistudy.trainables.models.base import ANCHORS, AdversarialConfig, NetPack, OldSamples, gradient_shares
+from vistudy.trainables.models.encoders import backward, discriminate, encoder_measures
+from vistudy.trainables.nets.architectures import code_discriminator_arch, encoder_arch, generator_arch
+from vistudy.trainables.nets.packed_net import BN_MOMENTUM
 
 LAMBDA_REC = 10.0
 

@@ -20,12 +20,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from trainables import losses
-from trainables.archs import encoder_arch, generator_arch, joint_discriminator_arch
-from trainables.config import hp
-from trainables.models.base import ANCHORS, AdversarialConfig, NetPack, OldSamples, gradient_shares
-from trainables.models.encoders import MEASURED, backward, discriminate, encoder_measures, judge
-from trainables.nets import BN_MOMENTUM
+from vistudy.trainables import losses
+from vistudy.trainables.config import hp
+from vistudy.trainables.models.base import ANCHORS, AdversarialConfig, NetPack, OldSamples, gradient_shares
+from vistudy.trainables.models.encoders import MEASURED, backward, discriminate, encoder_measures, judge
+from vistudy.trainables.nets.architectures import encoder_arch, generator_arch, joint_discriminator_arch
+from vistudy.trainables.nets.packed_net import BN_MOMENTUM
 
 LOG_VARIANCE, SPREAD = -4.0, 6.0
 """A net's output u means the log variance -4 + 6 tanh(u): standard deviations of exp(-5) to exp(1), at first .135."""

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables import losses
-from trainables.anchor import Anchor
-from trainables.archs import Params, Sizes
-from trainables.config import TrainConfig, hp
-from trainables.convolve import channels_last
-from trainables.data import DATASETS
-from trainables.nets import PackedNet, Stats
-from trainables.optim import Adam, Sgd, column
-from trainables.streams import Stream, generator, normal
+from vistudy.trainables import losses
+from vistudy.trainables.config import TrainConfig, hp
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.nets.architectures import Params, Sizes
+from vistudy.trainables.nets.packed_net import PackedNet, Stats
+from vistudy.trainables.nets.strided_conv import channels_last
+from vistudy.trainables.old_generator import Anchor
+from vistudy.trainables.optim import Adam, Sgd, column
+from vistudy.trainables.random_streams import Stream, generator, normal
 
 RECALIBRATION_BATCH = 2048
 """Samples in one pass of batch norm's recalibration (its statistics are averaged over passes)."""

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.config import TrainConfig, hp
-from trainables.data import DATASETS
-from trainables.data.gaussians import GaussianMixture
-from trainables.models.parameters import ParameterPack
-from trainables.streams import BLOCK, generator
+from vistudy.trainables.config import TrainConfig, hp
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.data.gaussians import GaussianMixture
+from vistudy.trainables.models.parameter_pack import ParameterPack
+from vistudy.trainables.random_streams import BLOCK, generator
 
 if TYPE_CHECKING:
     from jaxtyping import Float

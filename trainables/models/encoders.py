@@ -7,15 +7,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from trainables import losses
-from trainables.archs import Params
-from trainables.data import Dataset
-from trainables.metrics.codes import code_fd, code_mmd2
-from trainables.metrics.evaluate import n_samples
-from trainables.metrics.reconstruction import reconstruction_mse
-from trainables.models.base import AdversarialConfig
-from trainables.nets import PackedNet
-from trainables.optim import Optimizer
+from vistudy.trainables import losses
+from vistudy.trainables.data import Dataset
+from vistudy.trainables.metrics.distances.codes import code_fd, code_mmd2
+from vistudy.trainables.metrics.distances.reconstruction import reconstruction_mse
+from vistudy.trainables.metrics.evaluate import n_samples
+from vistudy.trainables.models.base import AdversarialConfig
+from vistudy.trainables.nets.architectures import Params
+from vistudy.trainables.nets.packed_net import PackedNet
+from vistudy.trainables.optim import Optimizer
 
 MEASURED = 800
 """Samples of the reference split, which nothing is trained on, that are encoded (fewer where the data have fewer)."""

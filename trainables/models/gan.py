@@ -9,11 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from trainables import losses, passes
-from trainables.archs import Mlp, discriminator_arch, generator_arch
-from trainables.config import hp
-from trainables.models.base import AdversarialConfig, NetPack, OldSamples
-from trainables.nets import BN_MOMENTUM
+from vistudy.trainables import losses
+from vistudy.trainables.config import hp
+from vistudy.trainables.models.base import AdversarialConfig, NetPack, OldSamples
+from vistudy.trainables.nets import manual_gradients as passes
+from vistudy.trainables.nets.architectures import Mlp, discriminator_arch, generator_arch
+from vistudy.trainables.nets.packed_net import BN_MOMENTUM
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,14 +15,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from trainables import losses
-from trainables.archs import Hidden, Params, ParamSpec, encoder_arch, generator_arch
-from trainables.config import hp
-from trainables.data import DATASETS
-from trainables.metrics.likelihood import importance_nll
-from trainables.models.base import NetConfig, NetPack, OldSamples, gradient_shares
-from trainables.models.encoders import MEASURED, backward, encoder_measures
-from trainables.nets import BN_MOMENTUM
+from vistudy.trainables import losses
+from vistudy.trainables.config import hp
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.metrics.distances.likelihood import importance_nll
+from vistudy.trainables.models.base import NetConfig, NetPack, OldSamples, gradient_shares
+from vistudy.trainables.models.encoders import MEASURED, backward, encoder_measures
+from vistudy.trainables.nets.architectures import Hidden, Params, ParamSpec, encoder_arch, generator_arch
+from vistudy.trainables.nets.packed_net import BN_MOMENTUM
 
 IW_SAMPLES = 16
 """Codes a sample that `nll_iw` averages over."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trainables.streams import generator
+from vistudy.trainables.random_streams import generator
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data import DATASETS, DataError, Dataset
-from trainables.data.digits import DIGITS, load
-from trainables.data.mixtures import RING8
-from trainables.streams import BLOCK
+from vistudy.trainables.data import DATASETS, DataError, Dataset
+from vistudy.trainables.data.images.digits import DIGITS, load
+from vistudy.trainables.data.mixtures import RING8
+from vistudy.trainables.random_streams import BLOCK
 
 PROCEDURAL = ("ring8", "grid25", "mog_full", "digits", "polygons")
 """Data that need no files."""
@@ -111,7 +111,7 @@ def test_digits_are_labelled_by_split() -> None:
 def test_the_table_reads_no_file_and_imports_no_library_of_pictures() -> None:
     code = (
         "import sys, os; os.environ['VISTUDY_DATA_ROOT'] = '/does/not/exist'\n"
-        "from trainables.data import DATASETS\n"
+        "from vistudy.trainables.data import DATASETS\n"
         "for d in DATASETS.values():\n"
         "    d.shape, d.kind, d.features, d.classes, d.kind == 'exact' or d.net_defaults(None)\n"
         "print(sorted({'PIL', 'torchvision', 'sklearn', 'scipy', 'filelock', 'study', 'ray'} & set(sys.modules)))"

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from tests.trainables.data.files import leftovers, picture, write_faces
-from trainables.data.celeba import CELEBA, PARTITION
-from trainables.data.root import DataError
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.celeba import CELEBA, PARTITION
 
 PARTS = [0, 0, 1, 0, 2, 0]
 

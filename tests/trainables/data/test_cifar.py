@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.trainables.data.files import leftovers
-from trainables.data.cifar import BINARY, PICKLED, TEST, TRAIN, Cifar10
-from trainables.data.root import DataError
-from trainables.streams import generator
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.cifar import BINARY, PICKLED, TEST, TRAIN, Cifar10
+from vistudy.trainables.random_streams import generator
 
 SMALL = Cifar10(per_file=4)
 NAMES = (*TRAIN, TEST)

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from trainables.data import digits
-from trainables.data.digits import DIGITS, load
-from trainables.data.root import DataError
-from trainables.streams import BLOCK
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images import digits
+from vistudy.trainables.data.images.digits import DIGITS, load
+from vistudy.trainables.random_streams import BLOCK
 
 TRAIN = 997
 

@@ -7,8 +7,8 @@ from urllib.error import URLError
 import pytest
 import torchvision.datasets
 
-from trainables.data import DATASETS
-from trainables.data.download import DOWNLOADS, main
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.data.download import DOWNLOADS, main
 
 
 @pytest.fixture

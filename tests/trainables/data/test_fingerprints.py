@@ -13,11 +13,13 @@ import pytest
 from PIL import Image
 
 from tests.trainables.data.files import write_idx
-from trainables.data import DATASETS, OtherData, fingerprint, images, look_again, prepared, refuse_other_data
-from trainables.data.folder import ImageFolder
-from trainables.data.gaussians import MOG_FULL
-from trainables.data.mixtures import RING8
-from trainables.metrics import evaluate
+from vistudy.trainables.data import DATASETS, OtherData, fingerprint, look_again, refuse_other_data
+from vistudy.trainables.data.gaussians import MOG_FULL
+from vistudy.trainables.data.images import image_dataset as images
+from vistudy.trainables.data.images import prepared_images as prepared
+from vistudy.trainables.data.images.folder import ImageFolder
+from vistudy.trainables.data.mixtures import RING8
+from vistudy.trainables.metrics import evaluate
 
 PICTURES = 10
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from tests.trainables.data.files import leftovers, picture
-from trainables.data.folder import IMAGE_FOLDER, ImageFolder
-from trainables.data.pictures import CHUNK, read_all, resized
-from trainables.data.root import DataError
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.folder import IMAGE_FOLDER, ImageFolder
+from vistudy.trainables.data.images.image_files import CHUNK, read_all, resized
 
 TINY = ImageFolder(name="tiny", shape=(3, 16, 16), folder="tiny")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import chi2, multivariate_normal
 
-from trainables.data.gaussians import MOG_FULL, Component, FullMixture, GaussianMixture
-from trainables.data.mixtures import GRID25, RING8
+from vistudy.trainables.data.gaussians import MOG_FULL, Component, FullMixture, GaussianMixture
+from vistudy.trainables.data.mixtures import GRID25, RING8
 
 ALL = pytest.mark.parametrize("data", [MOG_FULL, RING8, GRID25], ids=lambda data: data.name)
 

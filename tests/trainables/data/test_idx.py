@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from tests.trainables.data.files import digits, idx_bytes, leftovers, write_idx
-from trainables.data.idx import FASHION_MNIST, MNIST, read_idx
-from trainables.data.root import DataError
-from trainables.streams import BLOCK
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.idx import FASHION_MNIST, MNIST, read_idx
+from vistudy.trainables.random_streams import BLOCK
 
 RAW = "MNIST/raw"
 

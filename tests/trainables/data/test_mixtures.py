@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from trainables.data.mixtures import GRID25, RING8, Mixture
-from trainables.streams import BLOCK
+from vistudy.trainables.data.mixtures import GRID25, RING8, Mixture
+from vistudy.trainables.random_streams import BLOCK
 
 BOTH = pytest.mark.parametrize("data", [RING8, GRID25], ids=lambda data: data.name)
 

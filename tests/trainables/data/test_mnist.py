@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainables.data.idx import MNIST
-from trainables.data.stacked import STACKED_MNIST
+from vistudy.trainables.data.images.idx import MNIST
+from vistudy.trainables.data.images.stacked import STACKED_MNIST
 
 BESIDE = Path(__file__).resolve().parents[4] / "shared" / "data" / "mnist"
 DIGITS = Path(os.environ.get("VISTUDY_TEST_MNIST", BESIDE))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainables.data.polygons import POLYGONS, ROWS, Polygons, rasterise
-from trainables.streams import generator
+from vistudy.trainables.data.images.polygons import POLYGONS, ROWS, Polygons, rasterise
+from vistudy.trainables.random_streams import generator
 
 SMALL = Polygons(name="small", train=300, reference=80)
 

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from tests.trainables.data.files import leftovers
-from trainables.data import prepared
-from trainables.data.prepared import Content, Prepared, Source, cache_root, prepare
-from trainables.data.root import DataError
-from trainables.streams import generator
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images import prepared_images as prepared
+from vistudy.trainables.data.images.prepared_images import Content, Prepared, Source, cache_root, prepare
+from vistudy.trainables.random_streams import generator
 
 IMAGES = generator(7, "test").integers(256, size=(20, 3, 4, 5)).astype(np.uint8)
 LABELS = np.arange(20) % 4

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data import resident
-from trainables.data.prepared import Prepared
-from trainables.data.resident import RESIDENT_SHARE, EpochOrder, ImageBatches, fits, to_float
-from trainables.streams import BLOCK, generator
+from vistudy.trainables.data.images import device_batches as resident
+from vistudy.trainables.data.images.device_batches import RESIDENT_SHARE, EpochOrder, ImageBatches, fits, to_float
+from vistudy.trainables.data.images.prepared_images import Prepared
+from vistudy.trainables.random_streams import BLOCK, generator
 
 PIXELS = generator(3, "test").integers(256, size=(60, 1, 5, 5)).astype(np.uint8)
 CPU = torch.device("cpu")

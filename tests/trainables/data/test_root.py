@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trainables.data import DATASETS, DataError
-from trainables.data.root import data_root
+from vistudy.trainables.data import DATASETS, DataError
+from vistudy.trainables.data.data_root import data_root
 
 FROM_FILES = ("mnist", "fashion_mnist", "stacked_mnist", "cifar10", "celeba", "image_folder")
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from tests.trainables.data.files import write_idx
-from trainables.data.idx import MNIST
-from trainables.data.stacked import STACKED_MNIST, Stacked
-from trainables.streams import BLOCK
+from vistudy.trainables.data.images.idx import MNIST
+from vistudy.trainables.data.images.stacked import STACKED_MNIST, Stacked
+from vistudy.trainables.random_streams import BLOCK
 
 CPU = torch.device("cpu")
 

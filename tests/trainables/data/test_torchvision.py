@@ -13,9 +13,9 @@ import pytest
 import torchvision.datasets
 
 from tests.trainables.data.files import write_faces, write_idx
-from trainables.data.celeba import CELEBA
-from trainables.data.idx import FASHION_MNIST, MNIST, IdxImages
-from trainables.data.pictures import resized
+from vistudy.trainables.data.images.celeba import CELEBA
+from vistudy.trainables.data.images.idx import FASHION_MNIST, MNIST, IdxImages
+from vistudy.trainables.data.images.image_files import resized
 
 PARTITION = [0, 2, 0, 1, 0, 2, 0]
 

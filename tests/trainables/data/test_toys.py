@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data import DATASETS
-from trainables.data.toys import NORMAL1D, POINT0, STATES8, Normal, Point, Toy, states
-from trainables.metrics.evaluate import evaluator
-from trainables.metrics.reference import reference
-from trainables.models.gan import GanConfig
-from trainables.streams import BLOCK
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.data.toys import NORMAL1D, POINT0, STATES8, Normal, Point, Toy, states
+from vistudy.trainables.metrics.evaluate import evaluator
+from vistudy.trainables.metrics.reference import reference
+from vistudy.trainables.models.gan import GanConfig
+from vistudy.trainables.random_streams import BLOCK
 
 TOYS = [POINT0, STATES8, NORMAL1D]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trainables.metrics import image_classifier
+from vistudy.trainables.metrics.features import image_classifier
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from torch import Tensor
 
-from trainables.data.base import Dataset, Kind, Split
-from trainables.streams import generator
+from vistudy.trainables.data.base import Dataset, Kind, Split
+from vistudy.trainables.random_streams import generator
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from trainables.data.root import DataError
-from trainables.metrics import cache
-from trainables.metrics.cache import cached
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.metrics import cache
+from vistudy.trainables.metrics.cache import cached
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS, PLAIN
-from trainables.data import DATASETS
-from trainables.data.mixtures import GRID25, RING8, Mixture
-from trainables.metrics.calibrate import deficiency, direction_errors, failures, untrained
-from trainables.metrics.evaluate import N_SAMPLES, evaluator
-from trainables.metrics.reference import reference
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.data.mixtures import GRID25, RING8, Mixture
+from vistudy.trainables.metrics.evaluate import N_SAMPLES, evaluator
+from vistudy.trainables.metrics.known_failures import deficiency, direction_errors, failures, untrained
+from vistudy.trainables.metrics.reference import reference
 
 POINTS = pytest.mark.parametrize("data", [RING8, GRID25], ids=lambda data: data.name)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS, PLAIN
-from trainables.data.digits import DIGITS, load
-from trainables.data.root import DataError
-from trainables.metrics.classes import ClassCoverage, Confidence, class_coverage
-from trainables.metrics.views import ImageView, view_images
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.digits import DIGITS, load
+from vistudy.trainables.metrics.coverage.classes import ClassCoverage, Confidence, class_coverage
+from vistudy.trainables.metrics.views import ImageView, view_images
 
 
 def test_a_class_counts_from_a_tenth_of_its_fair_share() -> None:

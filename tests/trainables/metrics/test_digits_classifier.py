@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainables.metrics import digits_classifier
-from trainables.metrics.digits_classifier import SHA256, WEIGHTS, classifier, read, split, train
+from vistudy.trainables.metrics.features import digits_classifier
+from vistudy.trainables.metrics.features.digits_classifier import SHA256, WEIGHTS, classifier, read, split, train
 
 
 def test_committed_weights_know_unseen_digits() -> None:

@@ -4,9 +4,9 @@ import pytest
 import scipy.stats
 import torch
 
-from trainables.data.mixtures import RING8
-from trainables.metrics.energy_distance import EnergyDistance, energy_distances, pair_distances
-from trainables.metrics.views import view_points
+from vistudy.trainables.data.mixtures import RING8
+from vistudy.trainables.metrics.distances.energy_distance import EnergyDistance, energy_distances, pair_distances
+from vistudy.trainables.metrics.views import view_points
 
 
 def test_pair_distances_of_three_points() -> None:

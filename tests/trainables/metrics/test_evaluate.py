@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS, PLAIN, STACKED_BARS, TOY
-from trainables.data import DATASETS, Dataset
-from trainables.data.polygons import Polygons
-from trainables.data.root import DataError
-from trainables.metrics import inception, inception_metrics
-from trainables.metrics.digits_classifier import SHA256
-from trainables.metrics.evaluate import METRICS, N_SAMPLES, Evaluator, evaluator, n_samples, suite_of
+from vistudy.trainables.data import DATASETS, Dataset
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.polygons import Polygons
+from vistudy.trainables.metrics.evaluate import METRICS, N_SAMPLES, Evaluator, evaluator, n_samples, suite_of
+from vistudy.trainables.metrics.features import inception, inception_metrics
+from vistudy.trainables.metrics.features.digits_classifier import SHA256
 
 TRIANGLES = Polygons(name="triangles", train=700, reference=650)
 SETS = (*(DATASETS[name] for name in ("ring8", "grid25", "mog_full", "digits")), BARS, PLAIN, TRIANGLES, STACKED_BARS)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import PLAIN, STATES, TOY
-from trainables.metrics.evaluate import evaluator
-from trainables.metrics.exact import Exact
-from trainables.metrics.reference import reference
+from vistudy.trainables.metrics.evaluate import evaluator
+from vistudy.trainables.metrics.exact import Exact
+from vistudy.trainables.metrics.reference import reference
 
 
 def test_a_distance_of_the_data_sets_own() -> None:

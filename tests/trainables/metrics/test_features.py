@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS, PLAIN, STACKED_BARS
-from trainables.data.digits import DIGITS
-from trainables.data.root import DataError
-from trainables.metrics import features, image_classifier
-from trainables.metrics.digits_classifier import SHA256
-from trainables.metrics.digits_classifier import classifier as digits_classifier
-from trainables.metrics.features import FEATURES, feature_space, trained_classifier
-from trainables.metrics.image_classifier import train
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.digits import DIGITS
+from vistudy.trainables.metrics.features import feature_spaces as features
+from vistudy.trainables.metrics.features import image_classifier
+from vistudy.trainables.metrics.features.digits_classifier import SHA256
+from vistudy.trainables.metrics.features.digits_classifier import classifier as digits_classifier
+from vistudy.trainables.metrics.features.feature_spaces import FEATURES, feature_space, trained_classifier
+from vistudy.trainables.metrics.features.image_classifier import train
 
 
 def test_each_data_set_names_its_space() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from trainables.metrics.frechet import Moments, frechet_distance, moments
+from vistudy.trainables.metrics.distances.frechet import Moments, frechet_distance, moments
 
 
 def gaussian(mean: torch.Tensor, cov: torch.Tensor) -> Moments:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS
-from trainables.data.idx import MNIST
-from trainables.metrics import image_classifier
-from trainables.metrics.features import trained_classifier
-from trainables.metrics.image_classifier import augment, from_bytes, shapes, to_bytes, train
+from vistudy.trainables.data.images.idx import MNIST
+from vistudy.trainables.metrics.features import image_classifier
+from vistudy.trainables.metrics.features.feature_spaces import trained_classifier
+from vistudy.trainables.metrics.features.image_classifier import augment, from_bytes, shapes, to_bytes, train
 
 DATA_ROOT = Path(__file__).resolve().parents[4] / "shared" / "data"
 

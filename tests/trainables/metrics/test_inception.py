@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS, PLAIN
-from trainables.data.root import DataError
-from trainables.metrics import inception as module
-from trainables.metrics import inception_metrics
-from trainables.metrics.features import feature_space
-from trainables.metrics.frechet import frechet_distance, moments
-from trainables.metrics.inception import SHA256, as_bytes, checked_weights, inception
-from trainables.metrics.inception_metrics import InceptionMetrics
-from trainables.metrics.kid import kid_of_subsets
-from trainables.metrics.views import view_images
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.metrics.distances.frechet import frechet_distance, moments
+from vistudy.trainables.metrics.distances.kid import kid_of_subsets
+from vistudy.trainables.metrics.features import inception as module
+from vistudy.trainables.metrics.features import inception_metrics
+from vistudy.trainables.metrics.features.feature_spaces import feature_space
+from vistudy.trainables.metrics.features.inception import SHA256, as_bytes, checked_weights, inception
+from vistudy.trainables.metrics.features.inception_metrics import InceptionMetrics
+from vistudy.trainables.metrics.views import view_images
 
 
 def test_no_weights_no_features() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS
-from trainables.metrics.kid import Kid, cubic_mmd2, kid_of_subsets
-from trainables.metrics.views import ImageView
+from vistudy.trainables.metrics.distances.kid import Kid, cubic_mmd2, kid_of_subsets
+from vistudy.trainables.metrics.views import ImageView
 
 
 def features(n: int, seed: int, shift: float = 0.0) -> torch.Tensor:

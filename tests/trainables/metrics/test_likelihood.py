@@ -7,8 +7,8 @@ import pytest
 import scipy.stats
 import torch
 
-from trainables.data.gaussians import MOG_FULL
-from trainables.metrics.likelihood import bits_per_dim, gaussian_nll, importance_nll, mixture_nll
+from vistudy.trainables.data.gaussians import MOG_FULL
+from vistudy.trainables.metrics.distances.likelihood import bits_per_dim, gaussian_nll, importance_nll, mixture_nll
 
 
 def test_uniform_pixels_cost_eight_bits() -> None:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS
-from trainables.metrics.mmd import Mmd, median_variance, rbf_mmd2, squared_distances
-from trainables.metrics.views import ImageView
+from vistudy.trainables.metrics.distances.mmd import Mmd, median_variance, rbf_mmd2, squared_distances
+from vistudy.trainables.metrics.views import ImageView
 
 GENERATOR = torch.Generator()
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data.digits import DIGITS
-from trainables.data.gaussians import MOG_FULL
-from trainables.data.mixtures import GRID25, RING8, Mixture
-from trainables.metrics.modes import Modes, gaussian_mode_statistics, mode_statistics
-from trainables.metrics.reference import moment_matched
-from trainables.metrics.views import view_points
+from vistudy.trainables.data.gaussians import MOG_FULL
+from vistudy.trainables.data.images.digits import DIGITS
+from vistudy.trainables.data.mixtures import GRID25, RING8, Mixture
+from vistudy.trainables.metrics.coverage.modes import Modes, gaussian_mode_statistics, mode_statistics
+from vistudy.trainables.metrics.reference import moment_matched
+from vistudy.trainables.metrics.views import view_points
 
 N = 2500
 BOTH = pytest.mark.parametrize("data", [RING8, GRID25], ids=lambda data: data.name)

@@ -8,8 +8,8 @@ import scipy.ndimage
 import torch
 
 from tests.trainables.metrics.fakes import PLAIN
-from trainables.metrics import pggan_swd
-from trainables.metrics.pggan_swd import (
+from vistudy.trainables.metrics.distances import pggan_swd
+from vistudy.trainables.metrics.distances.pggan_swd import (
     DIRECTIONS,
     PATCHES,
     PgganSwd,
@@ -21,8 +21,8 @@ from trainables.metrics.pggan_swd import (
     projections,
     sliced_w1,
 )
-from trainables.metrics.views import ImageView
-from trainables.streams import generator
+from vistudy.trainables.metrics.views import ImageView
+from vistudy.trainables.random_streams import generator
 
 
 def images(n: int, *shape: int, seed: int = 0) -> torch.Tensor:

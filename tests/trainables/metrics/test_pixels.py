@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.data.digits import DIGITS
-from trainables.metrics.pixels import LARGEST_SIDE, PixelPrecision, thumbnails
-from trainables.metrics.views import ImageView
+from vistudy.trainables.data.images.digits import DIGITS
+from vistudy.trainables.metrics.coverage.pixels import LARGEST_SIDE, PixelPrecision, thumbnails
+from vistudy.trainables.metrics.views import ImageView
 
 N = 800
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainables.metrics import prdc as module
-from trainables.metrics.prdc import NEIGHBOURS, prdc, radii
+from vistudy.trainables.metrics.coverage import prdc as module
+from vistudy.trainables.metrics.coverage.prdc import NEIGHBOURS, prdc, radii
 
 
 def brute(real: np.ndarray, fake: np.ndarray, k: int) -> dict[str, float]:

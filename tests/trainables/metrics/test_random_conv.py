@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trainables.metrics.random_conv import random_conv, weights
-from trainables.streams import generator
+from vistudy.trainables.metrics.features.random_conv import random_conv, weights
+from vistudy.trainables.random_streams import generator
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (2, 17, 33), (4, 2, 3)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from trainables.metrics.reconstruction import reconstruction_mse
+from vistudy.trainables.metrics.distances.reconstruction import reconstruction_mse
 
 
 def test_it_is_the_mean_over_samples_and_components_of_each_trial() -> None:

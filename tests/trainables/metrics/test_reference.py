@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS, PLAIN, STACKED_BARS, Plain
-from trainables.data import DATASETS, Dataset
-from trainables.data.mixtures import GRID25, RING8, Mixture
-from trainables.data.root import DataError
-from trainables.metrics import evaluate
-from trainables.metrics import reference as module
-from trainables.metrics.calibrate import untrained
-from trainables.metrics.evaluate import N_SAMPLES, evaluator, n_samples
-from trainables.metrics.reference import moment_matched, real_pair, reference
+from vistudy.trainables.data import DATASETS, Dataset
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.mixtures import GRID25, RING8, Mixture
+from vistudy.trainables.metrics import evaluate
+from vistudy.trainables.metrics import reference as module
+from vistudy.trainables.metrics.evaluate import N_SAMPLES, evaluator, n_samples
+from vistudy.trainables.metrics.known_failures import untrained
+from vistudy.trainables.metrics.reference import moment_matched, real_pair, reference
 
 NAMES = ("ring8", "grid25", "mog_full", "digits")
 KEYS = {"dist_floor", "dist_floor_sd", "dist_ceiling", "dist_trivial", "cov_real", "prec_real", "max_abs_data"}

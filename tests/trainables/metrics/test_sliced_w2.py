@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from trainables.data.mixtures import GRID25
-from trainables.metrics.sliced_w2 import sliced_w2
-from trainables.metrics.views import DIRECTIONS, half_circle, sorted_projections
+from vistudy.trainables.data.mixtures import GRID25
+from vistudy.trainables.metrics.distances.sliced_w2 import sliced_w2
+from vistudy.trainables.metrics.views import DIRECTIONS, half_circle, sorted_projections
 
 
 def distance(x: torch.Tensor, y: torch.Tensor, directions: torch.Tensor) -> float:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS, PLAIN, STACKED_BARS
-from trainables.data.root import DataError
-from trainables.metrics.features import feature_space
-from trainables.metrics.stacked_modes import StackedModes, stacked_statistics
-from trainables.metrics.views import StackedView, view_stacked
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.metrics.coverage.stacked_modes import StackedModes, stacked_statistics
+from vistudy.trainables.metrics.features.feature_spaces import feature_space
+from vistudy.trainables.metrics.views import StackedView, view_stacked
 
 N = 26_000
 

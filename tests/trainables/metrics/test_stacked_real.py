@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from tests.trainables.data.files import write_idx
-from trainables.data.stacked import STACKED_MNIST
-from trainables.metrics import reference as module
-from trainables.metrics.evaluate import N_SAMPLES, evaluator, eyes
-from trainables.metrics.reference import moment_matched, real_pair, reference
-from trainables.metrics.stacked_real import look_at_singles, put_together, stacked_pair
+from vistudy.trainables.data.images.stacked import STACKED_MNIST
+from vistudy.trainables.metrics import reference as module
+from vistudy.trainables.metrics.evaluate import N_SAMPLES, evaluator, eyes
+from vistudy.trainables.metrics.reference import moment_matched, real_pair, reference
+from vistudy.trainables.metrics.stacked_real import look_at_singles, put_together, stacked_pair
 
 
 @pytest.fixture(autouse=True)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import PLAIN
-from trainables.data.polygons import Polygons, rasterise
-from trainables.metrics.prdc import Prdc, PrdcWithoutPrec
-from trainables.metrics.triangles import TriangleShare, fitted_corners, triangle_errors
-from trainables.metrics.views import ImageView
-from trainables.streams import generator
+from vistudy.trainables.data.images.polygons import Polygons, rasterise
+from vistudy.trainables.metrics.coverage.prdc import Prdc, PrdcWithoutPrec
+from vistudy.trainables.metrics.coverage.triangles import TriangleShare, fitted_corners, triangle_errors
+from vistudy.trainables.metrics.views import ImageView
+from vistudy.trainables.random_streams import generator
 
 SHAPES = Polygons(name="shapes")
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from analysis.outcome import Reference, label
 from tests.trainables.configs import values
-from trainables.config import TrainConfig
-from trainables.engine import Engine, reference
-from trainables.records import Record
+from vistudy.analysis.outcomes.rules import Reference, label
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.engine import Engine, reference
+from vistudy.trainables.records import Record
 
 
 def train(*configs: TrainConfig) -> dict[str, list[Record]]:

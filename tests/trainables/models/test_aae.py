@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from tests.trainables.configs import updates
-from trainables import losses
-from trainables.archs import Mlp, Sizes, code_discriminator_arch
-from trainables.data import DATASETS
-from trainables.data.base import Dataset, Kind, Split
-from trainables.models import aae
-from trainables.models.aae import AaeConfig, AaePack
-from trainables.streams import BLOCK, generator
+from vistudy.trainables import losses
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.data.base import Dataset, Kind, Split
+from vistudy.trainables.models import aae
+from vistudy.trainables.models.aae import AaeConfig, AaePack
+from vistudy.trainables.nets.architectures import Mlp, Sizes, code_discriminator_arch
+from vistudy.trainables.random_streams import BLOCK, generator
 
 CPU = torch.device("cpu")
 

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
 from tests.trainables.configs import updates
-from trainables import losses
-from trainables.archs import Mlp, Sizes, joint_discriminator_arch
-from trainables.models import ali
-from trainables.models.ali import AliConfig, AliPack
-from trainables.models.base import OldSamples
-from trainables.nets import PackedNet
+from vistudy.trainables import losses
+from vistudy.trainables.models import ali
+from vistudy.trainables.models.ali import AliConfig, AliPack
+from vistudy.trainables.models.base import OldSamples
+from vistudy.trainables.nets.architectures import Mlp, Sizes, joint_discriminator_arch
+from vistudy.trainables.nets.packed_net import PackedNet
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainables import losses
+from vistudy.trainables import losses
 
 NODES = torch.special.ndtri((torch.arange(48, dtype=torch.float64) + 0.5) / 48)
 NODES = NODES / NODES.square().mean().sqrt()

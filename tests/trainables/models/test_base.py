@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tests.trainables.configs import gan
-from trainables.models import base
-from trainables.models.base import NetPack
-from trainables.models.gan import GanPack
-from trainables.nets import PackedNet
+from vistudy.trainables.models import base
+from vistudy.trainables.models.base import NetPack
+from vistudy.trainables.models.gan import GanPack
+from vistudy.trainables.nets.packed_net import PackedNet
 
 
 def trained(**fields: Any) -> GanPack:

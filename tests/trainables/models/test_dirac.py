@@ -12,10 +12,10 @@ import torch
 
 from tests.trainables.configs import values
 from tests.trainables.models.exact import check_isolation, check_pack_of_one, check_resuming, outcome, outcomes, train
-from trainables.config import hyperparameters
-from trainables.engine import reference, reference_key
-from trainables.models.base import ANCHORS
-from trainables.models.dirac import DiracConfig, DiracPack, period_map, period_map_eigenvalues
+from vistudy.trainables.config import hyperparameters
+from vistudy.trainables.engine import reference, reference_key
+from vistudy.trainables.models.base import ANCHORS
+from vistudy.trainables.models.dirac_gan import DiracConfig, DiracPack, period_map, period_map_eigenvalues
 
 CPU = torch.device("cpu")
 SIMULTANEOUS = {"schedule": "simultaneous"}

@@ -13,10 +13,10 @@ import torch
 from sklearn.mixture import GaussianMixture
 
 from tests.trainables.configs import train, values
-from trainables.config import hyperparameters
-from trainables.data import DATASETS
-from trainables.engine import Engine
-from trainables.models.em import FORMS, EmConfig, EmPack, log_joint
+from vistudy.trainables.config import hyperparameters
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.engine import Engine
+from vistudy.trainables.models.em import FORMS, EmConfig, EmPack, log_joint
 
 CPU = torch.device("cpu")
 

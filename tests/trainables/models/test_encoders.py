@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from tests.trainables.configs import train, values
-from trainables.anchor import Anchor
-from trainables.config import TrainConfig, hyperparameters
-from trainables.data import DATASETS
-from trainables.engine import Engine
-from trainables.metrics.codes import code_fd_floor
-from trainables.models.aae import AaeConfig, AaePack
-from trainables.models.ali import AliConfig, AliPack
-from trainables.models.base import ANCHORS
-from trainables.models.encoders import encoder_measures
-from trainables.nets import PackedNet
+from vistudy.trainables.config import TrainConfig, hyperparameters
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.engine import Engine
+from vistudy.trainables.metrics.distances.codes import code_fd_floor
+from vistudy.trainables.models.aae import AaeConfig, AaePack
+from vistudy.trainables.models.ali import AliConfig, AliPack
+from vistudy.trainables.models.base import ANCHORS
+from vistudy.trainables.models.encoders import encoder_measures
+from vistudy.trainables.nets.packed_net import PackedNet
+from vistudy.trainables.old_generator import Anchor
 
 CPU = torch.device("cpu")
 NETS = [("ring8", "bn"), ("digits", "bn"), ("digits", "none")]

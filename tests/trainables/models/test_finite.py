@@ -13,11 +13,11 @@ from scipy.optimize import minimize
 
 from tests.trainables.configs import values
 from tests.trainables.models.exact import check_isolation, check_pack_of_one, check_resuming, outcome, train
-from trainables.config import hyperparameters
-from trainables.data.toys import STATES8
-from trainables.engine import reference, reference_key
-from trainables.models.finite import FiniteConfig, FinitePack, generator_step
-from trainables.streams import generator
+from vistudy.trainables.config import hyperparameters
+from vistudy.trainables.data.toys import STATES8
+from vistudy.trainables.engine import reference, reference_key
+from vistudy.trainables.models.finite_gan import FiniteConfig, FinitePack, generator_step
+from vistudy.trainables.random_streams import generator
 
 CPU = torch.device("cpu")
 P = torch.tensor(STATES8.solution, dtype=torch.float64)

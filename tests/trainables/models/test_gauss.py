@@ -14,11 +14,11 @@ from scipy.stats import norm
 
 from tests.trainables.configs import values
 from tests.trainables.models.exact import check_isolation, check_pack_of_one, check_resuming, outcome, train
-from trainables.config import hyperparameters
-from trainables.engine import reference, reference_key
-from trainables.models.base import ANCHORS
-from trainables.models.gauss import GaussConfig, GaussPack, d_gradient, generated, optimal_logit, quadratic
-from trainables.streams import generator
+from vistudy.trainables.config import hyperparameters
+from vistudy.trainables.engine import reference, reference_key
+from vistudy.trainables.models.base import ANCHORS
+from vistudy.trainables.models.gauss_gan import GaussConfig, GaussPack, d_gradient, generated, optimal_logit, quadratic
+from vistudy.trainables.random_streams import generator
 
 CPU = torch.device("cpu")
 P, Q = norm(0, 1), norm(1, 1.5)

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch.distributions import Normal, kl_divergence
 
 from tests.trainables.configs import train, values
-from trainables import losses
-from trainables.config import hyperparameters
-from trainables.engine import Engine
-from trainables.models.base import ANCHORS
-from trainables.models.vae import VaeConfig, VaePack
+from vistudy.trainables import losses
+from vistudy.trainables.config import hyperparameters
+from vistudy.trainables.engine import Engine
+from vistudy.trainables.models.base import ANCHORS
+from vistudy.trainables.models.vae import VaeConfig, VaePack
 
 CPU = torch.device("cpu")
 DIGITS = {"data": "digits", "width": 4, "z_dim": 3}

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from tests.trainables.models.test_vae import DIGITS, pack, vae
-from trainables.data import DATASETS
-from trainables.data.base import Dataset, Kind, Split
-from trainables.metrics.likelihood import importance_nll
-from trainables.models.vae import IW_SAMPLES, VaePack
+from vistudy.trainables.data import DATASETS
+from vistudy.trainables.data.base import Dataset, Kind, Split
+from vistudy.trainables.metrics.distances.likelihood import importance_nll
+from vistudy.trainables.models.vae import IW_SAMPLES, VaePack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,1 @@
+"""Effects with their intervals: pure functions of an arm table."""

@@ -1,0 +1,216 @@
+"""When things happen to trials: event times on several clocks, Kaplan-Meier and Aalen-Johansen by weights.
+
+Every trial ends in one of four ways: the event, a competing event, its budget, or a stop before it (censored). The
+first three are ends that are known; only stops are censoring.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vistudy.analysis.estimates.pairs import Floats, no_pairs, one_block, pair
+
+CLOCKS: dict[str, tuple[str, str]] = {
+    "d_updates": ("discriminator updates", "as recorded"),
+    "images": ("real images seen by D", "discriminator updates x batch_size"),
+    "g_updates": ("generator updates", "discriminator updates x g_steps / d_steps"),
+    "seconds": ("seconds of training", "discriminator updates x the trial's own wall_s per update"),
+}
+"""Clock -> (unit, how it is read from discriminator updates)."""
+CLOCK_COLUMNS = {
+    "d_updates": (),
+    "images": ("batch_size",),
+    "g_updates": ("g_steps", "d_steps"),
+    "seconds": ("wall_s",),
+}
+EVENTS: dict[str, tuple[str, str | None]] = {
+    "threshold": ("t_thr", None),
+    "collapse": ("t_coll", "t_div"),
+    "divergence": ("t_div", "t_coll"),
+}
+"""Event -> (column of its time, column of the competing event's)."""
+STOPPED, BUDGET, EVENT, OTHER = -1, 0, 1, 2
+"""How a trial ended. A divergence goes before a collapse at the same evaluation."""
+_BATCH = 4 * 10**6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Ends:
+    """How and when the trials of one arm ended. All arrays (trials,)."""
+
+    time: Floats
+    """Units of the clock until `cause`."""
+    cause: np.ndarray
+    """STOPPED, BUDGET, EVENT or OTHER."""
+    budget: Floats
+    """Time at which the trial would have ended by itself."""
+    config: np.ndarray
+    """Number of the trial's configuration, 0 ... n_configs - 1."""
+    unit: str
+
+    @property
+    def n_configs(self) -> int:
+        """Configurations with a trial."""
+        return int(self.config.max()) + 1
+
+    @property
+    def weight(self) -> Floats:
+        """1 / trials of its configuration: configurations weigh the same."""
+        return np.asarray(1 / np.bincount(self.config)[self.config])
+
+    @property
+    def stopped(self) -> np.ndarray:
+        """Which trials were censored."""
+        return np.asarray(self.cause == STOPPED)
+
+    def by_config(self, values: Floats) -> Floats:
+        """Mean of the values of each configuration's trials. (configs,)"""
+        return np.asarray(np.bincount(self.config, values) / np.bincount(self.config))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Curves:
+    """Estimates for each row of weights, right after each of `time`."""
+
+    time: Floats
+    """Distinct times at which a trial ends, ascending. (times,)"""
+    free: Floats
+    """Share to which nothing has happened yet and whose budget has not ended. (rows, times)"""
+    event: Floats
+    """Cumulative incidence of EVENT. (rows, times)"""
+    horizon: float
+    """Largest budget."""
+
+    @property
+    def mean_time(self) -> Floats:
+        """Mean time until anything ends the trial: the area under `free`. (rows,)"""
+        steps = np.diff(self.time, prepend=0.0)
+        before = np.concatenate([np.ones((len(self.free), 1)), self.free[:, :-1]], axis=1)
+        return np.asarray(before @ steps + self.free[:, -1] * (self.horizon - self.time[-1]))
+
+
+def check_clock(event: str, clock: str) -> None:
+    """Raise ValueError unless event and clock exist."""
+    for what, name, allowed in (("event", event, EVENTS), ("clock", clock, CLOCKS)):
+        if name not in allowed:
+            raise ValueError(f"unknown {what} {name!r}; allowed: {', '.join(allowed)}")
+
+
+def paired_ends(
+    table: pd.DataFrame, treatment: str, baseline: str, event: str, clock: str
+) -> tuple[Ends, Ends, dict[str, int]]:
+    """Ends of the paired trials of two arms, in the same order, and why other pairs are left out.
+
+    Judged trials take part, and censored ones whose column `t_end` says how many updates they had done.
+
+    Raises:
+        ValueError: as `pair`; no pairs; an unknown event or clock; a clock's column that has no value.
+    """
+    check_clock(event, clock)
+    usable = _usable(table, event, clock, [treatment, baseline])
+    pairs = pair(usable, treatment, baseline, "usable")
+    if not pairs.n_pairs:
+        raise no_pairs(pairs)
+    row, column = np.nonzero(np.isfinite(pairs.t))
+    keys = [(pairs.configs[r], pairs.seeds[c]) for r, c in zip(row, column, strict=True)]
+    sides = []
+    for arm in (treatment, baseline):
+        rows = usable[usable["arm"] == arm]
+        index = pd.MultiIndex.from_arrays([rows["config"].astype(str), rows["seed"].astype(str)])
+        sides.append(_ends(rows.set_index(index).loc[keys], row, event, clock))
+    return sides[0], sides[1], dict(pairs.excluded)
+
+
+def arm_ends(table: pd.DataFrame, arm: str, event: str, clock: str) -> Ends:
+    """Ends of all usable trials of one arm. Raises ValueError as `paired_ends`."""
+    check_clock(event, clock)
+    rows = _usable(table, event, clock, [arm])
+    rows = rows[(rows["arm"] == arm) & rows["usable"].notna()]
+    if rows.empty:
+        raise ValueError(f"arm {arm} has no judged trial")
+    return _ends(rows, np.unique(rows["config"].astype(str), return_inverse=True)[1], event, clock)
+
+
+def estimate(ends: Ends, weights: Floats) -> Curves:
+    """Kaplan-Meier and Aalen-Johansen estimates for each row of weights (rows, configs)."""
+    order = np.argsort(ends.time, kind="stable")
+    times, starts = np.unique(ends.time[order], return_index=True)
+    cause, config, own = ends.cause[order], ends.config[order], ends.weight[order]
+    free, event = (np.empty((len(weights), len(times))) for _ in range(2))
+    size = max(1, _BATCH // len(order))
+    for first in range(0, len(weights), size):
+        part = slice(first, first + size)
+        w = weights[part][:, config] * own
+        leaving = np.add.reduceat(w, starts, axis=1)
+        at_risk = np.cumsum(leaving[:, ::-1], axis=1)[:, ::-1]
+        at_risk = np.where(at_risk > 1e-12, at_risk, np.inf)
+        ended, happened = (
+            np.add.reduceat(w * mask, starts, axis=1) / at_risk for mask in (cause != STOPPED, cause == EVENT)
+        )
+        free[part] = np.cumprod(1 - ended, axis=1)
+        before = np.concatenate([np.ones((len(w), 1)), free[part][:, :-1]], axis=1)
+        event[part] = np.cumsum(before * happened, axis=1)
+    return Curves(time=times, free=free, event=event, horizon=float(ends.budget.max()))
+
+
+@functools.lru_cache(maxsize=4)
+def resampled(n_configs: int, draws: int, seed: int) -> Floats:
+    """How often each configuration is in each of `draws` resamples; to be read only. (draws, n_configs)"""
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(n_configs, np.full(n_configs, 1 / n_configs), size=draws).astype(float)
+    drawn.flags.writeable = False  # the next caller gets the same
+    return drawn
+
+
+def bootstrap(parts: tuple[Ends, ...], statistic: Callable[..., Floats], draws: int, seed: int) -> Floats:
+    """A statistic of Curves of several arms on the same resamples of configurations. (draws,)"""
+    weights = resampled(parts[0].n_configs, draws, seed)
+    return statistic(*(estimate(ends, weights) for ends in parts))
+
+
+# -- inside ------------------------------------------------------------------------------------------------------------
+
+
+def _usable(table: pd.DataFrame, event: str, clock: str, arms: list[str]) -> pd.DataFrame:
+    """The table with a column `usable`, 1 or NaN, and `t_end`."""
+    needed = [name for name in EVENTS[event] if name]
+    one_block(table, ["stable", "state", "d_updates", *needed, *CLOCK_COLUMNS[clock]], arms)
+    end = table["t_end"] if "t_end" in table else pd.Series(np.nan, index=table.index)
+    known = table["stable"].notna() | ((table["state"] == "censored") & end.notna())
+    return table.assign(usable=np.where(known, 1.0, np.nan), t_end=end)
+
+
+def _ends(rows: pd.DataFrame, config: np.ndarray, event: str, clock: str) -> Ends:
+    own, other = EVENTS[event]
+
+    def column(name: str) -> Floats:
+        return rows[name].to_numpy(dtype=float, na_value=np.nan)
+
+    stopped = rows["stable"].isna().to_numpy()
+    budget = column("d_updates")
+    last = np.where(stopped, column("t_end"), budget)
+    at = np.where(np.isnan(column(own)), np.inf, column(own))
+    rival = np.full(len(rows), np.inf) if other is None else np.where(np.isnan(column(other)), np.inf, column(other))
+    mine = (at < rival) if own == "t_coll" else (at <= rival)
+    cause = np.where(stopped, STOPPED, BUDGET)
+    cause = np.where(np.isfinite(np.minimum(at, rival)), np.where(mine, EVENT, OTHER), cause)
+    time = np.where(cause > 0, np.minimum(at, rival), last)
+    rate = _rate(column, clock, last)
+    if not (np.isfinite(rate) & (rate > 0) & np.isfinite(budget)).all():
+        raise ValueError(f"clock {clock}: some trials lack {', '.join((*CLOCK_COLUMNS[clock], 'd_updates'))}")
+    return Ends(time=time * rate, cause=cause, budget=budget * rate, config=config, unit=CLOCKS[clock][0])
+
+
+def _rate(column: Callable[[str], Any], clock: str, last: Floats) -> Floats:
+    """Units of the clock in one discriminator update."""
+    if clock == "images":
+        return np.asarray(column("batch_size"))
+    if clock == "g_updates":
+        return np.asarray(column("g_steps") / column("d_steps"))
+    return np.asarray(column("wall_s") / last) if clock == "seconds" else np.ones_like(last)

@@ -1,0 +1,1 @@
+"""What a figure shows, and how it is drawn."""

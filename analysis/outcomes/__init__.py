@@ -1,0 +1,1 @@
+"""From a trial's records to its outcome."""

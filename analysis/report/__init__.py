@@ -1,0 +1,1 @@
+"""`vistudy report`."""

@@ -1,0 +1,205 @@
+"""What stands beside the primary comparison of a block: slower generators, controls, doses, placebos."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from vistudy.analysis.estimates.pairs import worst_cases
+from vistudy.analysis.estimates.risk_difference import (
+    Difference,
+    Equivalence,
+    Pairs,
+    equivalence,
+    missing_bounds,
+    pair,
+    risk_difference,
+)
+from vistudy.analysis.tables.formatting import percent, points
+from vistudy.analysis.verdict.results import HARMS, NOTHING, WORKS, Control, Dose, Identity, Slower
+
+LIMIT = 0.05
+"""Largest share of the planned pairs that may lack a result; beyond it nothing is concluded."""
+EVIDENCE = ("outcome", "q_final", "q_best", "t_thr", "t_coll", "t_div")
+"""Columns in which identical trials agree to the last bit."""
+NO_DOSE_RHO = 0.01
+"""A term whose gradient is below a hundredth of the loss's is no dose."""
+
+
+def left_out(pairs: Pairs) -> float:
+    """Share of the planned pairs without a result; NaN if none was planned."""
+    planned = pairs.n_pairs + sum(pairs.excluded.values())
+    return sum(pairs.excluded.values()) / planned if planned else float("nan")
+
+
+def unusable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
+    """Why two arms cannot be compared, in words; None if they can."""
+    absent = [arm for arm in (treatment, baseline) if not (table["arm"] == arm).any()]
+    if absent:
+        return f"the block has no trial of arm {' or '.join(absent)}"
+    pairs = pair(table, treatment, baseline)
+    if not pairs.n_pairs:
+        return "not one of the pairs has a result in both arms"
+    if pairs.n_configs < 2:
+        return "there is only one configuration"
+    if left_out(pairs) > LIMIT:
+        return f"{percent(left_out(pairs))} of the pairs lack a result (allowed: {percent(LIMIT)})"
+    return None
+
+
+# -- slower generators -------------------------------------------------------------------------------------------------
+
+
+def against_slower(
+    table: pd.DataFrame, treatment: str, arms: Sequence[str], margin: float, alpha: float, no_room: str = ""
+) -> list[Slower]:
+    """Test whether the treatment is equivalent to each arm that only slows the generator down.
+
+    `no_room`: why nothing could be seen in this block; then nothing is claimed of it.
+    """
+    return [_slower(table, treatment, arm, margin, alpha, no_room) for arm in arms]
+
+
+def _slower(table: pd.DataFrame, treatment: str, arm: str, margin: float, alpha: float, no_room: str) -> Slower:
+    why = unusable(table, treatment, arm)
+    test, equivalent = None, False
+    if why is not None:
+        said = f"{treatment} could not be compared with {arm}, a slower generator: {why}"
+    elif no_room:
+        said = f"{treatment} was not compared with {arm}, a slower generator: no room ({no_room})"
+    else:
+        test = equivalence(pair(table, treatment, arm), margin, alpha)
+        equivalent = test.equivalent and _equivalent_at_worst(table, treatment, arm, margin, alpha)
+        words = "equivalent to" if equivalent else "not shown to be equivalent to"
+        said = (
+            f"{treatment} is {words} {arm}, a slower generator: {points(test.estimate)} points, "
+            f"{100 * (1 - 2 * alpha):g} % interval {points(test.low)} to {points(test.high)}, margin {100 * margin:g}"
+        )
+        if test.equivalent and not equivalent:
+            said += "; trials without a result could change that"
+    judged = table[(table["arm"] == arm) & table["stable"].notna()]
+    share = float((judged["outcome"] == "slow").mean()) if len(judged) else math.nan
+    updates = g_updates(table, arm), g_updates(table, treatment)
+    known = None if math.nan in updates or any(map(math.isnan, updates)) else updates
+    parts = [said, *_budget_words(arm, treatment, share, known, test, equivalent)]
+    return Slower(
+        arm=arm, equivalence=test, equivalent=equivalent, share_slow=share, g_updates=known,
+        sentence=f"{'. '.join(parts)}.",
+    )  # fmt: skip
+
+
+def _equivalent_at_worst(table: pd.DataFrame, treatment: str, arm: str, margin: float, alpha: float) -> bool:
+    return all(equivalence(pairs, margin, alpha).equivalent for pairs in worst_cases(table, treatment, arm))
+
+
+def _budget_words(
+    arm: str, treatment: str, share: float, updates: tuple[float, float] | None, test: Equivalence | None, same: bool
+) -> list[str]:
+    if not math.isfinite(share):
+        return []
+    found = [f"{percent(share)} of the trials of {arm} are `slow`: still improving when the budget ended"]
+    if updates is None:
+        found.append("Whether it had as many generator updates is not recorded")
+    elif math.isclose(*updates, rel_tol=0.01):
+        found.append(f"It had as many generator updates ({updates[0]:,.0f} a trial)")
+    else:
+        found.append(
+            f"Its budget is not equal: {updates[0]:,.0f} generator updates a trial, {updates[1]:,.0f} in {treatment}"
+        )
+        if test is not None and not same:
+            found.append("So it is not known whether it would do as well with as many")
+    return found
+
+
+def g_updates(table: pd.DataFrame, arm: str) -> float:
+    """Mean generator updates of a trial of an arm; NaN where they are not known."""
+    rows = table[table["arm"] == arm]
+    names = ("d_updates", "d_steps", "g_steps")
+    if rows.empty or any(name not in rows or rows[name].isna().any() for name in names):
+        return math.nan
+    d, d_steps, g_steps = (rows[name].astype(float) for name in names)
+    return float((d / d_steps * g_steps).mean())
+
+
+# -- the positive control ----------------------------------------------------------------------------------------------
+
+
+def positive(table: pd.DataFrame, arm: str, baseline: str, alpha: float) -> Control:
+    """Compare an arm that is known to help with the baseline: does it work here?"""
+    why = unusable(table, arm, baseline)
+    if why is not None:
+        sentence = f"Positive control: {arm} could not be compared with {baseline}: {why}."
+        return Control(arm=arm, difference=None, word=None, sentence=sentence)
+    d = risk_difference(pair(table, arm, baseline), alpha=alpha)
+    bounds = missing_bounds(table, arm, baseline, alpha=alpha)
+    words = {control_word(each) for each in (d, *((bounds.low, bounds.high) if bounds else ()))}
+    word = words.pop() if len(words) == 1 else None
+    said = {
+        WORKS: "it works: it beats the baseline, so an effect could have been seen",
+        NOTHING: "it does nothing here: the control failed, and nothing vouches that an effect could have been seen",
+        HARMS: "the control failed: it harms",
+        None: "trials without a result could change what it says",
+    }[word]
+    sentence = (
+        f"Positive control: {arm} is stable in {percent(d.share_treatment)} of runs, {baseline} in "
+        f"{percent(d.share_baseline)} ({points(d.estimate)} points, {points(d.low)} to {points(d.high)}): {said}."
+    )
+    return Control(arm=arm, difference=d, word=word, sentence=sentence)
+
+
+def control_word(d: Difference) -> str:
+    """works, does nothing or harms: where its interval lies."""
+    return WORKS if d.low > 0 else HARMS if d.high < 0 else NOTHING
+
+
+# -- doses and placebos ------------------------------------------------------------------------------------------------
+
+
+def doses(table: pd.DataFrame) -> tuple[Dose, ...]:
+    """Median rho and drift of every arm of a block, where the table has them (`vistudy.analysis.tables.doses`)."""
+    if not {"rho", "drift"} & set(table):
+        return ()
+    found = []
+    for arm, rows in table.groupby("arm", sort=False):
+        values = {name: rows[name].dropna() if name in rows else rows["q"].iloc[:0] for name in ("rho", "drift")}
+        n = max(map(len, values.values()))
+        if n:
+            medians = {name: float(np.median(value)) if len(value) else math.nan for name, value in values.items()}
+            found.append(Dose(arm=str(arm), n_trials=n, **medians))
+    return tuple(found)
+
+
+def no_dose(found: Sequence[Dose], treatment: str, same: Identity) -> str | None:
+    """Why the treatment did nothing that could have had an effect, in words; None if it did, or if it is not known."""
+    if same.holds:
+        return f"not one of {same.n_pairs} pairs differs in a bit"
+    rho = next((dose.rho for dose in found if dose.arm == treatment), math.nan)
+    if rho < NO_DOSE_RHO:
+        return f"the gradient of the term is {rho:.2g} of the loss's (below {NO_DOSE_RHO:g})"
+    return None
+
+
+def identity(table: pd.DataFrame, treatment: str, baseline: str) -> Identity:
+    """Compare two arms bit by bit, pair by pair."""
+    columns = [name for name in EVIDENCE if name in table]
+    sides = [
+        table.loc[table["arm"] == arm, ["config", "seed", "trial_id", "state", *columns]]
+        for arm in (treatment, baseline)
+    ]
+    both = sides[0].merge(sides[1], on=["config", "seed"], how="outer", suffixes=("_t", "_b"), indicator=True)
+    ready = (both["_merge"] == "both") & (both["state_t"] == "complete") & (both["state_b"] == "complete")
+    same_trial = ready & (both["trial_id_t"] == both["trial_id_b"])
+    compared = both[ready & ~same_trial]
+    differs = pd.Series(False, index=compared.index)
+    for name in columns:
+        t, b = compared[f"{name}_t"], compared[f"{name}_b"]
+        differs |= ~((t == b).fillna(False).astype(bool) | (t.isna() & b.isna()))
+    return Identity(
+        n_pairs=len(compared),
+        differing=int(differs.sum()),
+        same_trial=int(same_trial.sum()),
+        not_compared=int((~ready).sum()),
+    )

@@ -1,0 +1,276 @@
+"""From an arm table and a claim to a decision: per block, per class, over all; predictions; registration.
+
+The rule is in `rule`, what one block needs in `decide_block`, several blocks in `pooling`;
+`docs/verdict.md` explains them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from vistudy.analysis.estimates.risk_difference import holm
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.outcomes.labels import OUTCOME_VERSION, RULES
+from vistudy.analysis.outcomes.rules import Thresholds
+from vistudy.analysis.outcomes.study_trials import Store, Trials, read_trials
+from vistudy.analysis.tables.arm_table import load_arms
+from vistudy.analysis.tables.doses import with_doses
+from vistudy.analysis.verdict.decide_block import conclude, judge_block
+from vistudy.analysis.verdict.earlier_rule import earlier_block, earlier_group
+from vistudy.analysis.verdict.pooling import group
+from vistudy.analysis.verdict.predictions import Judged, check_predictions
+from vistudy.analysis.verdict.registration import ROOM, registration_status
+from vistudy.analysis.verdict.results import (
+    DESCRIPTIVE,
+    NEGATIVE,
+    PLACEBO,
+    PRIMARY,
+    REFUSED,
+    BlockVerdict,
+    Decision,
+    GroupVerdict,
+)
+from vistudy.analysis.verdict.wording import block_sentence, warnings
+
+DEFAULTS: dict[str, Any] = {
+    "id": "", "question": "", "slower": (), "tuned": None, "positive_control": None, "negative_controls": (),
+    "sesoi": 0.08, "margin": 0.08, "alpha": 0.05, **ROOM, "strong_margin": 0.05,
+    "best_of": 20, "thresholds": {}, "predictions": (),
+}  # fmt: skip
+"""What a claim says where it says nothing."""
+WRITTEN_BY_1 = {"window_share", "window_min", "tau_ok", "tau_bad", "converged_share"}
+"""Thresholds that every claim written under version 1 of the outcome rules lists; `end_min` came with version 2."""
+NEEDED = ("block", "family", "class", "arm", "config", "seed", "trial_id", "state", "outcome", "stable", "q", "q_final")
+
+
+def decide_study(store: Store, study: str = "") -> Decision:
+    """Decide the claim of a study in a store, under the claim's own thresholds.
+
+    Raises:
+        StudyError: the study has no claim, or as `load_arms` and `decide`.
+    """
+    trials = store if isinstance(store, Trials) else read_trials(store, study)
+    claim = claim_of(trials)
+    table = with_doses(load_arms(trials, thresholds=thresholds_of(claim)), trials)
+    return decide(table, claim, trials.registrations)
+
+
+def claim_of(trials: Trials) -> dict[str, Any]:
+    """The claim of a study's plan. Raises StudyError if it has none."""
+    if "claim" not in trials.plan:
+        raise StudyError(
+            f"study {trials.study!r} has no claim, so there is nothing to decide: "
+            "add `claim` to the study file (docs/verdict.md) and run `vistudy run` again."
+        )
+    claim: dict[str, Any] = DEFAULTS | trials.plan["claim"]
+    return claim
+
+
+def thresholds_of(claim: Mapping[str, Any]) -> Thresholds:
+    """The thresholds that a claim states. A claim written under version 1 of the outcome rules is judged by them."""
+    stated = claim["thresholds"]
+    rules = RULES[1] if stated.keys() >= WRITTEN_BY_1 and "end_min" not in stated else Thresholds()
+    try:
+        return dataclasses.replace(rules, **stated)
+    except TypeError as error:
+        raise StudyError(f"claim: thresholds: {error}") from None
+
+
+def _earlier_outcomes(claim: Mapping[str, Any]) -> list[str]:
+    version = thresholds_of(claim).version
+    if version == OUTCOME_VERSION:
+        return []
+    return [
+        f"The claim was written under version {version} of the outcome rules, and outcomes are judged by it here; "
+        f"exports and reports show those of version {OUTCOME_VERSION}."
+    ]
+
+
+def decide(
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    registrations: Sequence[Mapping[str, Any]] = (),
+    *,
+    draws: int = 100_000,
+) -> Decision:
+    """Decide a claim from an arm table.
+
+    Args:
+        table: of `load_arms`; its `attrs` say how blocks were sampled.
+        claim: as in `plan.json`; at least `baseline` and `treatment`.
+        registrations: oldest first, as `Ledger.registrations`.
+        draws: of the sign-flip test and the bootstrap, where they are not exact.
+
+    Raises:
+        StudyError: a column that the table lacks; an arm or block of the claim that no block has.
+    """
+    claim = DEFAULTS | dict(claim)
+    _check(table, claim)
+    known, plan = table.attrs, table.attrs.get("blocks", {})
+    pilots = known.get("pilots", {})
+    declared = {name: {**block, "pilot_trials": pilots.get(name, {})} for name, block in plan.items()}
+    table = table.assign(**{"class": table["class"].fillna("").astype(str)})
+    table.attrs = {}  # pandas copies them, deeply, at every step
+    registered = registration_status(registrations, claim, plan, known.get("first_ms"))
+    both = registered.earlier_rule
+    main = judge_all(table, claim, str(claim["treatment"]), declared, draws=draws, earlier=both)
+
+    def judged(arm: str) -> Judged:
+        if arm == claim["treatment"]:
+            return main
+        return judge_all(table, claim, arm, declared, draws=draws, beside=False, earlier=both)
+
+    checks = check_predictions(claim["predictions"], table, claim, judged)
+    overall = main.overall
+    return Decision(
+        study=str(known.get("study", "")),
+        claim=dict(claim),
+        verdict=overall.verdict if overall else REFUSED,
+        sentence=_headline(main),
+        registered=registered,
+        blocks=main.blocks,
+        classes=main.classes,
+        overall=overall,
+        predictions=checks,
+        warnings=(*_earlier_outcomes(claim), *warnings(main.blocks)),
+    )
+
+
+def _check(table: pd.DataFrame, claim: Mapping[str, Any]) -> None:
+    absent = [name for name in NEEDED if name not in table]
+    if absent:
+        raise StudyError(f"the arm table lacks the column{'s' * (len(absent) > 1)} {', '.join(absent)}; load it anew")
+    for key in ("baseline", "treatment"):
+        if not claim.get(key):
+            raise StudyError(f"claim: `{key}` is not given; it must be the name of an arm")
+    if claim["baseline"] == claim["treatment"]:
+        raise StudyError(f"claim: arm {claim['baseline']} cannot be compared with itself")
+    arms = _arms(table)
+    named = {key: [claim[key]] for key in ("baseline", "treatment", "positive_control", "tuned") if claim[key]}
+    named["slower"] = list(claim["slower"])
+    for key, names in named.items():
+        for name in names:
+            if name not in arms:
+                raise StudyError(f"claim: {key}: no block has an arm {name!r}; there are {', '.join(sorted(arms))}")
+    blocks = {*table["block"], *table.attrs.get("blocks", {})}
+    for name in claim["negative_controls"]:
+        if name not in blocks:
+            raise StudyError(f"claim: negative_controls: no block {name!r}; there are {', '.join(sorted(blocks))}")
+
+
+def _arms(table: pd.DataFrame) -> set[str]:
+    declared = table.attrs.get("blocks", {})
+    return {*table["arm"], *(arm for block in declared.values() for arm in block.get("arms", {}))}
+
+
+def judge_all(
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    treatment: str,
+    declared: Mapping[str, Mapping[str, Any]],
+    *,
+    draws: int = 100_000,
+    beside: bool = True,
+    earlier: bool = False,
+) -> Judged:
+    """Judge one treatment in every block that has both arms; then classes and all primary blocks together.
+
+    `declared`: block -> what the plan says of it; `earlier`: also by the rule before there was room; other arguments
+    as of `vistudy.analysis.verdict.decide_block.judge_block`.
+
+    Raises:
+        StudyError: no block has both arms.
+    """
+    both = {str(claim["baseline"]), treatment}
+    found = []
+    for name in dict.fromkeys([*declared, *table["block"].astype(str)]):
+        rows, of_plan = table[table["block"] == name], declared.get(name, {})
+        if both <= ({*rows["arm"]} | {*of_plan.get("arms", {})}):
+            role = role_of(name, rows, claim, treatment)
+            found.append(judge_block(name, rows, claim, treatment, role, of_plan, draws=draws, beside=beside))
+    if not found:
+        raise StudyError(f"no block has both arms, {claim['baseline']} and {treatment}: there is nothing to compare")
+    blocks = _with_holm(found, claim)
+    groups = []
+    for klass in dict.fromkeys(block.klass for block in blocks):
+        members = [block for block in blocks if block.klass == klass]
+        roles = next(role for role in (PRIMARY, NEGATIVE, PLACEBO) if any(block.role == role for block in members))
+        chosen = [block for block in members if block.role == roles]
+        groups.append((f"class {klass}" if klass else "blocks without a class", chosen))
+    primary = [block for block in blocks if block.role == PRIMARY]
+    groups += [("all blocks of the claim", primary)] if primary else []
+    verdicts = [group(name, members, table, claim) for name, members in groups]
+    if earlier:
+        blocks, verdicts = _earlier(blocks, groups, verdicts, table, claim, declared)
+    overall = verdicts.pop() if primary else None
+    return Judged(blocks=tuple(blocks), classes=tuple(verdicts), overall=overall)
+
+
+def _earlier(
+    blocks: Sequence[BlockVerdict],
+    groups: Sequence[tuple[str, Sequence[BlockVerdict]]],
+    verdicts: Sequence[GroupVerdict],
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    declared: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[BlockVerdict], list[GroupVerdict]]:
+    """The same blocks and groups with what the earlier rule says of them."""
+    found = {
+        block.block: earlier_block(block, table[table["block"] == block.block], claim, declared.get(block.block, {}))
+        for block in blocks
+    }
+    of_groups = [earlier_group(members, found, table, claim)[0] for _, members in groups]
+    return (
+        [dataclasses.replace(block, earlier=found[block.block][0]) for block in blocks],
+        [dataclasses.replace(verdict, earlier=text) for verdict, text in zip(verdicts, of_groups, strict=True)],
+    )
+
+
+def role_of(name: str, rows: pd.DataFrame, claim: Mapping[str, Any], treatment: str) -> str:
+    """Role of a block: a placebo if its term is inert in every trial, or if it is predicted to be identical."""
+    treated = rows[rows["arm"] == treatment]
+    inert = "inert" in treated and len(treated) > 0 and bool(treated["inert"].all())
+    predicted = any(p["expect"] == "identical" and name in (p.get("blocks") or ()) for p in claim["predictions"])
+    if inert or predicted:
+        return PLACEBO
+    return NEGATIVE if name in claim["negative_controls"] else PRIMARY
+
+
+def _with_holm(blocks: Sequence[BlockVerdict], claim: Mapping[str, Any]) -> list[BlockVerdict]:
+    """Correct the primary tests for their number, give every block its verdict, and write the sentences.
+
+    A refused test counts with p = 1, and one without room like all others: whether there is room depends on the data.
+    """
+    alpha = float(claim["alpha"])
+    tested = [i for i, block in enumerate(blocks) if block.role == PRIMARY and block.verdict != DESCRIPTIVE]
+    p_values = {i: d.p if (d := blocks[i].difference) is not None else 1.0 for i in tested}
+
+    def adjusted(i: int, p: float | None = None) -> float | None:
+        """Holm's p of a block; with `p` instead of its own."""
+        if i not in p_values:
+            return None
+        of_all = p_values if p is None else p_values | {i: p}
+        return dict(zip(tested, holm([of_all[j] for j in tested], alpha).adjusted, strict=True))[i]
+
+    out = []
+    for i, block in enumerate(blocks):
+        ends = (block.bounds.low, block.bounds.high) if block.bounds is not None else ()
+        found = conclude(block, adjusted(i), [adjusted(i, end.p) for end in ends], claim)
+        out.append(dataclasses.replace(found, sentence=block_sentence(found, claim, len(tested))))
+    return out
+
+
+def _headline(judged: Judged) -> str:
+    if judged.overall is None:
+        return "No block tests the claim: all are controls or placebos."
+    if len(judged.classes) < 2:
+        return judged.overall.sentence
+    each = "; ".join(f"{group.name}: {group.verdict}" for group in judged.classes)
+    return f"{judged.overall.sentence} By class: {each}."
+
+
+__all__ = ["DEFAULTS", "claim_of", "decide", "decide_study", "judge_all", "role_of", "thresholds_of"]

@@ -1,0 +1,270 @@
+"""The decision rule applied to one block: refusals first, then room, then the comparison and what stands beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from vistudy.analysis.estimates.effect_sizes import odds_ratio, q_shift
+from vistudy.analysis.estimates.risk_difference import Difference, Pairs, missing_bounds, pair, risk_difference
+from vistudy.analysis.estimates.stable_width import WidthDifference, width_difference
+from vistudy.analysis.estimates.strata import box_of, dependent, factors, opposite
+from vistudy.analysis.tables.formatting import percent, points
+from vistudy.analysis.verdict.block_notes import (
+    FAIR,
+    block_notes,
+    box_text,
+    cut_text,
+    excluded_text,
+    is_grid,
+    missing_text,
+)
+from vistudy.analysis.verdict.controls import LIMIT, against_slower, doses, identity, left_out, no_dose, positive
+from vistudy.analysis.verdict.results import (
+    DESCRIPTIVE,
+    DIFFERENT,
+    HARMS,
+    IDENTICAL,
+    INCONCLUSIVE,
+    NEGATIVE,
+    NO_DOSE,
+    PLACEBO,
+    REFUSED,
+    UNINFORMATIVE,
+    WITHIN,
+    BlockVerdict,
+    Control,
+    Room,
+    depends_on,
+)
+from vistudy.analysis.verdict.rule import decide_rule, no_room
+from vistudy.analysis.verdict.tuning import strong_claim, trials_needed
+
+SHIFT_DRAWS = 10_000
+"""Of the bootstrap of the shift."""
+
+
+def judge_block(
+    name: str,
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    treatment: str,
+    role: str,
+    declared: Mapping[str, Any],
+    *,
+    draws: int = 100_000,
+    beside: bool = True,
+) -> BlockVerdict:
+    """Compare one block: everything but its verdict, which needs the other blocks' tests (`conclude`), unless it has
+    one already: refused, descriptive, a placebo's, or no dose.
+
+    Args:
+        name: of the block.
+        table: arm table of this block alone; it may have no row.
+        claim: as in `plan.json`.
+        treatment: arm that is compared with the claim's baseline.
+        role: `primary`, `negative control` or `placebo`.
+        declared: what the plan says of the block; empty if it is not known.
+        draws: of the sign-flip test, the permutation test and the bootstrap of the shift.
+        beside: also the strong claim and what tuning costs.
+    """
+    baseline = str(claim["baseline"])
+    found = BlockVerdict(
+        block=name,
+        family=str(table["family"].iloc[0] if len(table) else declared.get("family", name)),
+        klass=str(table["class"].iloc[0] if len(table) else declared.get("class") or ""),
+        role=role, treatment=treatment, baseline=baseline, box=box_text(declared, table), verdict=REFUSED,
+        sentence="", reasons=(), notes=(), caveats=(), difference=None, width=None, p_holm=None, room=None, odds=None,
+        q_shift=None, factors=(), slower=(), positive=None, strong=None, tuning=None, doses=doses(table),
+        identity=None, bounds=None,
+    )  # fmt: skip
+    if role == PLACEBO:
+        return dataclasses.replace(found, **_placebo(table, treatment, baseline))
+    reasons, pairs = refusals(table, treatment, baseline, declared)
+    notes, caveats = block_notes(table, pairs, treatment, baseline, declared) if pairs is not None else ([], [])
+    found = dataclasses.replace(found, reasons=tuple(reasons), notes=tuple(notes), caveats=tuple(caveats))
+    if reasons or pairs is None:
+        return found
+    try:
+        if declared and is_grid(declared):
+            found = dataclasses.replace(found, difference=risk_difference(pairs, draws=draws), verdict=DESCRIPTIVE)
+        else:
+            found = _compare(found, table, pairs, claim, declared, draws, beside)
+    except ValueError as error:
+        return dataclasses.replace(found, reasons=(str(error),))
+    why = no_dose(found.doses, treatment, identity(table, treatment, baseline))
+    if why is None:
+        return found
+    if role == NEGATIVE:
+        return dataclasses.replace(found, verdict=NO_DOSE, reasons=(why,))
+    return dataclasses.replace(
+        found, notes=(*found.notes, f"No dose: {why}."), caveats=(*found.caveats, "the treatment has no dose")
+    )
+
+
+def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, Any]:
+    """A placebo needs no sample of a box: its pairs are identical or not."""
+    found = identity(table, treatment, baseline)
+    reasons = []
+    if not found.n_pairs:
+        reasons.append(f"no pair of two complete trials of {treatment} and {baseline} could be compared")
+    elif found.not_compared > LIMIT * (found.n_pairs + found.not_compared) and not found.differing:
+        share = percent(found.not_compared / (found.n_pairs + found.not_compared))
+        reasons.append(f"{share} of its pairs lack a result, more than {percent(LIMIT)}")
+    verdict = REFUSED if reasons else DIFFERENT if found.differing else IDENTICAL
+    notes = [f"{found.same_trial} pairs are one trial, trained once, and show nothing."] if found.same_trial else []
+    if found.not_compared:
+        notes.append(f"{found.not_compared} pairs were not compared: a trial is missing, failed or censored.")
+    return {"identity": found, "verdict": verdict, "reasons": tuple(reasons), "notes": tuple(notes)}
+
+
+def refusals(
+    table: pd.DataFrame, treatment: str, baseline: str, declared: Mapping[str, Any]
+) -> tuple[list[str], Pairs | None]:
+    """Reasons against a verdict that can be seen before comparing; and the pairs, where there are both arms."""
+    reasons = []
+    method = (declared.get("sample") or {}).get("method")
+    if method is not None and method not in FAIR:
+        reasons.append(
+            f"its configurations were placed by {method}, which looks at results: they are no sample of the box"
+        )
+    absent = [arm for arm in (treatment, baseline) if not (table["arm"] == arm).any()]
+    if absent:
+        return [*reasons, f"it has no trial of arm {' or '.join(absent)}"], None
+    try:
+        pairs = pair(table, treatment, baseline)
+    except ValueError as error:
+        return [*reasons, str(error)], None
+    if not pairs.n_pairs:
+        reasons.append(f"no pair of {treatment} and {baseline} has a result in both arms ({excluded_text(pairs)})")
+    elif pairs.n_configs < 2:
+        reasons.append("it has one configuration, and the spread between configurations cannot be seen")
+    if pairs.n_pairs and left_out(pairs) > LIMIT:
+        reasons.append(
+            f"{percent(left_out(pairs))} of its pairs lack a result, more than {percent(LIMIT)}: {excluded_text(pairs)}"
+        )
+    return reasons, pairs
+
+
+def _compare(
+    found: BlockVerdict, table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any], declared: Mapping[str, Any],
+    draws: int, beside: bool,
+) -> BlockVerdict:  # fmt: skip
+    treatment, baseline, alpha = found.treatment, found.baseline, float(claim["alpha"])
+    difference = risk_difference(pairs, alpha=alpha, draws=draws)
+    arm = claim.get("positive_control")
+    control = positive(table, arm, baseline, alpha) if arm and arm != treatment else None
+    room = find_room(difference, control, claim)
+    width, why = widths(table, treatment, baseline, declared, alpha, min(draws, SHIFT_DRAWS))
+    notes, caveats = list(found.notes), list(found.caveats)
+    if width is not None and width.cut:
+        why, width = cut_text(width), None
+    if why:
+        notes.append(f"The width of the stable range could not be estimated: {why}.")
+    bounds = missing_bounds(table, treatment, baseline, alpha=alpha)
+    if bounds is not None:
+        notes.append(missing_text(table, treatment, baseline, bounds))
+        caveats.append("trials without a result")
+    if control is not None and control.failed:
+        text = f"the positive control {control.arm} {'harms' if control.word == HARMS else 'does nothing'}"
+        rests = "; there is room only because the treatment itself differs, and a mean over such blocks flatters it"
+        caveats.append(text + (rests if room.informative else ""))
+    slower = against_slower(table, treatment, claim.get("slower") or (), float(claim["margin"]), alpha, room.why)
+    tuning = trials_needed(table, pairs, claim) if beside and room.informative else None
+    strong = strong_claim(table, treatment, baseline, claim, tuning, room.why) if beside else None
+    return dataclasses.replace(
+        found, verdict="", difference=difference, room=room, width=width, bounds=bounds, positive=control,
+        odds=odds_ratio(pairs, alpha=alpha), q_shift=q_shift(table, treatment, baseline, alpha=alpha),
+        factors=factors(table, pairs, box_of(declared), alpha, draws=min(draws, 4999)), slower=tuple(slower),
+        strong=strong, tuning=tuning, notes=tuple(notes), caveats=tuple(caveats),
+    )  # fmt: skip
+
+
+def find_room(difference: Difference, control: Control | None, claim: Mapping[str, Any]) -> Room:
+    """Whether an effect could have been seen: by the stable shares, and by the positive control.
+
+    A failed control takes nothing from an effect that is seen, in either direction.
+    """
+    why = no_room(
+        difference.share_baseline, difference.share_treatment, float(claim["room_low"]), float(claim["room_high"])
+    )
+    seen = difference.low > 0 or difference.high < 0
+    if why is None and control is not None and control.failed and not seen:
+        why = f"the positive control {control.arm} does not beat the baseline, and the treatment does not either"
+    return Room(informative=why is None, why=why or "")
+
+
+def conclude(
+    block: BlockVerdict, p_holm: float | None, at_worst: Sequence[float | None], claim: Mapping[str, Any]
+) -> BlockVerdict:
+    """Give a compared block its verdict.
+
+    Args:
+        block: of `judge_block`; one that has a verdict is returned with its `p_holm`.
+        p_holm: its p after Holm's correction; None of a block that is no test of the claim.
+        at_worst: the same with each of `bounds` instead of the block's own p.
+    """
+    block = dataclasses.replace(block, p_holm=p_holm if block.difference else None)
+    if block.verdict or block.difference is None:
+        return block
+    plain = _verdict(block, block.difference, p_holm, claim)
+    if block.bounds is not None:
+        ends = zip((block.bounds.low, block.bounds.high), at_worst, strict=True)
+        others = {_verdict(block, end, p, claim) for end, p in ends} - {plain}
+        if others:
+            text = f"{points(block.bounds.low.estimate)} to {points(block.bounds.high.estimate)} points"
+            strings = ", ".join(sorted({plain, *others}))
+            reason = f"trials without a result could change the verdict: the difference is {text} ({strings})"
+            return dataclasses.replace(
+                block, verdict=REFUSED, reasons=(reason,), difference=None, width=None, p_holm=None, odds=None,
+                q_shift=None, factors=(), slower=(), strong=None, tuning=None,
+            )  # fmt: skip
+    if plain == UNINFORMATIVE:
+        return dataclasses.replace(block, verdict=plain)
+    unequal = dependent(block.factors, float(claim["alpha"]), float(claim["sesoi"]))
+    if any(map(opposite, unequal)) or (unequal and plain in (WITHIN, INCONCLUSIVE)):
+        return dataclasses.replace(block, verdict=depends_on(factor.name for factor in unequal))
+    if unequal:
+        names = depends_on(factor.name for factor in unequal)
+        block = dataclasses.replace(block, caveats=(*block.caveats, f"the size of the effect {names}"))
+    return dataclasses.replace(block, verdict=plain)
+
+
+def _verdict(block: BlockVerdict, difference: Difference, p: float | None, claim: Mapping[str, Any]) -> str:
+    if not find_room(difference, block.positive, claim).informative:
+        return UNINFORMATIVE
+    return decide_rule(
+        difference.estimate,
+        difference.low,
+        difference.high,
+        significant=(difference.p if p is None else p) <= float(claim["alpha"]),
+        wider=is_wider(block.width),
+        equals_slower=any(each.equivalent for each in block.slower),
+        sesoi=float(claim["sesoi"]),
+        margin=float(claim["margin"]),
+    )
+
+
+def is_wider(width: WidthDifference | None) -> bool:
+    """Whether a stable range is known to be wider."""
+    return width is not None and width.difference > 0 and width.low > 0
+
+
+def widths(
+    table: pd.DataFrame, treatment: str, baseline: str, declared: Mapping[str, Any], alpha: float, draws: int
+) -> tuple[WidthDifference | None, str]:
+    """(E2, "") or (None, why it cannot be estimated)."""
+    if "lr" not in table or not table["lr"].notna().all():
+        return None, "the configurations do not set `lr`, the learning rate of all nets together"
+    space = (declared.get("sample") or {}).get("space", {}).get("lr")
+    if space is not None and (not space.get("log") or "choices" in space):
+        return None, "the learning rate was not drawn log-uniformly"
+    box = (float(space["low"]), float(space["high"])) if space else None
+    design = "sample" if space else "grid" if "lr" in declared.get("factors", {}) else None
+    try:
+        return width_difference(table, treatment, baseline, box=box, design=design, alpha=alpha, draws=draws), ""
+    except ValueError as error:
+        return None, str(error)

@@ -1,0 +1,112 @@
+"""A decision as a page of Markdown."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Sequence
+
+from vistudy.analysis.estimates.strata import Factor
+from vistudy.analysis.tables.formatting import p_text, percent, points
+from vistudy.analysis.verdict.results import BlockVerdict, Decision, Dose
+from vistudy.analysis.verdict.wording import beside_text
+
+
+def page(decision: Decision) -> str:
+    """The page; text of the study file is shown as text."""
+    return "\n".join(_lines(decision)) + "\n"
+
+
+def text(value: object) -> str:
+    """Text that Markdown shows as it is, in a table cell, too."""
+    escaped = html.escape(str(value), quote=False)
+    for mark in "\\`*_[]|~":
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return " ".join(escaped.split())
+
+
+def said_of(block: BlockVerdict) -> list[str]:
+    """What is said of a block below its sentence."""
+    found = [*beside_text(block.odds, block.q_shift), *block.notes, *(each.sentence for each in block.slower)]
+    return found + [part.sentence for part in (block.positive, block.strong, block.tuning) if part is not None]
+
+
+def _lines(decision: Decision) -> list[str]:
+    claim = decision.claim
+    lines = [f"# Verdict: {text(claim.get('id', decision.study))}", ""]
+    lines += [f"> {text(claim['question'])}", ""] if claim.get("question") else []
+    lines += [f"**{text(decision.verdict)}.** {text(decision.sentence)}", ""]
+    notes = decision.overall.notes if decision.overall else ()
+    lines += [*(f"- {text(note)}" for note in notes), ""] if notes else []
+    lines += [text(decision.registered.sentence), ""]
+    lines += [f"- **{text(warning)}**" for warning in decision.warnings] + [""] * bool(decision.warnings)
+    lines += ["## Classes", ""]
+    for group in decision.classes:
+        lines += [f"- {text(group.sentence)}", *(f"  - {text(note)}" for note in group.notes)]
+    lines += ["", "## Blocks", "", *_table(_block_rows(decision)), ""]
+    if decision.registered.earlier_rule:
+        lines += ["## By the earlier rule, under which it was registered", "", *_table(earlier_rows(decision)), ""]
+    for block in decision.blocks:
+        lines += [f"### {text(block.block)}", "", text(block.sentence), ""]
+        said = said_of(block)
+        lines += [f"- {text(sentence)}" for sentence in said] + [""] * bool(said)
+        lines += [*_table(factor_rows(block.factors)), ""] if block.factors else []
+        lines += [*_table(dose_rows(block.doses)), ""] if block.doses else []
+    if decision.predictions:
+        lines += ["## Predictions", "", *(f"- {text(check.sentence)}" for check in decision.predictions), ""]
+    return lines[:-1]
+
+
+def _table(rows: Sequence[Sequence[str]]) -> list[str]:
+    head, *rest = rows
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return lines + ["| " + " | ".join(map(text, row)) + " |" for row in rest]
+
+
+def _block_rows(decision: Decision) -> list[Sequence[str]]:
+    head = ("block", "class", "role", "verdict", "difference", "interval", "configurations", "pairs", "p (Holm)")
+    rows: list[Sequence[str]] = [head]
+    for block in decision.blocks:
+        d = block.difference
+        figures = ["", "", "", "", ""]
+        if d is not None:
+            p = d.p if block.p_holm is None else block.p_holm
+            figures = [points(d.estimate), f"{points(d.low)} to {points(d.high)}", str(d.n_configs), str(d.n_pairs)]
+            figures += [p_text(p)]
+        rows.append((block.block, block.klass, block.role, block.verdict, *figures))
+    return rows
+
+
+def earlier_rows(decision: Decision) -> list[Sequence[str]]:
+    """What was found by the rule of the registration, and by the present one."""
+    groups = [*decision.classes, *([decision.overall] if decision.overall else [])]
+    rows: list[Sequence[str]] = [("", "earlier rule", "present rule", "")]
+    for name, before, now in [
+        *((group.name, group.earlier, group.verdict) for group in reversed(groups)),
+        *((block.block, block.earlier, block.verdict) for block in decision.blocks),
+    ]:
+        rows.append((name, before, now, "" if before == now else "differs"))
+    return rows
+
+
+def factor_rows(factors: Sequence[Factor]) -> list[Sequence[str]]:
+    """Differences by stratum."""
+    rows: list[Sequence[str]] = [
+        ("stratum", "configurations", "treatment", "baseline", "difference", "interval", "equal in all: p (Holm)")
+    ]
+    for factor in factors:
+        for i, s in enumerate(factor.strata):
+            p = "" if i else "not tested" if math.isnan(factor.p) else f"{p_text(factor.p)} ({p_text(factor.p_holm)})"
+            shares = percent(s.share_treatment), percent(s.share_baseline)
+            interval = f"{points(s.low)} to {points(s.high)}"
+            rows.append((f"{factor.name} {s.level}", str(s.n_configs), *shares, points(s.estimate), interval, p))
+    return rows
+
+
+def dose_rows(doses: Sequence[Dose]) -> list[Sequence[str]]:
+    """Rho and drift by arm."""
+    rows: list[Sequence[str]] = [("arm", "trials", "rho (median)", "drift (median)")]
+    for dose in doses:
+        values = ("not recorded" if math.isnan(value) else f"{value:.2g}" for value in (dose.rho, dose.drift))
+        rows.append((dose.arm, str(dose.n_trials), *values))
+    return rows

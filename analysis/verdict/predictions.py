@@ -1,0 +1,144 @@
+"""Predictions of a claim, checked one by one with the figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from vistudy.analysis.estimates.risk_difference import Difference
+from vistudy.analysis.tables.formatting import points
+from vistudy.analysis.verdict.controls import identity
+from vistudy.analysis.verdict.results import (
+    DIFFERENT,
+    IDENTICAL,
+    MORE,
+    OLDER,
+    REFUSED,
+    SHORT,
+    SILENT,
+    WITHIN,
+    BlockVerdict,
+    GroupVerdict,
+    Pooled,
+    PredictionCheck,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judged:
+    """All blocks, classes and everything together, for one treatment."""
+
+    blocks: tuple[BlockVerdict, ...]
+    classes: tuple[GroupVerdict, ...]
+    overall: GroupVerdict | None
+
+
+def check_predictions(
+    predictions: Sequence[Mapping[str, Any]],
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    judge: Callable[[str], Judged],
+) -> tuple[PredictionCheck, ...]:
+    """Compare each prediction with what was found. `judge`: treatment -> its verdicts."""
+    found = []
+    for prediction in predictions:
+        treatment = str(prediction.get("treatment") or claim["treatment"])
+        check = _identical if prediction["expect"] == IDENTICAL else _verdict
+        found.append(check(prediction, table, claim, treatment, judge(treatment)))
+    return tuple(found)
+
+
+def scope_text(prediction: Mapping[str, Any], treatment: str, claim: Mapping[str, Any]) -> str:
+    """What a prediction is about, in words."""
+    blocks, klass = prediction.get("blocks"), prediction.get("class")
+    where = f"class {klass}" if klass else ", ".join(blocks) if blocks else "all blocks"
+    return where if treatment == claim["treatment"] else f"{where}, arm {treatment}"
+
+
+SAID = {True: "borne out", False: "not borne out", None: "could not be checked"}
+
+
+def _result(
+    prediction: Mapping[str, Any], scope: str, found: str, holds: bool | None, figures: str, before: str = ""
+) -> PredictionCheck:
+    expected = OLDER.get(str(prediction["expect"]), str(prediction["expect"]))
+    sentence = f"{prediction['id']} ({scope}: {expected}): {SAID[holds]}. Found: {figures}.{before}"
+    return PredictionCheck(
+        id=str(prediction["id"]), scope=scope, expected=expected, found=found, holds=holds, figures=figures,
+        sentence=sentence,
+    )  # fmt: skip
+
+
+def _figures(name: str, verdict: str, difference: Difference | Pooled | None) -> str:
+    if difference is None:
+        return f"{name} {verdict}"
+    interval = f"{points(difference.low)} to {points(difference.high)}"
+    return f"{name} {verdict} ({points(difference.estimate)} points, {interval})"
+
+
+def _verdict(
+    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: Judged
+) -> PredictionCheck:
+    scope = scope_text(prediction, treatment, claim)
+    results: list[tuple[str, str, Difference | Pooled | None]]
+    if prediction.get("blocks"):
+        of_blocks = [block for block in judged.blocks if block.block in prediction["blocks"]]
+        results = [(block.block, block.verdict, block.difference) for block in of_blocks]
+        absent = [name for name in prediction["blocks"] if name not in {block.block for block in of_blocks}]
+        results += [(name, REFUSED, None) for name in absent]
+        earlier = [block.earlier for block in of_blocks]
+    else:
+        name = f"class {prediction['class']}" if prediction.get("class") else None
+        groups = [group for group in (judged.classes if name else (judged.overall,)) if group is not None]
+        groups = [group for group in groups if name is None or group.name == name]
+        results = [(group.name, group.verdict, group.pooled) for group in groups]
+        earlier = [group.earlier for group in groups]
+    if not results:
+        return _result(prediction, scope, REFUSED, None, f"no block has arms {claim['baseline']} and {treatment}")
+    short = {SHORT.get(verdict, verdict) for _, verdict, _ in results}
+    holds = _holds(short, str(prediction["expect"]))
+    before = ""
+    if (
+        all(earlier)
+        and (held := _holds({SHORT.get(text, text) for text in earlier}, str(prediction["expect"]))) != holds
+    ):
+        before = f" By the earlier rule: {SAID[held]} ({', '.join(dict.fromkeys(earlier))})."
+    figures = "; ".join(_figures(*result) for result in results)
+    return _result(prediction, scope, ", ".join(sorted(short)), holds, figures, before)
+
+
+def _holds(found: set[str], expect: str) -> bool | None:
+    """Whether verdicts are what was expected: one that is known to be another decides; one that says nothing cannot."""
+    expected = OLDER.get(expect, expect)
+    same = {expected} | ({IDENTICAL, *OLDER} if expected == WITHIN else set())
+    unknown = {*SILENT, DIFFERENT} | ({MORE} if expected == "supported" else set())
+    if found - same - unknown:
+        return False
+    return None if found & unknown else True
+
+
+def _identical(
+    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: Judged
+) -> PredictionCheck:
+    scope = scope_text(prediction, treatment, claim)
+    names = prediction.get("blocks") or [
+        name
+        for name, klass in table[["block", "class"]].drop_duplicates().itertuples(index=False)
+        if prediction.get("class") in (None, klass)
+    ]
+    compared = differing = left = same = 0
+    silent = []
+    for name in names:
+        found = identity(table[table["block"] == name], treatment, str(claim["baseline"]))
+        compared, differing = compared + found.n_pairs, differing + found.differing
+        left, same = left + found.not_compared, same + found.same_trial
+        silent += [] if found.n_pairs else [name]
+    figures = f"{differing} of {compared} pairs differ in outcome, Q or an event time"
+    figures += f"; {left} pairs were not compared (a trial is missing, failed or censored)" if left else ""
+    figures += f"; {same} pairs are one trial, trained once, and show nothing" if same else ""
+    figures += f"; nothing to compare in {', '.join(silent)}" if silent else ""
+    holds = False if differing else None if silent or left else True
+    return _result(prediction, scope, IDENTICAL if holds else "different" if differing else REFUSED, holds, figures)

@@ -1,0 +1,1 @@
+"""Files that start a cluster: one backend per file, behind `registry`."""

@@ -1,0 +1,109 @@
+"""A running Ray cluster, by the address of its head (HOST:PORT), or `auto` for the one that this node belongs to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+from vistudy.clusters.base import PACKAGE, Cluster, ClusterError, nodes
+
+CONNECT_TIMEOUT_S = 5.0
+ANSWER_TIMEOUT_S = 10.0
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+
+
+@contextmanager
+def address(where: str) -> Iterator[Cluster]:
+    """Connect to a cluster, and send it this project's code.
+
+    Raises:
+        ClusterError: nothing answers there, it refuses us, or its Ray or Python is another.
+    """
+    if where != "auto":
+        _must_answer(where)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        if where != "auto":
+            _must_let_us_in(where)
+        ray.init(
+            address=where,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            # Inside a Ray job, the job's own environment has the code already, and Ray refuses a second one.
+            runtime_env=None if JOB_CONFIG in os.environ else code(),
+        )
+    except ray.exceptions.AuthenticationError as error:
+        raise ClusterError(
+            f"cluster {where}: it asks for another token than ours. Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH, here as they are on the head."
+        ) from error
+    except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
+        raise ClusterError(
+            f"cluster {where}: Ray refused the connection: {error}. Check that this is the address of a running head, "
+            "that Ray and Python have the same versions here and there, and, where the cluster uses tokens, that "
+            "RAY_AUTH_MODE=token and its token are set here too."
+        ) from error
+    try:
+        yield Cluster(name=where, nodes=nodes(), local=False)
+    finally:
+        ray.shutdown()
+
+
+def code() -> dict[str, Any]:
+    """Ray's runtime environment with this project's code, models that were added to it included, and its settings."""
+    return {
+        "py_modules": [str(PACKAGE)],
+        "env_vars": {name: value for name, value in os.environ.items() if name.startswith("VISTUDY_")},
+        "excludes": ["__pycache__"],
+    }
+
+
+def _must_answer(where: str) -> None:
+    """Ray itself would try for a minute."""
+    host, _, port = where.removeprefix("ray://").rpartition(":")
+    if where.startswith("ray://"):
+        raise ClusterError(
+            f"cluster {where}: Ray Client (ray://) cannot run studies; give the head's own address, "
+            f"{host}:6379 by default, from a machine of the cluster's network."
+        )
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ClusterError(f"cluster {where!r}: want local, auto, or HOST:PORT such as 10.0.0.5:6379.")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise ClusterError(
+            f"cluster {where}: nothing answers there ({error}). Start a head with `ray start --head --port={port}`, "
+            "or leave --cluster out to run on this machine."
+        ) from error
+
+
+def _must_let_us_in(where: str) -> None:
+    """Ray itself would try a refused token 20 times, and wait 40 s for a server that is no Ray head."""
+    answer: Future[None] = Future()
+
+    def ask() -> None:
+        try:
+            GcsClient(address=where)
+        except Exception as error:
+            answer.set_exception(error)
+        else:
+            answer.set_result(None)
+
+    threading.Thread(target=ask, name="vistudy-connect", daemon=True).start()
+    try:
+        answer.result(ANSWER_TIMEOUT_S)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"cluster {where}: something listens there, but does not answer as a Ray head within "
+            f"{ANSWER_TIMEOUT_S:.0f} s. Give the head's own port: 6379 by default; 8265 is its dashboard, 10001 Ray "
+            "Client."
+        ) from error

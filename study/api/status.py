@@ -1,0 +1,119 @@
+"""Where the trials of a study stand: by the ledger alone, and with their outcomes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.provenance import now_ms
+
+if TYPE_CHECKING:
+    from vistudy.study.planning.plan import Plan
+
+DEFAULT_STORE = "vistudy-data"
+STALE_MS = 120_000
+"""Packs that have recorded nothing for so long do not count in an estimate of the time to go."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """States of the trials of a plan."""
+
+    states: dict[str, str]
+    """trial_id -> state, as `vistudy.analysis.outcomes.label_study.Judged.state`."""
+    left: frozenset[str]
+    """Those that have not ended."""
+    saved: dict[str, float]
+    """Those of them with a checkpoint -> share of their training that is in it."""
+
+
+def standing(ledger: Ledger, planned: Plan) -> Standing:
+    """Read listings, ends and signs of life. Nothing is judged, and the store need not know the plan yet."""
+    updates = {trial.trial_id: trial.config.d_updates for trial in planned.trials}
+    if not ledger.exists():
+        return Standing(states=dict.fromkeys(updates, "planned"), left=frozenset(updates), saved={})
+    states = {trial_id: str(end["state"]) for trial_id, end in ledger.read_outcomes(list(updates)).items()}
+    left = frozenset(updates.keys() - states.keys())
+    saved: dict[str, float] = {}
+    begun: set[str] = set()
+    for pack_id, pack in ledger.packs().items() if left else ():
+        mine = left.intersection(pack.get("trial_ids", ()))
+        if mine and ledger.progress_of(pack_id) >= 0:
+            begun |= mine
+            if at := ledger.saved_updates(pack_id):
+                saved |= {
+                    trial_id: max(saved.get(trial_id, 0.0), min(1.0, at / updates[trial_id])) for trial_id in mine
+                }
+    live = ledger.live(planned.study.name, begun)
+    states |= {i: "planned" if i not in begun else "running" if i in live else "interrupted" for i in sorted(left)}
+    return Standing(states=states, left=left, saved=saved)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Status:
+    """Where a study stands."""
+
+    study: str
+    trials: int
+    states: dict[str, int]
+    outcomes: dict[str, int]
+    progress: float
+    """Share of all evaluations that are recorded, 0 to 1."""
+    left: int
+    """Trials that have not ended."""
+    left_at: float | None
+    """Mean share of their evaluations that those of them which were begun have recorded; None: none was begun."""
+    runner: str | None
+    """The process that runs the study now, in words; None where nobody does, and on stores without locks."""
+    orphaned: bool
+    """Trials are being trained, and no process runs the study: its driver was killed, or another study shares them."""
+    eta_s: float | None
+    """Seconds to the end at the present pace, while the study is run."""
+    errors: dict[str, str]
+    """Failed trial -> traceback."""
+
+
+def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
+    """Count a study's trials by state and outcome.
+
+    Raises:
+        StudyError: unknown study.
+    """
+    from vistudy.analysis.outcomes.label_study import judge_study
+
+    ledger = Ledger(store)
+    known = judge_study(ledger, study)
+    states = {trial_id: known.state(trial_id) for trial_id in known.entries}
+    evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
+    now, pace = now_ms(), 0.0
+    done = sum(evaluations[trial_id] for trial_id in known.ended)
+    for trial_id, begun in known.begun.items():
+        (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
+        done += last
+        if trial_id in known.live and last_ms > first_ms and now - last_ms < STALE_MS:
+            pace += (last - first) / (last_ms - first_ms) * 1000
+    total = sum(evaluations.values())
+    shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in known.begun.items()]
+    runner = ledger.runner(study)
+    orphaned = bool(known.live) and runner is None and ledger.disk.local is not None
+    return Status(
+        study=study,
+        trials=len(known.entries),
+        states=counts(states.values()),
+        outcomes=counts(outcome.label for outcome in known.outcomes.values()),
+        progress=done / total if total else 1.0,
+        left=len(known.entries) - len(known.ended),
+        left_at=sum(shares) / len(shares) if shares else None,
+        runner=runner.who if runner else None,
+        orphaned=orphaned,
+        eta_s=(total - done) / pace if pace and not orphaned else None,
+        errors={trial_id: known.ended[trial_id]["error"] for trial_id, state in states.items() if state == "failed"},
+    )
+
+
+def counts(values: Iterable[str]) -> dict[str, int]:
+    """Most frequent first."""
+    return dict(Counter(values).most_common())

@@ -1,0 +1,221 @@
+"""What the commands print."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from vistudy.study.api.commands import DEFAULT_STORE
+from vistudy.study.cli.options import err, escape, out
+
+if TYPE_CHECKING:
+    from vistudy.study.api.commands import Preview, RunReport, Status
+
+
+STATES_BEGUN = ("interrupted", "running")
+
+
+def preview_json(preview: Preview) -> dict[str, Any]:
+    """A plan for programs."""
+    todo = preview.work
+    return preview.plan.to_json() | {
+        "done": todo.done,
+        "failed": todo.failed,
+        "pending": sorted(todo.pending),
+        "states": preview.standing.states,
+        "packs": {pack.pack_id: [config.trial_id() for config in pack.configs] for pack in todo.packs},
+        "pack_sizes": list(todo.sizes),
+        "inert_cells": preview.plan.inert_cells,
+        "cluster": {"name": preview.cluster, "slots": preview.slots, "gpus": preview.gpus},
+        "estimate": asdict(preview.estimate) if preview.estimate else None,
+    }
+
+
+def print_preview(preview: Preview) -> None:
+    """A plan for people."""
+    planned, todo = preview.plan, preview.work
+    out.print(f"[bold]{planned.study.name}[/]  file {planned.study.hash}  {planned.study.description}")
+    for block in planned.study.blocks:
+        table = Table(title=f"{block.model} on {block.data}", title_justify="left", box=None, pad_edge=False)
+        table.add_column("factor", style="bold")
+        table.add_column("levels")
+        for name, levels in block.factors.items():
+            table.add_row(name, ", ".join(_level(level) for level in levels))
+        if block.sample:
+            table.add_row("sample", f"{block.sample.n} by {block.sample.method}, seed {block.sample.seed}")
+        for name, arm in block.arms.items():
+            table.add_row(f"arm {name}", arm.text)
+        table.add_row("seed", ", ".join(map(str, block.seeds)))
+        table.add_row("budget", f"{block.d_updates} updates, {block.evaluations} evaluations")
+        out.print(table)
+    merged = f" ({planned.merged} equal ones merged)" if planned.merged else ""
+    out.print(f"{planned.cells} cells, {len(planned.trials)} trials{merged}")
+    begun, live = (sum(state == name for state in preview.standing.states.values()) for name in STATES_BEGUN)
+    out.print(
+        f"in the store: {todo.done} done, {todo.failed} of them failed; to run: {len(todo.pending)}"
+        + (f", {begun} of them begun and interrupted" if begun else "")
+        + (f", {live} of them being trained now" if live else "")
+    )
+    if planned.inert_cells:
+        out.print(
+            f"[yellow]warning:[/] in {planned.inert_cells} cells the regularizer is inactive by theorem: with one "
+            "generator step a period its gradient at the period's start is exactly zero. They run as placebos."
+        )
+    for note in planned.notes:
+        out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    counts = Counter(len(pack.configs) for pack in todo.packs)
+    sizes = ", ".join(f"{n} x {size}" if n > 1 else str(size) for size, n in counts.items())
+    resumed = sum(pack.resumed for pack in todo.packs)
+    out.print(f"{len(todo.packs)} packs of {sizes or 'no'} trials" + (f"; {resumed} go on" if resumed else ""))
+    for reason in todo.sizes:
+        out.print(f"  {escape(reason)}", soft_wrap=True)
+    kind = "GPU" if preview.gpus else "CPU"
+    out.print(f"cluster {preview.cluster}: {preview.slots} {kind} slots, a pack fits")
+    if preview.estimate:
+        hours = f"{preview.estimate.slot_s / 3600:.2g} {kind} hours"
+        out.print(f"estimate from a pilot: {duration(preview.estimate.wall_s)} of training, {hours}")
+
+
+BASES = (0.1, 0.3, 0.5, 0.7)
+"""Stable shares of the baseline for which power is shown where none is given."""
+
+
+def print_power(preview: Preview, base: float | None = None) -> None:
+    """What differences in stable share each block with arms can detect, and how many configurations the claim needs.
+
+    `base`: stable share of the baseline, as a room stage found it; None: several are shown.
+    """
+    from vistudy.analysis.estimates.power import detectable, needed
+
+    claim = preview.plan.study.claim
+    wanted, alpha = (claim.sesoi, claim.alpha) if claim is not None else (0.08, 0.05)
+    table = Table(
+        box=None, pad_edge=False, title=f"power of the paired test, two-sided alpha {alpha:g}", title_justify="left"
+    )
+    names = ("block", "configs x seeds", "baseline stable", "found with 80 %", f"configs for {100 * wanted:g} points")
+    for column in names:
+        table.add_column(column)
+    for block in preview.plan.study.blocks:
+        if block.arms and block.sample:
+            n, seeds = block.sample.n, len(block.seeds)
+            for share in BASES if base is None else (base,):
+                least = detectable(n, seeds, base=share, alpha=alpha) if n > 1 else float("nan")
+                found = "no difference" if least != least else f"{100 * least:.0f} points"
+                configs = str(needed(wanted, seeds, base=share, alpha=alpha)) if share + wanted < 1 else "not possible"
+                table.add_row(block.name, f"{n} x {seeds}", f"{100 * share:g} %", found, configs)
+    out.print(table if table.row_count else "no block has arms and a sample, so there is nothing to test")
+    out.print(
+        "for configurations from nearly always to nearly never stable (docs/statistics.md)"
+        + ("" if base is not None else "; how much of the baseline is stable is not known: run it alone, then --base")
+    )
+
+
+def print_trials(preview: Preview) -> None:
+    """Every trial of a plan."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("trial", "block", "cell", "seed", "inert", "state"):
+        table.add_column(column, no_wrap=True)
+    from vistudy.analysis.tables.trials import cell_tag
+
+    for trial in preview.plan.trials:
+        state = preview.standing.states[trial.trial_id]
+        table.add_row(trial.trial_id, trial.block, cell_tag(trial.cell), str(trial.seed), ",".join(trial.inert), state)
+    Console(width=240, highlight=False).print(table)
+
+
+def _level(level: object) -> str:
+    from vistudy.analysis.tables.formatting import level_text
+
+    return level_text(None, level)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that people would use."""
+    units = ((120, 1, ".0f", "s"), (7200, 60, ".0f", "min"), (float("inf"), 3600, ".1f", "h"))
+    _, size, digits, unit = next(u for u in units if seconds < u[0])
+    return f"{seconds / size:{digits}} {unit}"
+
+
+def print_report(report: RunReport, store: str) -> None:
+    """What a run did."""
+    place = "" if store == DEFAULT_STORE else f" --store {store}"
+    ran = f"{report.ran} trials in {report.train_s:.0f} s; " if report.ran else ""
+    said = f"{ran}{report.already} of {report.trials} were there before"
+    out.print(f"[bold]{report.study}[/]: {_stopped(report) if report.interrupted else said}", soft_wrap=True)
+    print_outcomes(report.states, report.outcomes)
+    for path in report.heatmaps:
+        out.print(str(path), soft_wrap=True)
+    if report.tracking_error:
+        err.print(f"[yellow]MLflow is behind:[/] {escape(report.tracking_error)}", soft_wrap=True)
+    elif report.interrupted:
+        out.print("MLflow is up to date" if report.synced else "MLflow was not synced: nothing was trained in this run")
+    if report.failed:
+        err.print(f"[red]{report.failed} trials failed[/]: vistudy status {report.study} --store {store}")
+    if not report.interrupted:
+        out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
+        return
+    if not report.heatmaps:
+        out.print("heatmaps were not drawn")
+    out.print("the same command goes on" if report.left or not report.heatmaps else "nothing is left to do")
+
+
+def _stopped(report: RunReport) -> str:
+    """What a run that was stopped has done, and what is left."""
+    how = "SIGTERM" if report.terminated else "Ctrl-C"
+    done = f"{report.ran} of {report.trials} trials ended in this run, {report.already} before it"
+    if not report.left:
+        return f"stopped by {how}; {done}: all are trained"
+    at = f" at {report.saved_at:.0%} of their training" if report.saved_at is not None else ""
+    kinds = {
+        f"{report.saved} with a checkpoint{at}": report.saved,
+        f"{report.begun} begun without a checkpoint": report.begun,
+        f"{report.left - report.saved - report.begun} not begun": report.left - report.saved - report.begun,
+    }
+    left = f"{report.left} {'is' if report.left == 1 else 'are'} left"
+    return f"stopped by {how}; {done}, {left}: {', '.join(text for text, n in kinds.items() if n)}"
+
+
+def print_status(found: Status) -> None:
+    """Where a study stands."""
+    out.print(f"[bold]{found.study}[/]: {where(found)}", soft_wrap=True)
+    print_outcomes(found.states, found.outcomes)
+
+
+def where(found: Status) -> str:
+    """Where a study stands, in a sentence."""
+    live, begun = found.states.get("running", 0), found.states.get("interrupted", 0)
+    if not found.left:
+        return f"all {found.trials} trials have ended"
+    if live or found.runner:
+        eta = f", about {duration(found.eta_s)} to go" if found.eta_s else ""
+        if found.orphaned:
+            eta = (
+                f"; {live} of them are in training, but no process runs this study: workers of a run that was killed "
+                "end within seconds, those of another study go on"
+            )
+        elif not live:
+            eta = f"; {found.runner} runs it, and no pack is in training at this moment"
+        return f"{found.trials} trials, {found.progress:.0%} of their evaluations{eta}"
+    if not begun:
+        return f"not begun: {found.left} of {found.trials} trials are left; the same `vistudy run` command trains them"
+    new = f", {found.left - begun} of them not begun" if found.left > begun else ""
+    return (
+        f"interrupted: {found.left} of {found.trials} trials left{new}, at {found.left_at or 0:.0%}; "
+        "the same `vistudy run` command resumes them"
+    )
+
+
+def print_outcomes(states: dict[str, int], outcomes: dict[str, int]) -> None:
+    """Counts by state and by outcome."""
+    from vistudy.analysis.outcomes.labels import LABEL_TEXT
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, count in states.items():
+        table.add_row(str(count), name)
+    for name in sorted(outcomes, key=lambda name: -outcomes[name]):
+        table.add_row(str(outcomes[name]), f"  {name}", LABEL_TEXT[name][1])
+    out.print(table)

@@ -1,0 +1,150 @@
+"""The commands that show what a study found: pictures, verdict, report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vistudy.study.api.commands import DEFAULT_STORE
+from vistudy.study.cli.options import AsJson, DataRoot, Store, StudyName, Uri, err, escape, name_of, out, set_paths
+
+app = typer.Typer()
+Folder = Annotated[Path | None, typer.Option("--out", help="Folder for the files.")]
+
+
+@app.command(epilog="Example: vistudy heatmap ring-quickstart --out figures")
+def heatmap(
+    study: StudyName,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: Uri = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
+) -> None:
+    """Draw the stability heatmaps of a study as PNG, SVG and one offline HTML page."""
+    from vistudy.study.api import commands
+    from vistudy.study.tracking.uri import default_tracking_uri
+
+    uri = tracking_uri or ("://" not in store and default_tracking_uri(store)) or None
+    for path in commands.draw(name_of(study), store=store, tracking_uri=uri, out=folder)[1]:
+        out.print(str(path), soft_wrap=True)
+
+
+@app.command(epilog="Example: vistudy report claim-rings --out report")
+def report(
+    study: StudyName,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: Uri = None,
+    folder: Folder = None,
+    png: Annotated[bool, typer.Option("--png", help="Write the figures as PNG (200 dpi), too.")] = False,
+) -> None:
+    """Write everything that a study found: one offline HTML page, Markdown, tables, figures; a copy goes to MLflow."""
+    from vistudy.study.api import commands
+
+    made, behind = commands.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder, png=png)
+    out.print(made.headline, soft_wrap=True, markup=False)
+    for note in made.notes:
+        out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+    for path in (made.html, made.markdown, *made.tables, *made.figures):
+        out.print(str(path), soft_wrap=True)
+    if behind:
+        err.print(f"[yellow]MLflow does not have it:[/] {escape(behind)}", soft_wrap=True)
+
+
+@app.command(epilog="Example: vistudy verdict claim-rings --multiverse")
+def verdict(
+    study: StudyName,
+    store: Store = DEFAULT_STORE,
+    multiverse: Annotated[
+        bool, typer.Option("--multiverse", help="Decide again under other thresholds, windows and boxes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decide the claim of a study: how large the effect is, how sure, against which alternatives."""
+    from vistudy.analysis.verdict.decide import decide_study
+    from vistudy.analysis.verdict.multiverse import multiverse_check
+
+    name = name_of(study)
+    decision = decide_study(store, name)
+    again = multiverse_check(store, name) if multiverse else None
+    if as_json:
+        out.print_json(json.dumps({"decision": decision.to_json(), "multiverse": again.to_json() if again else None}))
+        return
+    out.print(decision.to_markdown(), soft_wrap=True, markup=False)
+    if again is not None:
+        out.print(again.to_markdown(), soft_wrap=True, markup=False)
+
+
+@app.command(epilog="Example: vistudy compare ring-quickstart ring-again --store-b other/vistudy-data")
+def compare(
+    a: Annotated[str, typer.Argument(help="Study file, or the name of a study in the store.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+    store: Store = DEFAULT_STORE,
+    store_b: Annotated[str | None, typer.Option("--store-b", help="Where B is, if not in the same store.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Set two studies side by side: trials that both have, and the rates of every cell."""
+    from vistudy.analysis.tables.compare_studies import compare_studies
+
+    found = compare_studies(store, name_of(a), store_b or store, name_of(b))
+    if as_json:
+        out.print_json(json.dumps(found.to_json()))
+        return
+    out.print(found.to_markdown(), soft_wrap=True, markup=False)
+
+
+@app.command(epilog="Example: vistudy relabel ring-quickstart --version 1 --out labels.csv")
+def relabel(
+    study: StudyName,
+    store: Store = DEFAULT_STORE,
+    version: Annotated[int, typer.Option("--version", help="Version of the outcome rules.")] = 1,
+    to: Annotated[Path | None, typer.Option("--out", help="FILE.csv: both outcomes of every trial.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a study by an older version of the outcome rules, beside the present one. Changes nothing in the store."""
+    from vistudy.analysis.tables.outcome_versions import relabel_study
+
+    found = relabel_study(store, name_of(study), version)
+    if to is not None:
+        found.trials.to_csv(to, index=False)
+    if as_json:
+        out.print_json(json.dumps(found.to_json()))
+        return
+    out.print(found.to_markdown(), soft_wrap=True, markup=False)
+
+
+@app.command(epilog="Example: vistudy atlas ring-quickstart --out atlas.html")
+def atlas(
+    study: StudyName,
+    store: Store = DEFAULT_STORE,
+    to: Annotated[Path, typer.Option("--out", help="FILE.html; pictures for print lie beside it.")] = Path(
+        "atlas.html"
+    ),
+) -> None:
+    """Lay the kept samples out over the hyperparameters, with a slider over training time."""
+    from vistudy.analysis.maps.atlas_page import atlas as draw
+    from vistudy.study.execution.runner import real_modes
+
+    out.print(str(draw(store, name_of(study), to, modes=real_modes())), soft_wrap=True)
+
+
+@app.command(epilog="Example: vistudy replay t2-0123456789ab --out films")
+def replay(
+    trial_id: Annotated[str, typer.Argument(help="Id of a trial in the store, or an unambiguous beginning of it.")],
+    store: Store = DEFAULT_STORE,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("films"),
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Pictures besides the first.")] = 60,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="Train without the rest of its pack: quicker, but not bit for bit the same.")
+    ] = False,
+    data_root: DataRoot = None,
+) -> None:
+    """Train one trial again and film it: an animation and a strip of its samples over training time."""
+    from vistudy.study.films import retrain as filmstrip
+
+    set_paths(VISTUDY_DATA_ROOT=data_root)
+    made = filmstrip.replay(trial_id, store, folder, frames=frames, alone=alone)
+    out.print(f"[bold]{made.trial_id}[/]: {made.frames} frames. {made.agreement.text}", soft_wrap=True)
+    for path in made.paths:
+        out.print(str(path), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Trains packs on Ray Tune or in this process: retries, watchdog, preflight."""

@@ -1,0 +1,68 @@
+"""What a store holds of the same trials on other data: said in a sentence for each data set, and never mixed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.planning.plan import Plan
+from vistudy.trainables.config import NOT_RECORDED
+
+Found = dict[str, set[str]]
+"""Fingerprint -> trials that were trained on it, but for the data."""
+
+
+def other_data(planned: Plan, ledger: Ledger) -> Iterator[str]:
+    """Sentences that say which data sets of a plan held something else when the store's trials were trained."""
+    if not ledger.exists():
+        return
+    done, now = ledger.done(), planned.data
+    new = {_but_data(trial.config.to_dict()) for trial in planned.trials if trial.trial_id not in done}
+    same: dict[str, Found] = {data: {} for data in now}
+    others: dict[str, Found] = {data: {} for data in now}
+    packs = sorted(ledger.packs().values(), key=lambda pack: int(pack.get("created_ms", 0))) if new else []
+    for trial in (trial for pack in packs for trial in pack["trials"]):
+        data, print_ = trial["data"], trial.get("data_fingerprint", NOT_RECORDED)
+        if data in now and print_ != now[data]:
+            twin = _but_data(trial)
+            (same if twin in new else others)[data].setdefault(print_, set()).add(twin)
+    kept = earlier_study(planned, ledger)
+    for data, here in now.items():
+        yield from _sentences(data, here, same[data], others[data], f" as study {kept}" if kept else "")
+
+
+def _sentences(data: str, here: str, same: Found, others: Found, kept: str) -> Iterator[str]:
+    """Of one data set: of trials that differ from those of the plan in it alone, else of others."""
+    if prints := [print_ for print_ in same if print_ != NOT_RECORDED]:
+        count = len(set[str]().union(*(same[print_] for print_ in prints)))
+        yield (
+            f"{data} holds other data than when {_were(count, 'of these trials')} trained (fingerprint "
+            f"{', '.join(prints)} then, {here} now): they are new trials; the earlier ones stay in the store{kept}"
+        )
+    elif prints := [print_ for print_ in others if print_ != NOT_RECORDED]:
+        count = sum(len(others[print_]) for print_ in prints)
+        more = "other trial of this store" if count == 1 else "other trials of this store"
+        yield (
+            f"{data} holds other data than when {_were(count, more)} trained (fingerprint {', '.join(prints)} then, "
+            f"{here} now): none of them is used here"
+        )
+    if NOT_RECORDED in same:
+        yield (
+            f"{_were(len(same[NOT_RECORDED]), 'of these trials')} trained on {data} when the data of a trial were not "
+            f"recorded: they are new trials (fingerprint {here}); the earlier ones stay in the store{kept}"
+        )
+
+
+def earlier_study(planned: Plan, ledger: Ledger) -> str | None:
+    """The name under which a run will keep the plan that it replaces, if that was of other data."""
+    return ledger.earlier_name(planned.study.name, {of: {"fingerprint": p} for of, p in planned.data.items()})
+
+
+def _but_data(config: Mapping[str, Any]) -> str:
+    return json.dumps({name: value for name, value in config.items() if name != "data_fingerprint"}, sort_keys=True)
+
+
+def _were(number: int, of: str) -> str:
+    return f"{number} {of} {'was' if number == 1 else 'were'}"

@@ -1,0 +1,60 @@
+"""Trains packs one after another in this process, without Ray: for debuggers, and to compare with."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.interrupts import TRAINING, Stop
+from vistudy.study.execution.provenance import now_ms
+from vistudy.study.execution.supervisor import Executed, Supervisor
+from vistudy.study.packing.packs import Pack
+from vistudy.trainables.worker import train_pack
+
+POLL_S = 0.1
+_log = logging.getLogger("vistudy.supervisor")
+
+
+def execute_here(
+    packs: Sequence[Pack], ledger: Ledger, *, checkpoint_every_s: float, stop: Stop | None = None
+) -> Executed:
+    """Train the packs to their ends, in order. What `vistudy.study.execution.ray_tune.execute` does, in this process.
+
+    `stop`: at a signal the pack in training writes a checkpoint before its next period, and ends.
+
+    Raises:
+        StudyError: the store failed for good.
+    """
+    started, run = time.monotonic(), f"run-{secrets.token_hex(6)}"
+    supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=True)
+    train = functools.partial(
+        train_pack, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=checkpoint_every_s, run=run
+    )
+
+    def ask() -> None:
+        supervisor.stop()
+        try:
+            ledger.ask_stop(run)
+        except StudyError as error:
+            _log.warning("the pack cannot be asked for a checkpoint: %s", error)
+
+    try:
+        with (stop or Stop()).patient(TRAINING, ask):
+            while not supervisor.finished:
+                pack = supervisor.next()
+                if pack is None:  # one waits for its next try
+                    time.sleep(POLL_S)
+                    continue
+                supervisor.ended(pack.pack_id, train({"pack_id": pack.pack_id}))
+    finally:
+        with contextlib.suppress(StudyError):  # a file that nobody will ask for again
+            ledger.withdraw_stop(run)
+    if supervisor.broken is not None:
+        raise supervisor.broken
+    return Executed(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)

@@ -1,0 +1,276 @@
+"""Before a study runs on many machines: do all of them see the store, run the same code, and agree on the time?
+
+Without shared storage a trial would end well and its records be gone; with other versions its numbers would be others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from vistudy.analysis.ledger.atomic_files import Storage
+from vistudy.analysis.ledger.errors import StoreError, StudyError
+from vistudy.clusters.base import PACKAGE, ClusterError
+
+if TYPE_CHECKING:
+    from vistudy.clusters import Cluster
+    from vistudy.clusters.base import Node
+
+PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray")
+"""Packages that trials need, equal on every node. Local parts of versions (+cpu, +cu130) may differ."""
+MAX_SKEW_S = 2.0
+MIN_FREE_GB = 0.2
+ANSWER_WITHIN_S = 60.0
+"""The first task on a node waits for a worker process, which reads Ray and this code, from a network disk perhaps."""
+CONNECT_WITHIN_S = 5.0
+_MISSING = "not installed"
+_log = logging.getLogger("vistudy.preflight")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """What one machine says of itself."""
+
+    host: str
+    versions: dict[str, str]
+    """Python and PACKAGES."""
+    code: str
+    """Hash of the code of all packages of vistudy."""
+    answer: str
+    """The file that it wrote into the store."""
+    store: str | None
+    """Why it does not share the store; None if it does, or was not asked."""
+    store_free_gb: float | None
+    """On the store's disk, where it is one."""
+    scratch_free_gb: float
+    """Where temporary files go."""
+    tracking: str | None
+    """Why it does not reach the tracking server; None if it does, or there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeReport:
+    """One node, held against this process."""
+
+    node: Node
+    facts: Facts | None
+    skew_s: float | None
+    """Its clock minus ours, without what the question itself took."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preflight:
+    """A cluster, and what is wrong with it."""
+
+    on: Cluster
+    """Without nodes that left while they were asked."""
+    nodes: tuple[NodeReport, ...]
+    left: tuple[Node, ...]
+    problems: tuple[str, ...]
+    """One message each: which node, what, what to do."""
+
+
+def before_run(on: Cluster, store: str) -> Cluster:
+    """Refuse a cluster on which records would be lost or be others. Returns it without nodes that have just left.
+
+    Raises:
+        StudyError: all that is wrong, one line each.
+    """
+    if on.local:
+        return on
+    found = inspect(on, store)
+    if found.problems:
+        raise StudyError(f"cluster {on.name}: " + "\n".join(found.problems))
+    for node in found.left:
+        _log.warning("%s has left the cluster; the study runs on the other nodes", node.name)
+    return checked(found.on)
+
+
+def checked(on: Cluster) -> Cluster:
+    """The cluster. Raises StudyError if it cannot hold a pack, or has too few GPUs."""
+    try:
+        on.check()
+    except ClusterError as error:
+        raise StudyError(str(error)) from error
+    return on
+
+
+def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = None) -> Preflight:
+    """Ask every node, and hold its answers against this machine's. `tracking`: host and port of a server."""
+    from vistudy.clusters.broadcast import in_this_process, on_every_node
+
+    ask = in_this_process if on.inline else on_every_node
+    with _nonce(store) as (nonce, answers):
+        asked = ask(facts, store, nonce, tracking, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
+        before = time.time()
+        clocks = ask(clock, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
+        after = time.time()
+        here = facts(store, nonce, None)
+        answers += [here.answer, *(answer.value.answer for answer in asked if answer.value)]
+        problems, reports, left = [], [], []
+        for answer, read in zip(asked, clocks, strict=True):
+            if answer.left or read.left:
+                left.append(answer.node)
+                continue
+            skew = None if read.value is None else _outside(read.value, before, after)
+            reports.append(NodeReport(node=answer.node, facts=answer.value, skew_s=skew))
+            if answer.value is None:
+                problems.append(
+                    f"{answer.node.name} did not answer: {answer.error}. Look at its logs; the package vistudy and "
+                    "what it needs must be installed there, in the versions of requirements.lock."
+                )
+                continue
+            there = answer.value
+            if there.store is None and store is not None and not Storage(store).exists(there.answer):
+                there = replace(there, store="what it wrote there does not arrive here")
+            problems += _compare(answer.node.name, there, here, store, skew)
+    still = replace(on, nodes=tuple(report.node for report in reports))
+    return Preflight(on=still, nodes=tuple(reports), left=tuple(left), problems=tuple(problems))
+
+
+def facts(store: str | None, nonce: str, tracking: tuple[str, int] | None) -> Facts:
+    """What this process's machine has. Reads the driver's nonce from the store, and answers it with a file there."""
+    answer = f"{nonce}-{uuid.uuid4().hex[:8]}"
+    return Facts(
+        host=socket.gethostname(),
+        versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        code=code_hash(),
+        answer=answer,
+        store=_shares(store, nonce, answer) if store else None,
+        store_free_gb=_free_gb(store) if store else None,
+        scratch_free_gb=round(shutil.disk_usage(tempfile.gettempdir()).free / 1e9, 1),
+        tracking=_reaches(*tracking) if tracking else None,
+    )
+
+
+def clock() -> float:
+    """This machine's time, in seconds since 1970."""
+    return time.time()
+
+
+def code_hash() -> str:
+    """Of every Python file of vistudy, as this process imports it."""
+    found = hashlib.sha256()
+    for path in sorted(PACKAGE.glob("*/**/*.py")):
+        found.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
+    return found.hexdigest()[:12]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return _MISSING
+
+
+@contextlib.contextmanager
+def _nonce(store: str | None) -> Iterator[tuple[str, list[str]]]:
+    """A file in the store that only those see who share it, and a list for answers to it; all are gone afterwards."""
+    nonce, answers = f".preflight-{uuid.uuid4().hex}", list[str]()
+    if store is None:
+        yield nonce, answers
+        return
+    disk = Storage(store)
+    disk.write(nonce, nonce.encode())
+    try:
+        yield nonce, answers
+    finally:
+        for name in (nonce, *answers):
+            disk.remove(name)
+
+
+def _shares(store: str, nonce: str, answer: str) -> str | None:
+    """None if this machine sees what the driver wrote, and could write beside it."""
+    disk = Storage(store)
+    try:
+        if disk.read(nonce) != nonce.encode():
+            return "it reads other bytes than were written"
+        disk.write(answer, nonce.encode())
+    except FileNotFoundError:
+        return "it does not see what was written there from here"
+    except StoreError as error:
+        return str(error)
+    return None
+
+
+def _free_gb(store: str) -> float | None:
+    root = Storage(store).local
+    return None if root is None or not root.exists() else round(shutil.disk_usage(root).free / 1e9, 1)
+
+
+def _reaches(host: str, port: int) -> str | None:
+    try:
+        socket.create_connection((host, port), CONNECT_WITHIN_S).close()
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _outside(clock: float, before: float, after: float) -> float:
+    """How far a clock's reading lies outside the time in which it was read."""
+    return min(clock - before, 0.0) + max(clock - after, 0.0)
+
+
+def _public(text: str) -> str:
+    return text.partition("+")[0]
+
+
+def _compare(name: str, there: Facts, here: Facts, store: str | None, skew_s: float | None) -> Sequence[str]:
+    found = []
+    if there.store:
+        found.append(
+            f"{name} does not share the store {store}: {there.store}. A study on several machines needs one store "
+            "that all of them see: a folder on NFS or a parallel file system, mounted at the same path everywhere, "
+            "or an object store (s3://bucket/folder)."
+        )
+    if there.store_free_gb is not None and there.store_free_gb < MIN_FREE_GB:
+        found.append(f"{name}: {there.store_free_gb} GB are free in the store {store}; {MIN_FREE_GB} are needed.")
+    if there.scratch_free_gb < MIN_FREE_GB:
+        found.append(f"{name}: {there.scratch_free_gb} GB are free for temporary files; {MIN_FREE_GB} are needed.")
+    other = [
+        f"{what} {there.versions[what]} (here {mine})"
+        for what, mine in here.versions.items()
+        if _public(there.versions[what]) != _public(mine)
+    ]
+    if other:
+        found.append(
+            f"{name} has other versions: {', '.join(other)}. Records would depend on where a trial ran. Install the "
+            "same requirements.lock everywhere, or use one image."
+        )
+    elif there.code != here.code:
+        found.append(
+            f"{name} runs other code of vistudy: {there.code} (here {here.code}). Submit from the code that the "
+            "image has, or build the image anew."
+        )
+    if skew_s is not None and abs(skew_s) > MAX_SKEW_S:
+        found.append(
+            f"{name}: its clock is {abs(skew_s):.1f} s {'ahead' if skew_s > 0 else 'behind'}; at most {MAX_SKEW_S:.0f} "
+            "s are allowed, since records bear times. Start NTP (chrony, systemd-timesyncd) there."
+        )
+    if there.tracking:
+        found.append(
+            f"{name} does not reach the tracking server: {there.tracking}. Where the run itself is sent to the "
+            "cluster (--detach), its head must; workers need not."
+        )
+    return found
+
+
+def this_machine(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:
+    """CPUs and GPUs that this process may use: the cluster `local`, which need not be started to be known."""
+    import torch
+
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    here = Node(name="local", cpus=cpus, gpus=torch.cuda.device_count())
+    return checked(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, least_gpus=gpus))

@@ -1,0 +1,65 @@
+"""Where and with what a study was run."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from vistudy.analysis.ledger.errors import StoreError
+from vistudy.analysis.ledger.ledger import Ledger
+
+RECORDED_PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray", "mlflow", "optuna", "pandas", "scipy")
+
+
+def now_ms() -> int:
+    """The clock, in milliseconds since 1970 (UTC)."""
+    return time.time_ns() // 1_000_000
+
+
+def provenance(
+    name: str, ledger: Ledger, data: Mapping[str, str], metrics: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Where and with what a study was run last, and when first.
+
+    `data`: data set -> its fingerprint; `metrics`: how each data set's samples were judged.
+    """
+    from vistudy.trainables.data import DATASETS  # here: it takes torch
+
+    now = now_ms()
+    try:
+        before = ledger.read_meta(name)
+    except StoreError:
+        before = {"created_ms": now}
+    return {
+        "created_ms": before["created_ms"],
+        "last_run_ms": now,
+        "git": git_state(),
+        "versions": versions(),
+        "data": {of: {"fingerprint": print_, "division": DATASETS[of].division} for of, print_ in data.items()},
+        "metrics": metrics or before.get("metrics", {}),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES}
+
+
+def git_state() -> dict[str, str | bool | None]:
+    """Commit of this project's checkout, and whether it has uncommitted changes; None outside a checkout."""
+    root = Path(__file__).resolve().parent
+
+    def git(*args: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    changes = git("status", "--porcelain")
+    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

@@ -1,0 +1,317 @@
+"""Trains what the ledger lacks of a study, while a mirror brings it to MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import gc
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.execution.interrupts import LOOK_EVERY_S, Stop
+from vistudy.study.execution.provenance import now_ms, provenance
+
+if TYPE_CHECKING:
+    from vistudy.clusters import Cluster
+    from vistudy.study.execution.supervisor import Executed
+    from vistudy.study.packing.packs import Pack
+    from vistudy.study.planning.plan import Plan
+    from vistudy.study.spec.schema import ExploreSpec
+    from vistudy.study.tracking.mirror import Mirror, MirrorStatus
+    from vistudy.study.tracking.sync import Labels, Records, Series, SyncReport
+
+MIRROR_EVERY_S = 10.0
+MIRROR_RUNNING_EVERY_S = 60.0
+"""Trials that have ended are mirrored soon, once and whole; those that go on seldom, since each time costs processor
+time that training would use. The ledger is never behind."""
+
+LAST_SYNC_S = 6.0
+"""After a signal, how long MLflow may take."""
+
+T = TypeVar("T")
+Say = Callable[[str], None]
+Tick = Callable[[int, int], None]
+
+
+def quiet(*_: object) -> None:
+    """Say and tick nothing."""
+
+
+class Trainer:
+    """Trains plan after plan of one study on one cluster, with one mirror. Leave it by its `with`."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        cluster: str,
+        gpus: int,
+        packs_per_gpu: int,
+        uri: str,
+        retry_failed: bool,
+        checkpoint_every_s: float,
+        hang_after_s: float,
+        stop: Stop,
+        say: Say,
+        tick: Tick,
+    ) -> None:
+        self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
+        self._gpus, self._packs_per_gpu = gpus, packs_per_gpu
+        self._checkpoint_every_s, self._hang_after_s = checkpoint_every_s, hang_after_s
+        self._stop, self._say, self._tick = stop, say, tick
+        self._mirror: Mirror | None = None
+        self._started: Future[None] | None = None
+        self._on: Cluster | None = None
+        self._connection = contextlib.ExitStack()
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="vistudy-aside")
+        self.before = ledger.done()
+        """Trials that had ended before this run, without those that are run again."""
+        self.train_s = 0.0
+        self.synced = False
+        self.behind: str | None = None
+        """Whether the last sync was begun, and why MLflow lacks something after it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._mirror is not None and not self._stop.again:
+            self._stop_mirror()  # after an error: leave no run open
+        self.release()
+        stopped = self._stop.asked.is_set()  # then what is still done aside is not waited for
+        self._aside.shutdown(wait=not stopped, cancel_futures=stopped)
+
+    def train(self, planned: Plan) -> None:
+        """Run what the ledger lacks of a plan.
+
+        Raises:
+            Stopping: the run was asked to stop before training or after it.
+        """
+        from vistudy.study.execution import prepare as launch
+        from vistudy.study.tracking.mirror import open_database
+
+        ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
+        again = ["failed"] * self._retry + ["censored"] * (planned.study.explore is None)
+        if again and ledger.exists():
+            ended = ledger.read_outcomes(ledger.done() & ids)
+            forgotten = {trial_id for trial_id, outcome in ended.items() if outcome["state"] in again}
+            ledger.forget(forgotten)
+            self.before -= forgotten
+        before = ledger.done() & ids
+        write = functools.partial(ledger.write_study, name, planned.study.text, planned.to_json())
+        if before == ids:
+            write(provenance(name, ledger, planned.data))
+            return
+        meanwhile = self._aside.submit(self._get_ready, planned)
+        self._aside.submit(open_database, self._uri)  # seconds of work, which training does not wait for
+        on = self._connect()
+        known, metrics = self._stop.wait(meanwhile)
+        write(provenance(name, ledger, planned.data, metrics))  # a cluster that refuses leaves no trace in the store
+        costs = launch.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
+        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+        launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
+        self._say(
+            f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
+            f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
+        )
+        self._start_mirror(name)
+        with ticking(ledger, set(todo.pending), self._tick):
+            executed = self._execute(todo.packs, on, planned.study.explore)
+        self.train_s += executed.wall_s
+        self._stop.check()
+
+    def _execute(self, packs: Sequence[Pack], on: Cluster, explore: ExploreSpec | None) -> Executed:
+        if on.inline:
+            from vistudy.study.execution.in_process import execute_here
+
+            if explore:
+                raise StudyError(
+                    "explore: trials are stopped by Ray Tune, and cluster 'debug' has no Ray; use 'local'."
+                )
+            return execute_here(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s, stop=self._stop)
+        from vistudy.study.execution import ray_tune as executor  # ready, see launch.preload
+
+        return executor.execute(
+            packs,
+            self._ledger,
+            on,
+            checkpoint_every_s=self._checkpoint_every_s,
+            hang_after_s=self._hang_after_s,
+            stop=self._stop,
+            explore=explore,
+        )
+
+    def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
+        """What this process has to do before training: it may, while Ray starts its own processes."""
+        from vistudy.clusters import needs_ray
+        from vistudy.study.execution import prepare as launch
+        from vistudy.study.execution.data_check import data_errors
+
+        if needs_ray(self._cluster):
+            launch.preload()
+        with data_errors():
+            return launch.references(planned, self._ledger, self._say), launch.judged_by(planned)
+
+    def _connect(self) -> Cluster:
+        from vistudy.study.execution import prepare as launch
+        from vistudy.study.execution.preflight import before_run
+
+        if self._on is None:
+            on = self._connection.enter_context(launch.cluster(self._cluster, self._packs_per_gpu, self._gpus))
+            self._on = before_run(on, self._ledger.uri)
+        return self._on
+
+    def release(self) -> None:
+        """Leave the cluster.
+
+        A Ray object that dies while Ray ends takes the process with it. Tune leaves cycles of such objects, and the
+        mirror's thread may be the one that collects them: so they are collected before, and none while Ray ends.
+        """
+        gc.collect()
+        gc.disable()
+        try:
+            with self._stop.patient():
+                self._connection.close()
+        finally:
+            gc.enable()
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether anything was trained in this run that MLflow may lack."""
+        return self._mirror is not None
+
+    def _start_mirror(self, name: str) -> None:
+        from vistudy.study.tracking.mirror import Mirror
+
+        if self._mirror is None:
+            judge = functools.partial(judged, self._ledger, name)
+            self._mirror = Mirror(
+                self._ledger,
+                name,
+                self._uri,
+                judge,
+                MIRROR_EVERY_S,
+                running_every_s=MIRROR_RUNNING_EVERY_S,
+                modes=real_modes(),
+            )
+            self._started = self._aside.submit(self._mirror.start)  # when its database is open
+
+    def _stop_mirror(self, artifacts: Sequence[Path] = ()) -> MirrorStatus:
+        assert self._mirror is not None
+        assert self._started is not None
+        self._started.result()
+        return self._mirror.stop(final=True, artifacts=artifacts)
+
+    def release_while(self, work: Callable[[], T]) -> T:
+        """Leave the cluster, in this thread, while another does `work`. Returns its result.
+
+        Raises:
+            Stopping: the run was asked to stop.
+        """
+        meanwhile = self._aside.submit(work)
+        self.release()
+        return self._stop.wait(meanwhile)
+
+    def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> None:
+        """Mirror everything, leaving no run open, within LAST_SYNC_S of a signal."""
+        self.synced = True
+        last: Future[str | None] = Future()
+
+        def finish() -> None:
+            try:
+                last.set_result(self._finish_mirror(name, artifacts))
+            except Exception as error:
+                last.set_exception(error)
+
+        threading.Thread(target=finish, name="vistudy-last-sync", daemon=True).start()
+        while not wait([last], LOOK_EVERY_S).done and not self._stop.asked.is_set():
+            pass
+        late = not wait([last], LAST_SYNC_S if self._stop.asked.is_set() else None).done
+        self.behind = f"left after {LAST_SYNC_S:.0f} s; `vistudy sync` goes on" if late else last.result()
+
+    def _finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
+        from vistudy.study.tracking.mirror import TrackingError
+
+        if self._mirror is not None:
+            return self._stop_mirror(artifacts).error
+        try:
+            sync_all(self._ledger, name, self._uri, artifacts)
+        except TrackingError as error:
+            return str(error)
+        return None
+
+
+def judged(
+    ledger: Ledger, name: str, records: Mapping[str, Records], outcomes: Mapping[str, dict[str, Any]]
+) -> tuple[Labels, Series]:
+    """Outcomes in the words of MLflow's tags, and Q."""
+    from vistudy.analysis.tables.trials import judge
+
+    labels, q = judge(ledger, name, records, outcomes)
+    return {trial_id: _tags(fields) for trial_id, fields in labels.items()}, q
+
+
+def judged_all(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
+    """Outcomes of all complete trials of a study among `ids`, by the present rules."""
+    from vistudy.analysis.outcomes.label_study import judge_study
+
+    found, wanted = judge_study(ledger, name).outcomes, set(ids)
+    return {trial_id: _tags(dataclasses.asdict(found[trial_id])) for trial_id in found.keys() & wanted}
+
+
+def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
+    renamed = {"label": "outcome", "version": "outcome_version"}
+    return {renamed.get(name, name): value for name, value in fields.items()} | {"flags": ";".join(fields["flags"])}
+
+
+def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tick: Tick | None = None) -> SyncReport:
+    """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included.
+
+    Where a run goes on at this moment, the runs of its trials stay open.
+    """
+    from vistudy.study.tracking import mirror as tracking
+
+    return tracking.sync(
+        ledger,
+        name,
+        uri,
+        judge=functools.partial(judged, ledger, name),
+        relabel=True,
+        artifacts=artifacts,
+        modes=real_modes(),
+        final=not ledger.live(name, {trial["trial_id"] for trial in ledger.read_plan(name)["trials"]} - ledger.done()),
+        progress=tick,
+    )
+
+
+@contextlib.contextmanager
+def ticking(ledger: Ledger, pending: set[str], tick: Tick) -> Iterator[None]:
+    """Call `tick` with (done, to do) every second for the time of a `with`."""
+    stop = threading.Event()
+
+    def count() -> None:
+        while not stop.wait(1.0):
+            tick(len(ledger.done() & pending), len(pending))
+
+    thread = threading.Thread(target=count, name="vistudy-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+        tick(len(ledger.done() & pending), len(pending))
+
+
+def real_modes() -> dict[str, Any]:
+    """Data set -> centres of its modes, for pictures of samples."""
+    from vistudy.trainables.data import DATASETS
+    from vistudy.trainables.data.gaussians import GaussianMixture
+
+    return {name: data.means for name, data in DATASETS.items() if isinstance(data, GaussianMixture)}

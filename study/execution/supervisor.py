@@ -1,0 +1,259 @@
+"""What follows when a try at a pack has ended: nothing, another try, two halves, or a failed trial. Knows no Ray.
+
+A machine's failure is retried, with a growing delay, for as long as the pack gets further. A pack that no longer does,
+or whose code or memory fails, is split until the trial that is to blame is alone: it alone becomes `failed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vistudy.analysis.ledger.errors import FULL, StoppedError, StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.packing.packs import Pack, pack_id
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.models import config_from_dict
+
+POISONED = 3
+"""Deaths in a row, none of them further than the one before, after which a pack is poisoned."""
+BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
+"""Delay before the second try, doubled for each one that follows."""
+STAND_IN_SEEDS = 1_000_003
+"""Stand-ins have seeds that far apart from those of trials."""
+PLACE_FAILURES = 5
+"""Failures of the store or of nodes in a row, no pack having ended well in between, after which the run is stopped."""
+
+PLACES = {
+    "store": "the store failed",
+    "node": "a node cannot train it",
+    "data": "a node has other data",
+}
+"""What may be wrong with a place and not with a pack, in words: another node may be able to train it."""
+
+_log = logging.getLogger("vistudy.supervisor")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Executed:
+    """What became of a run's packs."""
+
+    wall_s: float
+    interrupted: bool
+    """Packs are left."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Job:
+    """A pack that is to be trained."""
+
+    pack: Pack
+    suspect: bool = False
+    """Half of a pack that was split."""
+    ready_at: float = 0.0
+    deaths: int = 0
+    furthest: tuple[int, int] = (-1, -1)
+    """Last evaluation recorded, and updates of D in a checkpoint, when it died last."""
+    tries: int = 0
+    """Tries in a row that ended badly, for whatever reason."""
+
+
+class Supervisor:
+    """A queue of packs: `next` gives one that is due, `ended` or `died` tells what became of it."""
+
+    def __init__(
+        self,
+        packs: Sequence[Pack],
+        ledger: Ledger,
+        *,
+        clock: Callable[[], float],
+        now_ms: Callable[[], int],
+        one_machine: bool = False,
+    ) -> None:
+        """`one_machine`: there is no other that might have what this one lacks."""
+        self._ledger, self._clock, self._now_ms, self._one_machine = ledger, clock, now_ms, one_machine
+        self._waiting = [_Job(pack=pack) for pack in packs]
+        self._running: dict[str, _Job] = {}
+        self._place_failures = 0
+        self.stopping = False
+        """No pack is started any more."""
+        self.unfinished = 0
+        """Packs that were left before their end."""
+        self.broken: StoppedError | None = None
+        """Why the store or a node made the run stop."""
+        self.splits = self.retries = 0
+
+    @property
+    def finished(self) -> bool:
+        """Nothing waits and nothing runs; when stopping, nothing will be started."""
+        return self.stopping or not (self._waiting or self._running)
+
+    @property
+    def left(self) -> int:
+        """Packs that have not come to their end."""
+        return self.unfinished + len(self._waiting) + len(self._running)
+
+    def stop(self) -> None:
+        """Start no more packs."""
+        self.stopping = True
+
+    def lay_down(self) -> None:
+        """Note in the store that nobody trains the packs whose workers were ended from outside."""
+        for name in self._running:
+            with contextlib.suppress(StudyError):  # then their silence will tell
+                self._ledger.lay_down(name)
+
+    def next(self) -> Pack | None:
+        """A pack to train now: the first in order that is due. None if there is none now."""
+        if self.stopping:
+            return None
+        now = self._clock()
+        for place, job in enumerate(self._waiting):
+            if job.ready_at <= now:
+                del self._waiting[place]
+                self._running[job.pack.pack_id] = job
+                return job.pack
+        return None
+
+    def ended(self, name: str, result: dict[str, Any]) -> None:
+        """A try returned: `result` is what `vistudy.trainables.worker.train_pack` gave."""
+        job, end = self._running.pop(name), str(result["end"])
+        if end == "complete":
+            self._place_failures = 0
+        elif end == "stopped":
+            self.unfinished += 1
+        elif end in PLACES:
+            self._place_failed(job, end, str(result["text"]), int(result["errno"]))
+        else:
+            self._split_or_fail(job, str(result["text"]), memory=end == "memory")
+
+    def censored(self, name: str, wall_s: float) -> None:
+        """A scheduler stopped it early: its trials that have not ended are censored."""
+        job = self._running.pop(name)
+        for config in self._open(job.pack):
+            self._finish(job.pack, config.trial_id(), "censored", wall_s, None)
+
+    def died(self, name: str, error: str, *, hung: bool = False) -> None:
+        """The process of a try is gone; `error` is what is known of it. `hung`: it was killed because it hung."""
+        job = self._running.pop(name)
+        if not self._open(job.pack):
+            return
+        beat = self._ledger.heartbeat(name) or {}
+        furthest = max(job.furthest, (self._ledger.progress_of(name), int(beat.get("saved_updates", -1))))
+        job.deaths = job.deaths + 1 if furthest <= job.furthest else 1
+        job.furthest = furthest
+        crash = self._ledger.crash(name)
+        if job.deaths < POISONED and not (job.suspect and len(self._open(job.pack)) > 1):
+            _log.warning("pack %s: its process died (%s); it goes on from its checkpoint", name, _first_line(error))
+            self._retry(job)
+            return
+        where = f" after update {beat['d_updates']} of D" if beat else ""
+        known = f"the worker process died {job.deaths} times without getting further, the last time{where}: {error}"
+        # A process that is gone without a word may have been killed for its memory: then only smaller packs help.
+        self._split_or_fail(job, f"{known}\n{crash}" if crash else known, memory=not (crash or hung))
+
+    def _retry(self, job: _Job) -> None:
+        job.ready_at = self._clock() + min(LONGEST_BACKOFF_S, BACKOFF_S * 2**job.tries)
+        job.tries += 1
+        self.retries += 1
+        self._waiting.append(job)
+
+    def _place_failed(self, job: _Job, place: str, text: str, number: int) -> None:
+        self._place_failures += 1
+        hopeless = number in FULL or (place != "store" and self._one_machine)
+        if not hopeless and self._place_failures < PLACE_FAILURES:
+            _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, PLACES[place], _last_line(text))
+            self._retry(job)
+            return
+        self.unfinished += 1
+        why = os.strerror(number) if number in FULL else _last_line(text)
+        if place == "data":
+            self.broken = StoppedError(f"{text}. The run has stopped; what is recorded is whole.")
+            self.stop()
+            return
+        what, mend = (
+            (f"store {self._ledger.uri}: {why}", "Mend that (space, rights)")
+            if place == "store"
+            else (f"cluster: {why}", "Mend that")  # nodes say themselves how
+        )
+        self.broken = StoppedError(
+            f"{what}. The run has stopped; what is recorded is whole. {mend}; the same command goes on from the last "
+            "checkpoints."
+        )
+        self.stop()
+
+    def _open(self, pack: Pack) -> list[TrainConfig]:
+        done = self._ledger.done()
+        return [config for config in pack.configs if config.trial_id() not in done]
+
+    def _split_or_fail(self, job: _Job, why: str, *, memory: bool) -> None:
+        left = self._open(job.pack)
+        if len(left) > 1:
+            _log.warning("pack %s is split to find the trial to blame: %s", job.pack.pack_id, _last_line(why))
+            middle = (len(left) + 1) // 2
+            self._waiting += [self._half(job.pack, half, memory=memory) for half in (left[:middle], left[middle:])]
+            self.splits += 1
+        for config in left if len(left) == 1 else ():
+            self._fail(job.pack, config.trial_id(), why)
+
+    def _half(self, parent: Pack, configs: Sequence[TrainConfig], *, memory: bool) -> _Job:
+        """A new pack, stored before it starts. It is younger than its parent, so that a later run prefers it.
+
+        Unless it is to need less memory, it has as many slots as its parent, and each trial its own: matrix libraries
+        choose kernels by size, so only then its records keep the last bit. Stand-ins train in the other slots.
+        """
+        ids = [config.trial_id() for config in configs]
+        stored = dict(self._ledger.read_pack(parent.pack_id))
+        slots = stored.pop("slots", stored["trials"])
+        if not memory:
+            mine = {c.trial_id(): c for c in configs}
+            there = [config_from_dict(slot) for slot in slots]
+            kept = [mine.get(c.trial_id()) or stand_in(configs[0], place) for place, c in enumerate(there)]
+            stored["slots"] = [c.to_dict() for c in kept]
+        half = Pack(pack_id=pack_id(ids), configs=tuple(configs), cost=parent.cost)
+        self._ledger.write_pack(
+            stored
+            | {
+                "pack_id": half.pack_id,
+                "trial_ids": ids,
+                "trials": [config.to_dict() for config in configs],
+                "created_ms": max(self._now_ms(), stored["created_ms"] + 1),
+            }
+        )
+        return _Job(pack=half, suspect=True)
+
+    def _fail(self, pack: Pack, trial_id: str, why: str) -> None:
+        self._finish(pack, trial_id, "failed", 0.0, why)
+
+    def _finish(self, pack: Pack, trial_id: str, state: str, wall_s: float, why: str | None) -> None:
+        self._ledger.finish_trial(
+            {
+                "trial_id": trial_id,
+                "state": state,
+                "wall_s": wall_s,
+                "error": why,
+                "unix_ms": self._now_ms(),
+                "pack_id": pack.pack_id,
+                "attempt": max(self._ledger.attempts(pack.pack_id), default=1),
+                "device": "",
+                "versions": {},
+            }
+        )
+
+
+def stand_in(like: TrainConfig, place: int) -> TrainConfig:
+    """A trial that nobody wants, to fill a slot."""
+    return dataclasses.replace(like, seed=like.seed + STAND_IN_SEEDS * (place + 1))
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[-1][:600]
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0][:300]

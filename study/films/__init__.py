@@ -1,0 +1,1 @@
+"""Trains one trial again, compares it with its records, and films it."""

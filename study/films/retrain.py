@@ -1,0 +1,289 @@
+"""Train one trial again and film it: an animation of its samples and a strip like the figures of GAN papers.
+
+**Is it the same trial?** By default the whole pack is trained, composed as the store has it. With the code, versions
+and processor that recorded the trial every record then comes out bit for bit; elsewhere it agrees to rounding, which a
+chaotic game can enlarge until it is another run. With `alone=True` only the trial is trained, which is quicker; a pack
+of one is not bitwise the same, for its sums of floats are taken in another order: toys in double precision agree to
+about 1e-9, while single-precision GANs begin to differ by rounding and drift apart within some hundred steps. The
+replayed records are compared with the stored ones either way, and the result says how far they agree.
+
+Nothing is written into the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vistudy.analysis.figures.sample_images import drawable
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.films.film import Caption, Frame, write_film
+
+if TYPE_CHECKING:
+    from vistudy.trainables.config import TrainConfig
+    from vistudy.trainables.engine import Engine
+
+FRAMES = 60
+_SINGLE = 1e-4
+"""Relative difference of records up to which two runs are said to agree; single precision adds up to less."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agreement:
+    """How the replayed records compare with the stored ones."""
+
+    compared: int
+    """Evaluations that both have."""
+    exact: bool
+    """Every value of all of them is equal, bit for bit."""
+    difference: float
+    """Largest difference of a value, relative to its size (absolute below 1)."""
+    first: int | None
+    """First evaluation whose values differ by more than 1e-4; None if none does."""
+
+    @property
+    def text(self) -> str:
+        """One sentence."""
+        if not self.compared:
+            return "The store has no records of this trial to compare with."
+        if self.exact:
+            return f"All {self.compared} stored evaluations came out bit for bit the same."
+        if self.first is None:
+            return f"All {self.compared} stored evaluations agree to {self.difference:.0e}."
+        return (
+            f"From evaluation {self.first} on the records differ from the stored ones, by up to {self.difference:.1e}; "
+            "the film shows another run of the same configuration."
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Replay:
+    """What a replay has written."""
+
+    trial_id: str
+    frames: int
+    gif: Path
+    mp4: Path | None
+    """None where there is no ffmpeg."""
+    strip: Path
+    agreement: Agreement
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return tuple(path for path in (self.gif, self.mp4, self.strip) if path is not None)
+
+
+def replay(
+    trial_id: str,
+    store: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    frames: int = FRAMES,
+    alone: bool = False,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> Replay:
+    """Train a trial again in this process, on one thread; write `<trial_id>.gif`, `.mp4` (with ffmpeg), `-strip.png`.
+
+    Args:
+        trial_id: as `vistudy plan --trials` lists it, or an unambiguous beginning.
+        store: the ledger, which is only read.
+        out: folder for the files; made if it is not there.
+        frames: pictures besides the first; fewer if the trial has fewer periods.
+        alone: train without the rest of its pack; see the head of this file.
+        tick: called with (D updates done, D updates in all).
+
+    Raises:
+        StudyError: no such trial, one that was never begun, a model whose samples have no picture, or no frames.
+    """
+    from vistudy.study.execution.data_check import data_errors
+    from vistudy.trainables.config import NOT_RECORDED
+    from vistudy.trainables.data import DataError, refuse_other_data
+    from vistudy.trainables.metrics.features.image_classifier import one_thread
+
+    if frames < 1:
+        raise StudyError(f"--frames {frames}: give at least 1")
+    ledger = Ledger(store)
+    study, config, pack = _find(ledger, trial_id)
+    try:
+        refuse_other_data(config.data, config.data_fingerprint or NOT_RECORDED)
+    except DataError as error:
+        raise StudyError(f"trial {config.trial_id()}: {error}") from error
+    stored = {record["evaluation"]: record for record in ledger.records([config.trial_id()])}
+    label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
+    configs = [config] if alone else _configs(pack)
+    filmed, replayed = list[Frame](), dict[int, Mapping[str, float]]()
+    with data_errors(), one_thread():  # as workers train: sums over several threads have another order
+        for item in _film(configs, config, frames):
+            if isinstance(item, Frame):
+                filmed.append(item)
+                tick(item.step, config.d_updates)
+            else:
+                replayed[item[0]] = item[1]
+    agreement = compare({e: record["values"] for e, record in stored.items()}, replayed)
+    caption = Caption(
+        trial_id=config.trial_id(), what=_what(config), outcome=label, limit=1.2 * reference["max_abs_data"],
+        modes=_modes(config.data), note="" if agreement.first is None else agreement.text,
+    )  # fmt: skip
+    gif, mp4, strip = write_film(filmed, caption, Path(out))
+    return Replay(trial_id=config.trial_id(), frames=len(filmed), gif=gif, mp4=mp4, strip=strip, agreement=agreement)
+
+
+def compare(stored: Mapping[int, Mapping[str, float]], replayed: Mapping[int, Mapping[str, float]]) -> Agreement:
+    """Compare records by evaluation. A value is infinitely different where only one side has it as a finite number.
+
+    Values that were not recorded when the trial was trained, of metrics that came later, are not compared.
+    """
+    both = sorted(stored.keys() & replayed.keys())
+    differences = {e: _difference(stored[e], replayed[e]) for e in both}
+    return Agreement(
+        compared=len(both),
+        exact=all(difference == 0 for difference in differences.values()),
+        difference=max(differences.values(), default=0.0),
+        first=next((e for e in both if differences[e] > _SINGLE), None),
+    )
+
+
+def _difference(stored: Mapping[str, float], replayed: Mapping[str, float]) -> float:
+    if not stored.keys() <= replayed.keys():
+        return math.inf
+    return max((_apart(stored[name], replayed[name]) for name in stored), default=0.0)
+
+
+def _apart(a: float, b: float) -> float:
+    if a == b or (math.isnan(a) and math.isnan(b)):
+        return 0.0
+    return abs(a - b) / max(1.0, abs(a)) if math.isfinite(a) and math.isfinite(b) else math.inf
+
+
+def _find(ledger: Ledger, wanted: str) -> tuple[str, TrainConfig, Mapping[str, Any]]:
+    """Study, configuration and pack of the trial whose id begins so."""
+    found = {
+        entry["trial_id"]: (study, entry["config"])
+        for study in ledger.study_names()
+        for entry in ledger.read_plan(study)["trials"]
+        if wanted and entry["trial_id"].startswith(wanted)
+    }
+    if wanted in found:
+        found = {wanted: found[wanted]}
+    if len(found) != 1:
+        several = (
+            f"{len(found)} trials begin so: {', '.join(sorted(found)[:5])}" if found else "no study there plans it"
+        )
+        raise StudyError(
+            f"trial {wanted!r} in the store {ledger.uri}: {several}. `vistudy plan FILE --trials` lists ids."
+        )
+    ((trial_id, (study, config)),) = found.items()
+    outcome = ledger.read_outcomes([trial_id]).get(trial_id)
+    packs = ledger.packs()
+    if outcome is not None:
+        return study, _config(config), packs[outcome["pack_id"]]
+    begun = [pack for pack in packs.values() if trial_id in pack["trial_ids"]]
+    if not begun:
+        raise StudyError(f"trial {trial_id} of {study} has not been begun; `vistudy run` comes first.")
+    return study, _config(config), max(begun, key=lambda pack: int(pack["created_ms"]))
+
+
+def _configs(pack: Mapping[str, Any]) -> list[TrainConfig]:
+    return [_config(trial) for trial in pack.get("slots", pack["trials"])]  # as it was trained
+
+
+def _config(stored: Mapping[str, Any]) -> TrainConfig:
+    from vistudy.trainables.node_checks import NodeFailed, trial_configs
+
+    try:
+        return trial_configs([stored])[0]
+    except NodeFailed as error:
+        raise StudyError(f"the trial cannot be trained here: this machine {error}.") from error
+
+
+def _film(
+    configs: Sequence[TrainConfig], config: TrainConfig, frames: int
+) -> Iterator[Frame | tuple[int, Mapping[str, float]]]:
+    """Frames, and (evaluation, values) of the trial's records, in order.
+
+    Frames between two evaluations are taken between periods: they draw no random number and change nothing.
+    """
+    from vistudy.trainables.data import DATASETS
+    from vistudy.trainables.engine import Engine
+    from vistudy.trainables.metrics.evaluate import n_samples
+
+    engine = Engine(configs, keep_samples=range(config.evaluations + 1))
+    trial_id, n = config.trial_id(), n_samples(DATASETS[config.data])
+    times = [config.d_updates * i / frames for i in range(frames + 1)]
+    evaluations = engine.evaluations()
+    while True:
+        for step in _between(engine, times):
+            row = engine.trial_ids.index(trial_id)
+            samples = engine.pack.evaluation_samples(n, engine.next_evaluation)[0][row : row + 1]
+            yield _frame(step, engine.kept(samples[0]))
+        item = next(evaluations, None)
+        values = {} if item is None else {r.trial_id: r.values for r in item.records}
+        if item is None or trial_id not in values:
+            return
+        yield item.index, values[trial_id]
+        if times and times[0] <= item.step:
+            times[:] = [time for time in times if time > item.step]
+            yield _frame(item.step, item.samples[trial_id])
+
+
+def _between(engine: Engine, times: list[float]) -> Iterator[int]:
+    """Train on to each time that lies before the next evaluation's last period, and take it from the list."""
+    from vistudy.trainables.engine import denormals_flushed
+
+    c = engine.configs[0]
+    period = c.steps_of_period()[0]
+    end = c.d_updates * engine.next_evaluation / c.evaluations - period
+    while engine.next_evaluation and times and engine.pack.d_updates < end and times[0] < end:
+        with denormals_flushed():
+            while engine.pack.d_updates < times[0]:
+                engine.pack.period(diagnose=False)
+        times[:] = [time for time in times if time > engine.pack.d_updates]
+        yield engine.pack.d_updates
+
+
+def _frame(step: int, samples: np.ndarray) -> Frame:
+    if not drawable(samples.shape):
+        raise StudyError(
+            f"samples of shape {samples.shape} have no picture: a film needs points in the plane or images; "
+            "the numbers of a toy are in its records (vistudy export --records)."
+        )
+    return Frame(step=step, samples=samples)
+
+
+def _label(ledger: Ledger, study: str, trial_id: str, records: list[dict[str, Any]]) -> str:
+    """The stored outcome in words, or the state of a trial that has none."""
+    from vistudy.analysis.outcomes.labels import LABEL_TEXT
+    from vistudy.analysis.tables.trials import judge
+
+    outcomes = ledger.read_outcomes([trial_id])
+    labels, _ = judge(ledger, study, {trial_id: records}, outcomes)
+    if trial_id in labels:
+        return LABEL_TEXT[labels[trial_id]["label"]][0]
+    return str(outcomes[trial_id]["state"]) if trial_id in outcomes else "unfinished"
+
+
+def _what(config: TrainConfig) -> str:
+    """Model, data and the hyperparameters that heatmaps have on their axes."""
+    from vistudy.analysis.tables.formatting import level_text
+
+    values = dataclasses.asdict(config)
+    texts = {"g_lr": "G lr", "d_lr": "D lr", "relaxation": "η", "reg_weight": "λ"}
+    parts = [f"{text} {level_text(None, float(values[name]))}" for name, text in texts.items() if name in values]
+    if "d_steps" in values and "g_steps" in values:
+        parts.append(f"D:G {values['d_steps']}:{values['g_steps']}")
+    return f"{config.model} on {config.data} · {', '.join(parts)} · seed {config.seed}"
+
+
+def _modes(data: str) -> np.ndarray | None:
+    from vistudy.study.execution.runner import real_modes
+
+    return real_modes().get(data)

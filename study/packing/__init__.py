@@ -1,0 +1,1 @@
+"""Which trials are pending, which train together, and what that costs."""

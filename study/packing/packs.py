@@ -1,0 +1,215 @@
+"""Trials -> Packs: trials of equal structure, trained fused in one process, sized so that all slots end together.
+
+A pure function of the trials and of what packs cost. Costs are measured (`profiling`), or else `default_cost`.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.models import config_from_dict
+
+MAX_TRIALS_CPU = 24
+"""Beyond it, the activations of a pack of small nets leave a core's cache and throughput falls (`make bench`)."""
+MAX_TRIALS_GPU = 512
+"""Of small nets, four times as many are an eighth faster (`make bench-gpu`)."""
+OVERHEAD_TRIALS = 5
+"""What a pack costs besides its trials (dispatch of operations), in trials: a pack of K costs 5 + K."""
+MOST_LIMITS = 64
+"""Longest packs that are tried, at most."""
+STEP_S = 6e-5
+"""Seconds of one update of one trial of the ring's nets in a full pack on one core: the scale of `default_cost`."""
+
+_COSTS_NOTHING = ("d_updates", "evaluations", "data_fingerprint")
+
+Structure = tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackCost:
+    """What a period of a pack of one structure costs, by the number of its trials."""
+
+    sizes: tuple[int, ...]
+    """Numbers of trials, at least two, ascending from 1."""
+    period_s: tuple[float, ...]
+    """Seconds of a period with so many."""
+    most: int
+    """Trials that may share a pack: more do not fit, or are not known to be faster."""
+    measured: bool = True
+
+    def seconds(self, trials: int) -> float:
+        """Seconds of a period; straight lines between the sizes, the last one continued."""
+        i = min(max(bisect.bisect_left(self.sizes, trials), 1), len(self.sizes) - 1)
+        (a, b), (low, high) = self.sizes[i - 1 : i + 1], self.period_s[i - 1 : i + 1]
+        return low + (high - low) * (trials - a) / (b - a)
+
+    @property
+    def best(self) -> int:
+        """The size, up to `most`, with which a trial costs least."""
+        return min(range(1, self.most + 1), key=lambda trials: self.seconds(trials) / trials)
+
+
+def default_cost(config: TrainConfig, most: int) -> PackCost:
+    """What packs of small nets cost on a core, where nothing was measured."""
+    unit = sum(config.steps_of_period()) * STEP_S
+    period_s = (unit * (OVERHEAD_TRIALS + 1), unit * (OVERHEAD_TRIALS + 2))
+    return PackCost(sizes=(1, 2), period_s=period_s, most=most, measured=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pack:
+    """Trials that train in one process."""
+
+    pack_id: str
+    """`p-<12 hex digits>`: hash of its trial ids in order."""
+    configs: tuple[TrainConfig, ...]
+    resumed: bool = False
+    """Begun by an earlier run: it goes on from its checkpoint, as it was composed then."""
+    cost: float = field(compare=False)
+    """Estimated seconds of training; of little meaning beyond comparisons where nothing was measured."""
+
+
+def pack_id(trial_ids: Iterable[str]) -> str:
+    """Content hash of a pack's trials in slot order."""
+    return "p-" + hashlib.sha256(",".join(trial_ids).encode()).hexdigest()[:12]
+
+
+def training(config: TrainConfig) -> Structure:
+    """What the cost of a period depends on: the structure without the length of the run and what the data hold."""
+    return tuple(item for item in config.structure() if item[0] not in _COSTS_NOTHING)
+
+
+def _periods(config: TrainConfig) -> int:
+    return -(-config.d_updates // config.steps_of_period()[0])
+
+
+def make_packs(
+    configs: Sequence[TrainConfig], *, slots: int, max_trials: int, costs: Mapping[Structure, PackCost] | None = None
+) -> list[Pack]:
+    """Split the configurations into packs, costliest first, so that `slots` processes are estimated to end soonest.
+
+    Args:
+        configs: resolved configurations, each once.
+        slots: processes that train at once.
+        max_trials: most trials of a pack whose structure has no measured cost.
+        costs: measured costs by `training(config)`.
+    """
+    if not configs:  # a resumed study whose packs have all begun
+        return []
+    groups: dict[Structure, list[TrainConfig]] = {}
+    for config in configs:
+        groups.setdefault(config.structure(), []).append(config)
+    known = [_cost(group[0], costs, max_trials) for group in groups.values()]
+    counts = _counts([(group, c, c.best) for group, c in zip(groups.values(), known, strict=True)], slots)
+    packs = []
+    for group, cost, n in zip(groups.values(), known, counts, strict=True):
+        for i in range(n):
+            chunk = tuple(group[i * len(group) // n : (i + 1) * len(group) // n])
+            seconds = _periods(chunk[0]) * cost.seconds(len(chunk))
+            packs.append(Pack(pack_id=pack_id(c.trial_id() for c in chunk), configs=chunk, cost=seconds))
+    return sorted(packs, key=lambda pack: -pack.cost)
+
+
+def _cost(config: TrainConfig, costs: Mapping[Structure, PackCost] | None, max_trials: int) -> PackCost:
+    return (costs or {}).get(training(config)) or default_cost(config, max_trials)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Option:
+    """One way to split a group."""
+
+    packs: int
+    seconds: tuple[tuple[float, int], ...]
+    """(seconds, number of packs that take them), longest first: sizes differ by one at most."""
+
+    @property
+    def longest(self) -> float:
+        return self.seconds[0][0]
+
+    @property
+    def total(self) -> float:
+        return sum(seconds * count for seconds, count in self.seconds)
+
+
+Group = tuple[Sequence[TrainConfig], PackCost, int]
+"""Trials of one structure, their cost, its best size."""
+
+
+def _split(group: Group, packs: int) -> _Option:
+    (configs, cost, _), periods = group, _periods(group[0][0])
+    small, larger = divmod(len(configs), packs)
+    parts = [(size, count) for size, count in ((small + 1, larger), (small, packs - larger)) if count]
+    return _Option(packs=packs, seconds=tuple((periods * cost.seconds(size), count) for size, count in parts))
+
+
+def _options(group: Group, multiple: int) -> list[_Option]:
+    """The splits of a group, fewest packs first: of every size up to the best, in a multiple of so many packs."""
+    trials, best = len(group[0]), group[2]
+    return [
+        _split(group, packs)
+        for packs in sorted({min(trials, -(-trials // size // multiple) * multiple) for size in range(1, best + 1)})
+    ]
+
+
+def _plans(groups: Sequence[Group], slots: int) -> Iterator[list[_Option]]:
+    """Splits of all groups that are worth a look.
+
+    No pack longer than T, for (some of) the T that make a difference, longest first; that again with a multiple of
+    `slots` packs in every group, so that each slot takes as many; and one size for all.
+    """
+    for multiple in (1, slots):
+        options = [_options(group, multiple) for group in groups]
+        limits = sorted({option.longest for of_group in options for option in of_group}, reverse=True)
+        for limit in limits[:: -(-len(limits) // MOST_LIMITS)]:
+            yield [next((o for o in of_group if o.longest <= limit), of_group[-1]) for of_group in options]
+    for size in range(max((best for _, _, best in groups), default=0), 0, -1):
+        yield [_split(group, -(-len(group[0]) // min(size, group[2]))) for group in groups]
+
+
+def _counts(groups: Sequence[Group], slots: int) -> list[int]:
+    """Packs of each group, so that all slots have ended soonest."""
+    best, chosen = float("inf"), list[_Option]()
+    for plan in _plans(groups, slots):
+        if sum(option.total for option in plan) / slots >= best:
+            continue  # it cannot be sooner
+        ends = makespan((s for option in plan for s, count in option.seconds for _ in range(count)), slots)
+        if ends < best:
+            best, chosen = ends, plan
+    return [option.packs for option in chosen]
+
+
+def makespan(costs: Iterable[float], slots: int) -> float:
+    """When the last of `slots` processes ends if each takes the costliest pack that is left."""
+    ends = [0.0] * slots
+    for cost in sorted(costs, reverse=True):
+        heapq.heapreplace(ends, ends[0] + cost)
+    return max(ends)
+
+
+def resumable(
+    packs: Mapping[str, Mapping[str, Any]],
+    pending: Mapping[str, TrainConfig],
+    done: set[str],
+    costs: Mapping[Structure, PackCost] | None = None,
+) -> list[Pack]:
+    """Packs of earlier runs whose unfinished trials are all wanted now: composed as then, for the same numbers."""
+    found, taken = [], set[str]()
+    for name, stored in sorted(packs.items(), key=lambda item: (-item[1]["created_ms"], item[0])):
+        left = set(_trial_ids(stored)) - done
+        if left and left <= pending.keys() and not left & taken:
+            taken |= left
+            configs = tuple(config_from_dict(trial) for trial in stored["trials"])
+            cost = _cost(configs[0], costs, len(configs)).seconds(len(configs)) * _periods(configs[0])
+            found.append(Pack(pack_id=name, configs=configs, resumed=True, cost=cost))
+    return sorted(found, key=lambda pack: -pack.cost)
+
+
+def _trial_ids(stored: Mapping[str, Any]) -> Iterable[str]:
+    """Of a stored pack; those written before ids were part of it are hashed anew."""
+    return stored.get("trial_ids") or (config_from_dict(trial).trial_id() for trial in stored["trials"])

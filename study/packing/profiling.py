@@ -1,0 +1,252 @@
+"""What packs of a structure cost on this hardware, measured for a second or two and kept in the user's cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Protocol
+
+import torch
+
+from vistudy.study.packing.packs import PackCost, Structure, training
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.data.images.prepared_images import cache_root
+from vistudy.trainables.engine import at_full_speed, denormals_flushed
+from vistudy.trainables.metrics import cache
+from vistudy.trainables.models import make_pack
+from vistudy.trainables.precision import arithmetic
+from vistudy.trainables.worker import limit_memory
+
+SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+SIZES_GPU = (1, 4, 16, 64, 256, 512)
+"""Numbers of trials that are tried. On a GPU each size is captured, which takes a second."""
+SEEDS = 8
+"""Seeds among them, as in studies, whose arms share seeds."""
+BUDGET_S = 1.5
+BUDGET_GPU_S = 15.0
+"""After so long no further size is tried."""
+POINT_S = 0.05
+"""Seconds for which the periods of one size are timed, and three of them at least."""
+WORSE = 1.1
+"""Two sizes in a row whose trials cost more than this multiple of the best: no larger one is tried."""
+SAME = 0.95
+"""On a GPU nor where the trials of the last cost more than this multiple of those of the one before: it is full."""
+MEMORY_SHARE = 0.9
+EVALUATED = 10_000
+"""Samples of a trial whose memory is measured: as many as images are judged by."""
+WORTH_UPDATES = 1_000_000
+"""Structures whose trials have fewer updates together are not measured at all."""
+WORTH_S = 200 * BUDGET_S
+"""Nor are those whose training turns out to take less than this on one core or GPU."""
+
+_log = logging.getLogger("vistudy.probe")
+
+
+class Meter(Protocol):
+    """The clock and the memory of a device."""
+
+    total_bytes: int | None
+    """Memory of the device; None: it is not what limits packs."""
+
+    def now(self) -> float:
+        """Seconds, when everything that was started has ended."""
+
+    def reset(self) -> None:
+        """Count the peak from here on."""
+
+    def peak_bytes(self) -> int:
+        """Most memory held since `reset`."""
+
+
+class CpuMeter:
+    """A core."""
+
+    total_bytes: int | None = None
+
+    def now(self) -> float:
+        """Seconds."""
+        return time.perf_counter()
+
+    def reset(self) -> None:
+        """Nothing."""
+
+    def peak_bytes(self) -> int:
+        """Not measured."""
+        return 0
+
+
+class CudaMeter:
+    """A GPU."""
+
+    def __init__(self, gpu_share: float) -> None:
+        self.total_bytes: int | None = limit_memory(torch.device("cuda:0"), gpu_share)
+
+    def now(self) -> float:
+        """Seconds, when the GPU has done what it was told."""
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def reset(self) -> None:
+        """Give back what nobody holds, and count anew."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+    def peak_bytes(self) -> int:
+        """Most memory that tensors held."""
+        return torch.cuda.max_memory_allocated()
+
+
+def worth(configs: Sequence[TrainConfig]) -> dict[Structure, list[TrainConfig]]:
+    """Trials by structure, of those structures that train long enough for a probe to be worth its time."""
+    groups: dict[Structure, list[TrainConfig]] = {}
+    for config in configs:
+        groups.setdefault(training(config), []).append(config)
+    return {key: group for key, group in groups.items() if sum(map(_updates, group)) >= WORTH_UPDATES}
+
+
+def periods(group: Sequence[TrainConfig]) -> int:
+    """Of all trials of a group together."""
+    return sum(map(_periods, group))
+
+
+def _updates(config: TrainConfig) -> int:
+    return _periods(config) * sum(config.steps_of_period())
+
+
+def _periods(config: TrainConfig) -> int:
+    return -(-config.d_updates // config.steps_of_period()[0])
+
+
+def costs(configs: Sequence[TrainConfig], most: int, gpu_share: float) -> dict[Structure, PackCost]:
+    """Measured costs of the structures that are worth it, of `most` structures at most, on this machine."""
+    found = {key: cost_of(group[0], periods(group), gpu_share) for key, group in list(worth(configs).items())[:most]}
+    return {key: cost for key, cost in found.items() if cost is not None}
+
+
+def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | None:
+    """The cost of a structure from the cache of this machine, or measured here and kept there.
+
+    `of_all`: periods of all trials together; if they would take less than WORTH_S, this stops and gives None. So does
+    an error of the training code, which is the trials' to report. `gpu_share`: packs have to fit that much of a GPU's
+    memory. How fast they are is measured with the whole GPU.
+    """
+    torch.set_num_threads(1)  # as a pack's process
+    gpu = torch.cuda.is_available()
+    path = f"probes/{_key(config, gpu, gpu_share)}.json"
+    try:
+        known = cache.read(cache_root() / path)
+        if known is not None:
+            return from_json(known)
+    except (DataError, ValueError, KeyError, TypeError, OSError) as error:
+        _log.info("a probe in the cache cannot be used, and is made anew: %s", error)
+    meter: Meter = CudaMeter(gpu_share) if gpu else CpuMeter()
+    try:
+        cost = measure(config, of_all, meter, torch.device("cuda" if gpu else "cpu"))
+    except Exception as error:  # whatever a model may raise: its trials will, too, and have a state for it
+        _log.warning("packs of %s on %s are not measured: %s", config.model, config.data, error)
+        return None
+    if cost is not None:
+        try:
+            (cache_root() / path).parent.mkdir(parents=True, exist_ok=True)
+            cache.write(cache_root() / path, to_json(cost))
+        except (DataError, OSError) as error:
+            _log.info("the probe is not kept: %s", error)
+    return cost
+
+
+def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device) -> PackCost | None:
+    """Time a period of packs of growing size until the budget is spent, trials get dearer, or memory would not do."""
+    begun, sizes, period_s, peaks = meter.now(), list[int](), list[float](), list[int]()
+    gpu = meter.total_bytes is not None
+    tried, budget_s = (SIZES_GPU, BUDGET_GPU_S) if gpu else (SIZES, BUDGET_S)
+    largest = tried[-1]
+    for size in tried:
+        if size > _fitting(sizes, peaks, meter.total_bytes, largest):
+            break
+        try:
+            seconds, peak = _time(config, size, meter, device)
+        except torch.OutOfMemoryError:
+            if not sizes:
+                raise
+            largest = sizes[-1]
+            break
+        sizes, period_s, peaks = [*sizes, size], [*period_s, seconds], [*peaks, peak]
+        if seconds / size * of_all < WORTH_S:
+            return None
+        each = [s / n for s, n in zip(period_s, sizes, strict=True)]
+        full = gpu and len(each) > 1 and each[-1] > SAME * each[-2]
+        if full or meter.now() - begun > budget_s or min(each[-2:]) > WORSE * min(each):
+            break
+    if len(sizes) < 2:  # one trial takes the whole budget: such nets fill the device alone
+        return PackCost(sizes=(1, 2), period_s=(period_s[0], 2 * period_s[0]), most=1)
+    most = min(sizes[-1], _fitting(sizes, peaks, meter.total_bytes, largest))
+    return PackCost(sizes=tuple(sizes), period_s=tuple(period_s), most=max(1, most))
+
+
+def _time(config: TrainConfig, size: int, meter: Meter, device: torch.device) -> tuple[float, int]:
+    """Seconds of a period of so many trials, and the peak memory of training and evaluating them."""
+    meter.reset()
+    pack = make_pack([dataclasses.replace(config, seed=i % SEEDS) for i in range(size)], device)
+    with denormals_flushed(), arithmetic(config.precision, device):
+        if meter.total_bytes:
+            pack.evaluation_samples(EVALUATED, 0)
+        period = at_full_speed(pack, device)
+        count, started = 0, meter.now()
+        while count < 3 or meter.now() - started < POINT_S:
+            period(diagnose=False)
+            count += 1
+        return (meter.now() - started) / count, meter.peak_bytes()
+
+
+def _fitting(sizes: Sequence[int], peaks: Sequence[int], total: int | None, largest: int) -> int:
+    """Trials that fit: memory is taken to grow in a straight line through the last two sizes."""
+    if total is None or len(sizes) < 2:
+        return largest
+    (a, b), (low, high) = sizes[-2:], peaks[-2:]
+    each = (high - low) / (b - a)
+    return largest if each <= 0 else min(largest, int(b + (MEMORY_SHARE * total - high) / each))
+
+
+def _key(config: TrainConfig, gpu: bool, gpu_share: float) -> str:
+    """What a probe depends on: machine, versions, structure, memory."""
+    device = torch.cuda.get_device_name(0) if gpu else _cpu()
+    versions = {name: version(name) for name in ("vistudy", "torch")} | {"python": platform.python_version()}
+    what = [
+        device,
+        os.cpu_count(),
+        versions,
+        training(config),
+        SIZES_GPU if gpu else SIZES,
+        gpu_share if gpu else 1.0,
+    ]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:24]
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return f"{platform.node()} {platform.machine()} {platform.processor()}"
+
+
+def to_json(cost: PackCost) -> bytes:
+    """A cost as it is kept."""
+    return json.dumps(dataclasses.asdict(cost)).encode()
+
+
+def from_json(data: bytes) -> PackCost:
+    """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
+    found: Mapping[str, object] = json.loads(data)
+    cost = PackCost(**{**found, "sizes": tuple(found["sizes"]), "period_s": tuple(found["period_s"])})  # type: ignore[arg-type]
+    if len(cost.sizes) < 2 or len(cost.sizes) != len(cost.period_s) or cost.most < 1:
+        raise ValueError(f"no cost of packs: {found}")
+    return cost

@@ -1,0 +1,98 @@
+"""What a study will cost, from training each of its structures for a moment on the hardware that will run it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from vistudy.study.packing.packs import Pack, makespan
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.engine import Engine, at_full_speed
+from vistudy.trainables.precision import arithmetic
+
+PILOT_STRUCTURES = 8
+"""Structures that are measured, at most: the costliest."""
+PERIODS_S = 0.4
+"""Seconds for which the periods of one pack are timed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timing:
+    """Measured cost of one pack."""
+
+    period_s: float
+    evaluation_s: float
+    start_s: float
+    """Building the pack."""
+
+    def total_s(self, config: TrainConfig) -> float:
+        """Seconds of the whole training."""
+        periods = -(-config.d_updates // config.steps_of_period()[0])
+        return self.start_s + periods * self.period_s + (config.evaluations + 1) * self.evaluation_s
+
+
+def measure(configs: Sequence[TrainConfig], judges: int) -> Timing:
+    """Train a pack for a moment in this process, on its GPU if it has one, and time it; `judges` as in `Engine`."""
+    torch.set_num_threads(1)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    begun = now()
+    engine = Engine(configs, device=device, judges=judges)
+    built = now()
+    next(engine.evaluations())
+    evaluated = now()
+    with arithmetic(configs[0].precision, device):
+        period = at_full_speed(engine.pack, device)
+        periods, started = 0, now()
+        while now() - started < PERIODS_S:
+            period(diagnose=False)
+            periods += 1
+        period_s = (now() - started) / periods
+    return Timing(period_s=period_s, evaluation_s=evaluated - built, start_s=built - begun)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What the packs of a plan will take."""
+
+    slot_s: float
+    """Sum over packs: seconds of one CPU core or one GPU."""
+    wall_s: float
+    """Until the last slot ends."""
+
+
+def estimate(packs: Sequence[Pack], timings: dict[str, Timing], slots: int) -> Estimate:
+    """Add up packs; one that was not measured takes the time of the measured one of most similar cost, scaled."""
+    seconds = []
+    for pack in packs:
+        known = timings.get(pack.pack_id)
+        if known is None:
+            like = min((p for p in packs if p.pack_id in timings), key=lambda p: _distance(p, pack))
+            seconds.append(timings[like.pack_id].total_s(like.configs[0]) * pack.cost / like.cost)
+        else:
+            seconds.append(known.total_s(pack.configs[0]))
+    return Estimate(slot_s=sum(seconds), wall_s=makespan(seconds, slots))
+
+
+def _distance(a: Pack, b: Pack) -> tuple[int, float]:
+    """Structures that differ in few fields first, then sizes."""
+    differing = sum(x != y for x, y in zip(a.configs[0].structure(), b.configs[0].structure(), strict=False))
+    return differing, abs(a.cost - b.cost)
+
+
+def representatives(packs: Sequence[Pack], most: int) -> list[Pack]:
+    """One pack of each structure, the largest, and the `most` costliest structures of those."""
+    best: dict[object, Pack] = {}
+    for pack in packs:
+        key = pack.configs[0].structure()
+        if key not in best or pack.cost > best[key].cost:
+            best[key] = pack
+    return sorted(best.values(), key=lambda pack: -pack.cost)[:most]

@@ -1,0 +1,1 @@
+"""From a `Study` to its trials: grids, samples, arms, adaptive rounds."""

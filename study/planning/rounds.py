@@ -1,0 +1,100 @@
+"""Studies that are planned in rounds: what comes next depends on what the trials before have shown.
+
+Optuna, and what refines a boundary, ask a round of cells and ask again when their values are told. An arm with
+`match_drift` waits for its pilots.
+Nothing is remembered between runs: what is asked depends on the ledger alone, so a new run goes through the same rounds
+again and finds their trials in the ledger.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.planning.boundary import DESIGNS
+from vistudy.study.planning.drift_matching import Recorded, deciding, match_drift
+from vistudy.study.planning.plan import Plan, plan
+from vistudy.study.planning.sampling import Design
+from vistudy.study.planning.trial_configs import Matched
+from vistudy.study.spec.hyperparameters import Cell
+from vistudy.study.spec.parser import Block, Study
+
+ROUND_CELLS = 8
+"""Cells of an arm that Optuna is asked at once. TPE learns from whole rounds; smaller ones learn sooner, run slower."""
+
+Judged = Callable[[Collection[str]], Mapping[str, Mapping[str, Any]]]
+"""trial ids -> fields of their outcomes, for those that have one."""
+
+
+def rounds(study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *, yes: bool = False) -> Iterator[Plan]:
+    """Plans of a study, each with all trials known so far; one plan if nothing in it waits for a result.
+
+    After each item but the last, its trials must have been run.
+
+    Args:
+        study: the study.
+        judged: outcomes, of which the designs are told.
+        recorded: records, by which the drift of arms is matched.
+        yes: allow very many trials.
+    """
+    designs = {block.name: list(_designs(block)) for block in study.blocks if _tuned(block)}
+    matched: Matched = {}
+    every = [design for of_block in designs.values() for design in of_block]
+    news = True
+    while sum(len(design.next_cells(ROUND_CELLS)) for design in every) or news:
+        asked = {name: [cell for design in arms for cell in design.cells] for name, arms in designs.items()}
+        planned = plan(study, yes=yes, asked=asked, matched=matched)
+        yield planned
+        if every:
+            _tell(designs, _outcomes(planned, judged))
+        news = bool(planned.waiting)
+        if news:
+            matched = match_drift(planned, recorded)
+
+
+def foreseen(study: Study, ledger: Ledger, *, yes: bool = False) -> Plan:
+    """The plan of a study as far as the store tells: with the scales of matched arms if their pilots are done."""
+    planned = plan(study, yes=yes)
+    if planned.waiting and ledger.exists() and deciding(planned) <= ledger.done():
+        return plan(study, yes=yes, matched=match_drift(planned, ledger.records))
+    return planned
+
+
+def _tuned(block: Block) -> bool:
+    return block.sample is not None and block.sample.looks_at_results
+
+
+def _designs(block: Block) -> Iterator[Design]:
+    """One for each arm in each cell of the grid."""
+    assert block.sample is not None
+    design = DESIGNS[block.sample.method]
+    for levels in itertools.product(*block.factors.values()):
+        cell: Cell = dict(zip(block.factors, levels, strict=True))
+        yield from (design(block, arm={"arm": arm, **cell}) for arm in block.arms)
+        if not block.arms:
+            yield design(block, arm=cell)
+
+
+def _tell(designs: Mapping[str, list[Design]], outcomes: Mapping[tuple[str, str], list[Mapping[str, Any]]]) -> None:
+    for name, of_block in designs.items():
+        for design in of_block:
+            for cell, told in list(design.history):
+                if told is None:
+                    design.tell(cell, design.value(outcomes[name, _key(cell)]))
+
+
+def _key(cell: Cell) -> str:
+    return json.dumps(cell, sort_keys=True)
+
+
+def _outcomes(planned: Plan, judged: Judged) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
+    """(block, cell) -> what its seeds have shown; an empty mapping where a trial has no outcome."""
+    outcomes = judged([trial.trial_id for trial in planned.trials])
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for trial in planned.trials:
+        for block, cell in ((trial.block, trial.cell), *trial.also):
+            found.setdefault((block, _key(cell)), []).append(outcomes.get(trial.trial_id, {}))
+    return found

@@ -1,0 +1,299 @@
+"""What can be swept: the hyperparameters of a model under their own names, and aliases that set several at once.
+
+Nothing is declared here that a model's configuration declares already: types, choices and bounds come from
+`trainables.config.hyperparameters`. Every function refuses with a ValueError that says what is wrong, the value got,
+what is allowed and the nearest match; `vistudy.study.spec.parser` puts file, line and key in front of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import math
+import re
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.trainables.config import Hyperparameter, TrainConfig, hyperparameters
+
+Level = bool | int | float | str
+"""One value of a factor, as the user wrote it."""
+Cell = dict[str, Level]
+"""One combination of levels, in the user's names."""
+
+KeyPath = tuple[str | int, ...]
+"""Keys from the top of a study file to a value; a number is a place in a list."""
+Table = typing.TypeVar("Table")
+Value = typing.TypeVar("Value")
+
+FP32_MAX, FP32_MIN = 3.4e38, 1.2e-38
+_NOT_GIVEN = object()
+
+ELSEWHERE = {
+    "seed": "seeds are no factor: list them under 'seeds'",
+    "model": "give another model in a block of its own, under 'blocks'",
+    "data": "give another data set in a block of its own, under 'blocks'",
+    "d_updates": "the budget is no factor: set it under 'budget'",
+    "evaluations": "the budget is no factor: set it under 'budget'",
+}
+"""Hyperparameters that a study sets under another key, and how."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where values stand in a study file, for error messages."""
+
+    name: str
+    lines: Mapping[KeyPath, int]
+
+    def error(self, path: KeyPath, message: str) -> StudyError:
+        """`file:line: key: message`; the line of the nearest enclosing key if `path` itself is not in the file."""
+        line = next((self.lines[path[:i]] for i in range(len(path), -1, -1) if path[:i] in self.lines), 1)
+        block = f"block {int(path[1]) + 1}: " if path[:1] == ("blocks",) and len(path) > 1 else ""
+        key = ".".join(part for part in (path[2:] if block else path) if isinstance(part, str))
+        return StudyError(f"{self.name}:{line}: {block}{key}{': ' if key else ''}{message}")
+
+    def check(self, path: KeyPath, check: Callable[..., Value], *args: object) -> Value:
+        """`check(*args)`, its ValueError with file, line and key in front."""
+        try:
+            return check(*args)
+        except ValueError as error:
+            raise self.error(path, str(error)) from None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Alias:
+    """A name of the study file that sets several hyperparameters, or one in other words."""
+
+    targets: tuple[str, ...]
+    """The hyperparameters that it sets; empty if the model says (`TrainConfig.lr`)."""
+    doc: str
+    """One sentence."""
+    allowed: str
+    """Its levels, in words."""
+    expand: Callable[[Level], dict[str, Level]]
+    """Level -> value of each target; ValueError for a level that it does not know."""
+    ranged: bool = False
+    """True: a sample may draw it from a range, as it may its first target."""
+    schema: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """JSON schema of one level."""
+
+
+def _ratio(level: Level) -> dict[str, Level]:
+    match = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", level) if isinstance(level, str) else None
+    d_steps, g_steps = map(int, match.groups()) if match else (0, 0)
+    if not (d_steps and g_steps):
+        raise ValueError(refusal("no D:G ratio", got=level, allowed='"d:g" with whole numbers from 1, such as "1:10"'))
+    return {"d_steps": d_steps, "g_steps": g_steps}
+
+
+def _batch_norm(level: Level) -> dict[str, Level]:
+    if isinstance(level, bool):
+        return {"norm": "bn" if level else "none"}
+    if level == "none_ref_nobias":
+        return {"norm": level}
+    allowed = ["true", "false", "none_ref_nobias"]
+    guess = near(level, allowed)
+    raise ValueError(refusal("no setting of batch norm", got=level, near=guess, allowed=", ".join(allowed)))
+
+
+ALIASES: dict[str, Alias] = {
+    "lr": Alias(
+        targets=(),
+        doc="All learning rates of the model together: those of the generator and the discriminator of a GAN.",
+        allowed="number > 0",
+        expand=lambda level: {},
+        ranged=True,
+        schema={"type": "number", "exclusiveMinimum": 0},
+    ),
+    "ratio": Alias(
+        targets=("d_steps", "g_steps"),
+        doc="Discriminator and generator updates in one period, `d_steps:g_steps`.",
+        allowed='"d:g", whole numbers from 1',
+        expand=_ratio,
+        schema={"type": "string", "pattern": "^0*[1-9][0-9]*:0*[1-9][0-9]*$"},
+    ),
+    "batch_norm": Alias(
+        targets=("norm",),
+        doc="Batch norm on (norm: bn), off (norm: none), or off as in the paper's code (norm: none_ref_nobias).",
+        allowed="false, true, none_ref_nobias",
+        expand=_batch_norm,
+        schema={"enum": [False, True, "none_ref_nobias"]},
+    ),
+}
+
+
+def refusal(
+    problem: str, *, got: object = _NOT_GIVEN, near: str | None = None, allowed: str = "", mend: str = ""
+) -> str:
+    """One message: the problem; the value got; the nearest match; what is allowed; how to mend it."""
+    parts = [problem]
+    if got is not _NOT_GIVEN:
+        parts.append(f"got {show(got)}")
+    if near is not None:
+        parts.append(f"did you mean '{near}'?")
+    if allowed:
+        parts.append(f"allowed: {allowed}")
+    if mend:
+        parts.append(mend)
+    return "; ".join(parts).replace("?; ", "? ")
+
+
+def show(value: object) -> str:
+    """A value as YAML writes it, at most 60 characters."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
+    if isinstance(value, int) and abs(value) >= 10**30:
+        return "a number of more than 30 digits"  # printing one of 10,000 digits is itself an error
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def near(word: object, allowed: Iterable[str]) -> str | None:
+    """The allowed name that is nearest to `word`, or None if none is near."""
+    matches = difflib.get_close_matches(str(word), list(allowed), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def _once_a_model(function: Callable[[type[TrainConfig]], Table]) -> Callable[[type[TrainConfig]], Table]:
+    return typing.cast("Callable[[type[TrainConfig]], Table]", functools.cache(function))
+
+
+_declared = _once_a_model(hyperparameters)
+
+
+@_once_a_model
+def field_types(config: type[TrainConfig]) -> dict[str, type]:
+    """Hyperparameter -> float, int, str or bool."""
+    hints = typing.get_type_hints(config)
+    return {name: hints[name] for name in _declared(config)}
+
+
+@_once_a_model
+def settable(config: type[TrainConfig]) -> dict[str, tuple[str, ...]]:
+    """Name of the study file -> hyperparameters that it sets; aliases first, and only those that the model can read."""
+    fields = _declared(config)
+    aliases = {name: alias.targets or config.lr for name, alias in ALIASES.items()}
+    read = {name: targets for name, targets in aliases.items() if targets and set(targets) <= fields.keys()}
+    return read | {name: (name,) for name in fields if name not in ELSEWHERE}
+
+
+def check_name(config: type[TrainConfig], name: str, what: str) -> None:
+    """Refuse a name that the model does not read. `what` is the word for it: factor, fixed key."""
+    if name in ELSEWHERE and name in (*_declared(config), "model"):
+        raise ValueError(refusal(f"'{name}' cannot be a {what}", mend=ELSEWHERE[name]))
+    known = settable(config)
+    if name not in known:
+        problem = f"unknown {what} '{name}' for model {config.model}"
+        raise ValueError(refusal(problem, near=near(name, known), allowed=", ".join(known)))
+
+
+def assign(config: type[TrainConfig], name: str, level: object) -> dict[str, Any]:
+    """The hyperparameters that a level sets, as checked values of the declared type."""
+    if not isinstance(level, bool | int | float | str):
+        raise ValueError(refusal("not a value", got=level, allowed=describe(config, name)))
+    values = {name: level}
+    if name in ALIASES:
+        values = ALIASES[name].expand(level) if ALIASES[name].targets else dict.fromkeys(config.lr, level)
+    return {target: check_value(config, target, value) for target, value in values.items()}
+
+
+def check_value(config: type[TrainConfig], field: str, value: object) -> Any:
+    """The value of one hyperparameter in its declared type; ValueError if type, choice or bound forbids it."""
+    hyper, kind, allowed = _declared(config)[field], field_types(config)[field], _bounds_in_words(config)[field]
+    if hyper.choices is not None:
+        if not any(value == choice and type(value) is type(choice) for choice in hyper.choices):
+            guess = near(value, map(str, hyper.choices))
+            raise ValueError(refusal("not a choice", got=value, near=guess, allowed=allowed))
+        return value
+    if kind in (float, int):
+        return _number(value, kind, hyper, allowed)
+    if type(value) is not kind:
+        raise ValueError(refusal("wrong type", got=value, allowed=allowed))
+    return value
+
+
+def _number(value: object, kind: type, hyper: Hyperparameter, allowed: str) -> float | int:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        quoted = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?", value.strip())
+        mend = "remove the quotes" if quoted else ""
+        raise ValueError(refusal("not a number", got=value, allowed=allowed, mend=mend))
+    if abs(value) > FP32_MAX or not math.isfinite(value):
+        raise ValueError(refusal("not a finite single-precision number", got=value, allowed=allowed))
+    if kind is int and value != int(value):
+        raise ValueError(refusal("not a whole number", got=value, allowed=allowed))
+    number = kind(value) + kind(0)  # -0.0 becomes 0.0: equal values must hash alike
+    if kind is float and 0 < abs(number) < FP32_MIN:
+        raise ValueError(refusal("zero in single precision", got=value, allowed=allowed))
+    above = (hyper.ge is None or number >= hyper.ge) and (hyper.gt is None or number > hyper.gt)
+    below = (hyper.le is None or number <= hyper.le) and (hyper.lt is None or number < hyper.lt)
+    if not (above and below):
+        raise ValueError(refusal("out of bounds", got=value, allowed=allowed))
+    return typing.cast("float | int", number)
+
+
+def describe(config: type[TrainConfig], name: str) -> str:
+    """What a name's levels may be, in words: 'number > 0', 'one of mlp, dcgan'."""
+    if name in ALIASES and name in settable(config):
+        alias = ALIASES[name]
+        return describe(config, settable(config)[name][0]) if alias.ranged else alias.allowed
+    return _bounds_in_words(config)[name]
+
+
+@_once_a_model
+def _bounds_in_words(config: type[TrainConfig]) -> dict[str, str]:
+    out: dict[str, str] = {}
+    for name, hyper in _declared(config).items():
+        words = {float: "number", int: "whole number", str: "text", bool: "true or false"}[field_types(config)[name]]
+        signs = {">=": hyper.ge, ">": hyper.gt, "<=": hyper.le, "<": hyper.lt}
+        bounds = " and ".join(f"{sign} {bound:.10g}" for sign, bound in signs.items() if bound is not None)
+        choices = ", ".join(map(str, hyper.choices or ()))
+        out[name] = f"one of {choices}" if choices else f"{words} {bounds}".strip()
+    return out
+
+
+def range_kind(config: type[TrainConfig], name: str) -> type | None:
+    """`float` or `int` for a name that a sample may draw from a range, None for one that takes choices only."""
+    if name in ALIASES and not ALIASES[name].ranged:
+        return None
+    field = settable(config)[name][0]
+    kind = field_types(config)[field]
+    return kind if kind in (float, int) and _declared(config)[field].choices is None else None
+
+
+def overlap(config: type[TrainConfig], names: Iterable[str]) -> tuple[str, str, str] | None:
+    """The first two names that set the same hyperparameter, and that hyperparameter; None if there are none."""
+    owner: dict[str, str] = {}
+    for name in names:
+        for target in settable(config)[name]:
+            if target in owner:
+                return owner[target], name, target
+            owner[target] = name
+    return None
+
+
+def same(value: Level, values: Iterable[Level]) -> bool:
+    """Whether `value` is among `values`; true and 1 are different, 1 and 1.0 are not."""
+    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
+
+
+def check_levels(config: type[TrainConfig], name: str, levels: Sequence[Any], source: Source, path: KeyPath) -> None:
+    """Refuse a list of levels that is empty, has a level that the name does not take, or two that mean the same."""
+    if not levels:
+        mend = "list at least one, or take the key out"
+        raise source.error(path, refusal("no levels", got=[], allowed=describe(config, name), mend=mend))
+    seen: dict[str, object] = {}
+    for i, level in enumerate(levels):
+        key = repr(source.check((*path, i), assign, config, name, level))
+        if key in seen:
+            problem = f"duplicate levels: {show(seen[key])} and {show(level)} mean the same"
+            raise source.error((*path, i), refusal(problem, got=list(levels), mend="take one of them out"))
+        seen[key] = level

@@ -1,0 +1,78 @@
+"""What pydantic says of a study file's shape, in our words: with file, line, key, nearest match and what is allowed."""
+
+from __future__ import annotations
+
+import re
+import typing
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.spec.hyperparameters import KeyPath, Source, near, refusal
+
+EXPECTED = {
+    "list_type": "a list, such as [1, 2]",
+    "dict_type": "keys with values",
+    "model_type": "keys with values",
+    "model_attributes_type": "keys with values",
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_pattern_mismatch": "at most 80 letters, digits, '.', '_' and '-', the first a letter or digit",
+}
+"""pydantic's error type -> what is expected, in words."""
+
+
+def shape_error(error: ValidationError, source: Source, model: type[BaseModel], base: KeyPath = ()) -> StudyError:
+    """The first of pydantic's complaints about a `model` that stands at `base`."""
+    complaints = error.errors(include_url=False)
+    first = min(complaints, key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key also makes one missing
+    inner, got, kind = tuple(first["loc"]), first["input"], first["type"]
+    path = (*base, *inner)
+    if kind == "extra_forbidden":
+        allowed = keys(_model_at(model, inner[:-1]))
+        word = str(path[-1])
+        return source.error(
+            path, refusal(f"unknown key '{word}'", got=got, near=near(word, allowed), allowed=", ".join(allowed))
+        )
+    if kind == "missing":
+        return source.error(path[:-1], refusal(f"'{path[-1]}' is missing", mend=f"add '{path[-1]}: ...'"))
+    words = EXPECTED.get(kind, first["msg"].removeprefix("Input should be "))
+    guess = None
+    if kind == "literal_error":
+        words = str(first["ctx"]["expected"])
+        guess = near(got, re.findall("'([^']*)'", words))
+    mend = "put it in quotes" if kind == "string_type" and isinstance(got, int | float) else ""
+    return source.error(path, refusal("wrong value", got=got, near=guess, allowed=words, mend=mend))
+
+
+def keys(model: type[BaseModel]) -> list[str]:
+    """The keys of a part of the file, as they are written."""
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
+    """The file model whose keys stand at `path` below `model`."""
+    is_key = True
+    for part in path:
+        if isinstance(part, int) or not is_key:
+            is_key = True  # a place in a list, or a key that the user has chosen
+            continue
+        annotation = next(f.annotation for name, f in model.model_fields.items() if (f.alias or name) == part)
+        found = _models_in(annotation)
+        model = found[0] if found else model
+        is_key = dict not in _origins(annotation)
+    return model
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in typing.get_args(annotation) for model in _models_in(part)]
+
+
+def _origins(annotation: Any) -> set[Any]:
+    return {typing.get_origin(annotation)}.union(*(_origins(part) for part in typing.get_args(annotation)))

@@ -1,0 +1,103 @@
+"""The files of MLflow runs: what a study was, and pictures of a trial's samples. Equal input, equal files."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import re
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vistudy.analysis.figures.sample_images import drawable, encode, render
+from vistudy.analysis.ledger.attempt import npz
+from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.ledger.ledger import Ledger
+
+Files = dict[str, bytes]
+"""Path below a run's artifacts -> content."""
+
+MOST_PICTURES = 6
+"""Evaluations of a trial of which a picture is kept: every one costs two files."""
+
+
+class SampleFiles:
+    """Files of a trial: pictures of its samples, named as MLflow's image view wants, and its weights where kept."""
+
+    def __init__(self, ledger: Ledger, modes: Mapping[str, Any]) -> None:
+        self._ledger, self._modes = ledger, modes
+
+    def of(self, trial_id: str, data: str, records: Sequence[Mapping[str, Any]]) -> Files:
+        """Pictures of the first and last evaluation that has samples and of some between them; `weights.npz`."""
+        by_evaluation = {record["evaluation"]: record for record in records}
+        stored = self._ledger.samples(trial_id)
+        samples = {e: a for e, a in stored.items() if e in by_evaluation and drawable(a.shape)}
+        found: Files = {}
+        for evaluation in _spread(sorted(samples), MOST_PICTURES):
+            record, array = by_evaluation[evaluation], samples[evaluation]
+            image = render(array, modes=self._modes.get(data))
+            # Made from the trial, not at random: a sync that was cut off writes the same file again, not a second one.
+            name = uuid.uuid5(uuid.NAMESPACE_OID, f"{trial_id}/{evaluation}")
+            stem = f"images/samples+step+{record['step']}+timestamp+{record['unix_ms']}+{name}"
+            # The pages show the compressed file and open the other one. One encoding serves both: they take PNG, too.
+            found[f"{stem}.png"] = found[f"{stem}+compressed.png"] = encode(image)
+        if weights := self._ledger.weights(trial_id):
+            found["weights.npz"] = npz(weights)
+        return found
+
+
+def pictures_in(files: Files) -> int:
+    """How many pictures there are: each is two files."""
+    return sum("+step+" in name and "+compressed" not in name for name in files)
+
+
+def _spread(items: list[int], most: int) -> list[int]:
+    if len(items) <= most:
+        return items
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def study_files(text: str, plan: Mapping[str, Any], meta: Mapping[str, Any], extra: Sequence[Path]) -> Files:
+    """Files of the parent run: study file, plan, environment, git state, and whatever the caller adds (heatmaps)."""
+    found = {
+        "study.yaml": text.encode(),
+        "plan.json": json.dumps(plan, indent=1).encode(),
+        "meta.json": json.dumps(meta, indent=1).encode(),
+        "environment.txt": environment().encode(),
+    }
+    if "git" in meta:
+        found["git.json"] = json.dumps(meta["git"], indent=1).encode()
+    for path in extra:
+        if not path.is_file():
+            raise StudyError(f"artifact {path}: there is no such file to store with the study")
+        found[f"figures/{path.name}"] = path.read_bytes()
+    return found
+
+
+@functools.cache
+def environment() -> str:
+    """Installed distributions, one `name==version` a line, sorted."""
+    pins = {_pin(distribution) for distribution in importlib.metadata.distributions()}
+    return "\n".join(sorted(pins, key=str.lower)) + "\n"
+
+
+def _pin(distribution: importlib.metadata.Distribution) -> str:
+    # Its own parser reads the whole description of each, as an e-mail: half a second for two hundred.
+    head = (distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "").partition("\n\n")[0]
+    name, version = (re.search(rf"^{field}: *(\S+)\s*$", head, re.MULTILINE) for field in ("Name", "Version"))
+    if name and version:
+        return f"{name[1]}=={version[1]}"
+    return f"{distribution.metadata['Name']}=={distribution.version}"
+
+
+def fingerprint(files: Files) -> str:
+    """Hash of names and contents; `none` if there are no files."""
+    if not files:
+        return "none"
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return digest.hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Data sets of images: files, preparation, batches on the device."""

@@ -1,0 +1,80 @@
+"""Any folder of pictures: the middle square of each, resized."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from vistudy.trainables.data.data_root import DataError, data_root, missing
+from vistudy.trainables.data.images.image_dataset import ImageData, keyed_recipe, keyed_split
+from vistudy.trainables.data.images.image_files import read_all, resized
+from vistudy.trainables.data.images.prepared_images import Content, Source
+
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+"""Files with these endings, in any case, are pictures; other files are left alone."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageFolder(ImageData):
+    """Pictures in a folder and the folders below it, without labels, divided by a keyed shuffle.
+
+    All must have as many channels as `shape` says and be at least as large: nothing is enlarged or recoloured silently.
+    """
+
+    name: str = "image_folder"
+    shape: tuple[int, ...] = (3, 64, 64)
+    """(1 or 3, size, size)."""
+    folder: str = "image_folder"
+    """Where the pictures lie, below the data root. A link will do."""
+
+    def source(self) -> Source:
+        """The pictures in the order of their paths."""
+        base = data_root() / self.folder
+        if not base.is_dir():
+            raise missing(self.name, [base], download=None)
+        pictures = sorted(_pictures(base), key=lambda path: path.relative_to(base).as_posix())
+        if len(pictures) < 2:
+            found = "one picture" if pictures else "no picture"
+            raise DataError(
+                f"{base}: {found} ({', '.join(SUFFIXES)}) in this folder or below; there must be some to learn and "
+                "some to compare with: put pictures there"
+            )
+        return Source(
+            name=self.name,
+            base=base,
+            files=pictures,
+            recipe={
+                "crop": "middle square",
+                "shape": list(self.shape),
+                "resize": "bicubic, antialias, clipped",
+            }
+            | keyed_recipe(),
+            read=functools.partial(self._read, pictures),
+        )
+
+    def _read(self, pictures: list[Path]) -> Content:
+        channels, size, _ = self.shape
+        order, train, split = keyed_split(self.name, len(pictures))
+        return Content(
+            shape=(len(pictures), channels, size, size),
+            train=train,
+            split=split,
+            chunks=read_all(
+                [pictures[i] for i in order], functools.partial(resized, channels=channels, crop=None, size=size)
+            ),
+        )
+
+
+def _pictures(base: Path) -> list[Path]:
+    """Files with a picture's ending, hidden files and folders left out."""
+    found = []
+    for folder, folders, files in os.walk(base):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        names = (name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES))
+        found += [Path(folder, name) for name in names]
+    return found
+
+
+IMAGE_FOLDER = ImageFolder()

@@ -1,0 +1,177 @@
+"""Trials of a pack side by side on a GPU: each a pack of its own, on a branch of one CUDA graph.
+
+A convolution with groups=K is one call, but the library's kernels for it are slow where a trial alone has work for many
+multiprocessors; kernels of single trials in channels-last layout are fast, and branches of a graph overlap. Small nets
+are the other way round. Which it is is measured, once for each structure in a process (docs/engine.md has figures).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vistudy.trainables.cuda_graphs import WARM, Countable, Periods
+from vistudy.trainables.models.base import NetConfig, Trained
+from vistudy.trainables.nets.architectures import Params
+from vistudy.trainables.precision import arithmetic
+
+BRANCHES = 8
+"""Branches that the trials of a pack are spread over."""
+PROBED = (2, 8, 32)
+"""Trials that the probe takes, for as many or more: many small nets gain less by branches than few."""
+REPLAYS = 3
+ROUNDS = 2
+
+Build = Callable[[Sequence[Any], torch.device], Any]
+"""Makes a pack of nets (`NetPack`)."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Joined:
+    """One net of all trials, copied when it is read. See `Trained`."""
+
+    each: Sequence[Trained]
+
+    @property
+    def flat(self) -> Tensor:
+        """(K, P)."""
+        return torch.cat([net.flat for net in self.each])
+
+    @property
+    def frozen(self) -> Params:
+        """Parameter -> (K, *shape)."""
+        return {name: torch.cat([net.frozen[name] for net in self.each]) for name in self.each[0].frozen}
+
+
+class SideBySide:
+    """K packs of one trial, together a pack of K: the same numbers as of the one that groups its operations."""
+
+    def __init__(self, build: Build, configs: Sequence[Any], device: torch.device) -> None:
+        self.packs, self._device = [build([config], device) for config in configs], device
+
+    @property
+    def d_updates(self) -> int:
+        """As of every pack."""
+        done: int = self.packs[0].d_updates
+        return done
+
+    def counted(self) -> list[int]:
+        """See `graphs.Countable`."""
+        counters: list[int] = self.packs[0].counted()
+        return counters
+
+    def count(self, values: Sequence[int]) -> None:
+        """See `graphs.Countable`."""
+        for pack in self.packs:
+            pack.count(values)
+
+    @property
+    def nets(self) -> Mapping[str, Joined]:
+        """As of every pack."""
+        return {name: Joined(each=[pack.nets[name] for pack in self.packs]) for name in self.packs[0].nets}
+
+    def period(self, *, diagnose: bool) -> dict[str, Tensor]:
+        """Train for one period; a trial's whole period on one branch, so that trials need not keep step."""
+        outs = []
+        with _branches(self._device) as branch:
+            for i, pack in enumerate(self.packs):
+                with branch(i):
+                    outs.append(pack.period(diagnose=diagnose))
+        return _joined(outs)
+
+    def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
+        """As of every pack."""
+        each = [pack.evaluation_samples(n, evaluation) for pack in self.packs]
+        running = [r for _, r in each if r is not None]
+        return torch.cat([samples for samples, _ in each]), torch.cat(running) if running else None
+
+    def measures(self, evaluation: int) -> dict[str, Tensor]:
+        """As of every pack."""
+        return _joined([pack.measures(evaluation) for pack in self.packs])
+
+    def state(self) -> dict[str, Tensor]:
+        """That of a pack of K."""
+        states = [pack.state() for pack in self.packs]
+        return {
+            name: torch.cat([state[name] for state in states], _trials(name)) if first.dim() else first
+            for name, first in states[0].items()
+        }
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Restore a state of a pack of K."""
+        for i, pack in enumerate(self.packs):
+            pack.load({n: t.narrow(_trials(n), i, 1) if t.dim() else t for n, t in state.items()})
+
+
+def _joined(outs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {name: torch.cat([out[name] for out in outs]) for name in outs[0]}
+
+
+def _trials(name: str) -> int:
+    """Which dimension of a state's tensor the trials are: an anchor has a stack of (K, P)."""
+    return 1 if name.endswith(".past") else 0
+
+
+@functools.cache
+def _streams(device: torch.device) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(BRANCHES)]  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _branches(device: torch.device) -> Iterator[Callable[[int], AbstractContextManager[object]]]:
+    """Branch i of the graph that is being captured, for trial i; outside a capture nothing is gained by branches."""
+    if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+        yield lambda i: nullcontext()
+        return
+    main, side = torch.cuda.current_stream(device), _streams(device)
+    for stream in side:
+        stream.wait_stream(main)
+    yield lambda i: torch.cuda.stream(side[i % BRANCHES])
+    for stream in side:
+        main.wait_stream(stream)
+
+
+_faster: dict[tuple[object, ...], bool] = {}
+
+
+def faster_apart(build: Build, config: NetConfig, k: int, device: torch.device) -> bool:
+    """Whether `k` trials of the structure of `config` train faster so than by grouped operations. Measured, once."""
+    k = max(size for size in PROBED if size <= k)
+    key = (build, config.structure(), k, device)
+    if key not in _faster:
+        _faster[key] = _measured(build, config, k, device)
+        torch.cuda.empty_cache()
+    return _faster[key]
+
+
+def _measured(build: Build, config: NetConfig, k: int, device: torch.device) -> bool:
+    configs = [dataclasses.replace(config, seed=seed) for seed in range(k)]
+    ways = (functools.partial(SideBySide, build), build)
+    try:
+        apart, grouped = (_period_s(way(configs, device), config.precision, device) for way in ways)
+    except torch.OutOfMemoryError:
+        return k == PROBED[0] or faster_apart(build, config, k // 2, device)
+    return apart < grouped
+
+
+def _period_s(pack: Countable, precision: str, device: torch.device) -> float:
+    """Seconds of a replayed period, where inputs of one are prepared while another runs; the least of ROUNDS."""
+    periods, taken = Periods(pack), []
+    with arithmetic(precision, device):
+        for _ in range(WARM + 1):
+            periods(diagnose=False)
+        for _ in range(ROUNDS):
+            torch.cuda.synchronize(device)
+            started = time.perf_counter()
+            for _ in range(REPLAYS):
+                periods(diagnose=False)
+            torch.cuda.synchronize(device)
+            taken.append((time.perf_counter() - started) / REPLAYS)
+    return min(taken)

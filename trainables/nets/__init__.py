@@ -1,0 +1,1 @@
+"""Networks of K trials at once, and their gradients."""

@@ -1,0 +1,150 @@
+"""PackedNet: one architecture with the parameters of K trials; a pack of one is the ordinary case.
+
+All parameters of a net lie in one buffer `flat` of shape (K, P): the optimizer, the anchor's copy and the checkpoint
+are one tensor each.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vistudy.trainables import random_streams as streams
+from vistudy.trainables.nets.architectures import INITS, Arch, Params, rectify_
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+    from vistudy.trainables.nets.manual_gradients import MlpBuffers
+
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.1
+"""Weight of the newest batch in the running statistics (decay .9, as in the paper's code)."""
+
+_ALIGN = 16
+"""Parameters start at multiples of 16 floats (64 bytes), so that a trial's place in the pack does not change the
+memory alignment of its matrices."""
+
+Stats = dict[str, tuple[Tensor, Tensor]]
+"""Batch-norm layer -> (mean, variance), each (K, C)."""
+
+
+class PackedNet:
+    """An architecture with the parameters of K trials."""
+
+    def __init__(
+        self, arch: Arch, seeds: Sequence[int], role: str, device: torch.device, *, channels_last: bool = False
+    ) -> None:
+        """Draw the initial weights.
+
+        Args:
+            arch: of one trial.
+            seeds: those of the K trials.
+            role: what the initial weights are keyed by, beside the seed.
+            device: where they lie.
+            channels_last: whether kernels of convolutions lie in memory as tensor cores take them.
+        """
+        self.arch = arch
+        self.k = len(seeds)
+        self._channels_last = channels_last
+        self._places: dict[str, tuple[int, tuple[int, ...]]] = {}
+        size = 0
+        for spec in arch.params:
+            self._places[spec.name] = (size, spec.shape)
+            size += -(-math.prod(spec.shape) // _ALIGN) * _ALIGN
+        self._order = self._standard_order(size).to(device) if channels_last else None
+        unique = {seed: self._initial(seed, role, size) for seed in set(seeds)}
+        self.flat = torch.stack([unique[seed] for seed in seeds]).to(device)
+        self.gradient = torch.zeros_like(self.flat)
+        self._gradient_views = list(self.views(self.gradient).values())
+        self.leaves = {name: view.requires_grad_() for name, view in self.views(self.flat.detach()).items()}
+        self.frozen = self.views(self.flat)
+        self.running = self.fresh_stats()
+        self.buffers: dict[int, MlpBuffers] = {}
+        """Batch size -> what `passes` keeps for it."""
+
+    def _initial(self, seed: int, role: str, size: int) -> Tensor:
+        """Row of one trial, keyed by (seed, net, parameter): the same with batch norm on and off."""
+        row = torch.zeros(size)
+        for spec in self.arch.params:
+            rng = streams.generator(seed, f"init/{role}/{spec.name}")
+            view = self._view(row.unsqueeze(0), spec.name)
+            view.copy_(torch.as_tensor(INITS[spec.init](spec, rng)))
+        return row
+
+    def _view(self, flat: Tensor, name: str) -> Tensor:
+        start, shape = self._places[name]
+        part, k = flat[:, start : start + math.prod(shape)], flat.shape[0]
+        if self._channels_last and len(shape) == 4:
+            return part.view(k, shape[0], *shape[2:], shape[1]).permute(0, 1, 4, 2, 3)
+        return part.view(k, *shape)
+
+    def _standard_order(self, size: int) -> Tensor:
+        """Where in a row of this net the elements of one lie whose every parameter is contiguous."""
+        here = torch.arange(size)
+        out = here.clone()
+        for name, (start, shape) in self._places.items():
+            out[start : start + math.prod(shape)] = self._view(here.unsqueeze(0), name).flatten()
+        return out
+
+    def portable(self, rows: Tensor) -> Tensor:
+        """A tensor (..., P) in this net's layout, as one that any device and pack can take; others as they are."""
+        return rows if self._order is None or rows.dim() < 2 else rows[..., self._order]
+
+    def laid_out(self, portable: Tensor) -> Tensor:
+        """What `portable` gave, in this net's layout."""
+        if self._order is None or portable.dim() < 2:
+            return portable
+        out = torch.empty_like(portable)
+        out[..., self._order] = portable
+        return out
+
+    def views(self, flat: Float[Tensor, "K P"]) -> Params:
+        """The parameters as views of a flat buffer of this net."""
+        return {name: self._view(flat, name) for name in self._places}
+
+    def fresh_stats(self) -> Stats:
+        """Batch-norm statistics before any data: mean 0, variance 1."""
+        device = self.flat.device
+        return {
+            name: (torch.zeros(self.k, channels, device=device), torch.ones(self.k, channels, device=device))
+            for name, channels in self.arch.norms.items()
+        }
+
+    def __call__(self, x: Tensor, params: Params, stats: Stats | None = None, momentum: float | None = None) -> Tensor:
+        """Apply the net with `params`; float32 where they are, whatever the products inside are computed in.
+
+        Batch norm: without `stats` the batch's own statistics, nothing remembered; with `stats` and `momentum` the
+        batch's own, and `stats` moves towards them; with `stats` alone, `stats` are used.
+        """
+        norms = self.arch.norms
+
+        def hidden(h: Tensor, layer: str, leak: float) -> Tensor:
+            if layer not in norms:
+                return rectify_(h, leak)
+            mean, var = (None, None) if stats is None else (s.view(-1) for s in stats[layer])
+            scale, shift = params[f"{layer}.scale"].reshape(-1), params[f"{layer}.shift"].reshape(-1)
+            training = stats is None or momentum is not None
+            flat = h.reshape(1, -1, h.shape[2]) if h.dim() == 3 else h
+            normed = F.batch_norm(flat, mean, var, scale, shift, training, momentum or 0.0, BN_EPS)
+            return rectify_(normed, leak).view_as(h)
+
+        out = self.arch.forward(params, x, hidden)
+        return out.float() if out.dtype == torch.bfloat16 else out
+
+    def backward(
+        self, loss: Tensor, of_loss: Tensor | None = None, *, retain_graph: bool = False
+    ) -> Float[Tensor, "K P"]:
+        """Gradient of a scalar loss in the flat layout (overwritten by the next call).
+
+        With `of_loss`: of any scalar whose gradient at the tensor `loss` is `of_loss`.
+        """
+        gradients = torch.autograd.grad(loss, list(self.leaves.values()), of_loss, retain_graph=retain_graph)
+        for view, gradient in zip(self._gradient_views, gradients, strict=True):
+            view.copy_(gradient)
+        return self.gradient
