@@ -26,7 +26,7 @@ from benchmarks.machine import machine
 from benchmarks.overhead import RESULTS
 from benchmarks.tracker_away import answering
 from tests.clusters.four_nodes import Nodes, four_nodes
-from tests.study.s3 import s3
+from tests.s3 import s3
 from vistudy.study.execution.provenance import git_state, versions
 
 WITHIN_S = 20.0

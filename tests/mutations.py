@@ -57,7 +57,7 @@ MUTATIONS = _read()
 
 def _broken(mutation: Mutation) -> None:
     """From here on this process imports the broken text of the file; nothing is read from or written to a cache."""
-    path, text = str(ROOT / mutation.file), mutation.source
+    path, text = str(ROOT / "vistudy" / mutation.file), mutation.source
     get_code, code = importlib.machinery.SourceFileLoader.get_code, text.replace(mutation.old, mutation.new)
 
     def get(self: importlib.machinery.SourceFileLoader, name: str) -> Any:

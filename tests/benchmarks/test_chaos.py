@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.chaos import Harness, chaos, kinds_in_order
 from benchmarks.chaos_faults import FAULTS, SLOW, Scene
-from tests.study.test_doctor import ATTEMPT, trained
+from tests.study.api.test_doctor import ATTEMPT, trained
 from vistudy.analysis.ledger.ledger import Ledger
 
 TEN = (

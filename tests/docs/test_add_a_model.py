@@ -49,7 +49,7 @@ def python(root: Path, *args: str) -> str:
 
 
 def test_a_new_model_passes_the_tests_of_all_models(house):
-    out = python(house, "-m", "pytest", "-q", "tests/trainables/test_models.py", "-k", "wgan_gp or tried")
+    out = python(house, "-m", "pytest", "-q", "tests/trainables/models/test_models.py", "-k", "wgan_gp or tried")
     assert "11 passed" in out
 
 

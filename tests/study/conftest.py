@@ -4,50 +4,15 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.study.mlflow_study import finish, new_ledger, records
-from tests.study.s3 import S3Server, s3
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
 from vistudy.study.tracking import mirror as tracking
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3Server]:
-    """A server of S3's protocol on loopback."""
-    with s3() as server:
-        yield server
-
-
-@pytest.fixture
-def bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of a new bucket; this process and those that it starts reach it."""
-    for name, value in s3_server.env.items():
-        monkeypatch.setenv(name, value)
-    return s3_server.bucket()
-
-
-@pytest.fixture(params=["disk", "memory", "s3"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
-    """A new store on the disk, one on an fsspec filesystem, and one on a server of S3's protocol."""
-    if request.param == "s3":
-        ledger = Ledger(f"s3://{request.getfixturevalue('bucket')}/store")
-    else:
-        ledger = Ledger(tmp_path / "store" if request.param == "disk" else f"memory://{uuid.uuid4().hex}/store")
-    ledger.create()
-    return ledger
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Ledger:
-    ledger = Ledger(tmp_path / "store")
-    ledger.create()
-    return ledger
 
 
 @pytest.fixture(scope="session")

@@ -624,5 +624,5 @@ def test_small_p_values_read_well() -> None:
 
 
 def test_the_page_names_every_verdict() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "verdict.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "docs" / "verdict.md").read_text(encoding="utf-8")
     assert [verdict for verdict in VERDICTS if f"`{verdict}`" not in page] == []

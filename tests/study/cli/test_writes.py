@@ -112,7 +112,7 @@ def test_no_command_writes_elsewhere(original: Path, tmp_path: Path) -> None:
         "HOME": str(places["home"]),
         "TMPDIR": str(places["tmp"]),
         "VISTUDY_CACHE": str(places["cache"]),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]),
     }
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR"):
         environment.pop(name, None)

@@ -117,7 +117,7 @@ def test_the_claim_says_what_room_is(claim: dict[str, float]) -> None:
 
 
 def test_the_study_file_takes_the_limits_of_room(tmp_path: Path) -> None:
-    recipe = Path(__file__).parents[2] / "study" / "recipes" / "claim_rings.yaml"
+    recipe = Path(__file__).parents[3] / "study" / "recipes" / "claim_rings.yaml"
     text = recipe.read_text("utf-8")
     claim = load_study(recipe).claim
     assert claim is not None

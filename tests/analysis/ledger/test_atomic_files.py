@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.study.test_doctor import bits, trained
+from tests.study.api.test_doctor import bits, trained
 from vistudy.analysis.ledger import liveness as signs
 from vistudy.analysis.ledger.errors import StudyBusyError
 from vistudy.analysis.ledger.ledger import Ledger

@@ -446,7 +446,7 @@ def test_labelling_changes_nothing() -> None:
 
 
 def test_the_page_names_every_label_flag_and_the_version() -> None:
-    page = (Path(__file__).resolve().parents[2] / "docs" / "outcomes.md").read_text(encoding="utf-8")
+    page = (Path(__file__).resolve().parents[3] / "docs" / "outcomes.md").read_text(encoding="utf-8")
     assert f"rules version {OUTCOME_VERSION}" in page
     assert [name for name in (*LABELS, *FLAG_TEXT) if f"`{name}`" not in page] == []
     assert [short for short, _ in LABEL_TEXT.values() if short not in page] == []

@@ -25,7 +25,7 @@ from vistudy.analysis.outcomes.rules import Outcome
 from vistudy.analysis.outcomes.study_trials import Trials, read_trials
 from vistudy.analysis.tables.trials import load_frame
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

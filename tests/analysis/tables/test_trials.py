@@ -28,7 +28,7 @@ from vistudy.analysis.tables.trials import (
     load_records,
 )
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from vistudy.trainables.data.images.idx import MNIST
 from vistudy.trainables.data.images.stacked import STACKED_MNIST
 
-BESIDE = Path(__file__).resolve().parents[4] / "shared" / "data" / "mnist"
+BESIDE = Path(__file__).resolve().parents[5] / "shared" / "data" / "mnist"
 DIGITS = Path(os.environ.get("VISTUDY_TEST_MNIST", BESIDE))
 
 pytestmark = pytest.mark.skipif(

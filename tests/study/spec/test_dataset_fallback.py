@@ -11,7 +11,7 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.study.planning.plan import plan
 from vistudy.study.spec.parser import Study, parse_study
 
-RECIPES = Path(__file__).parents[2] / "study" / "recipes"
+RECIPES = Path(__file__).parents[3] / "study" / "recipes"
 HEAD = "study: first\nmodel: gan\nseeds: [0]\nbudget: {d_updates: 100, evaluations: 10}\n"
 LIST = """\
 first_there:

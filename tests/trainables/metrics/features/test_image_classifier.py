@@ -12,7 +12,7 @@ from vistudy.trainables.metrics.features import image_classifier
 from vistudy.trainables.metrics.features.feature_spaces import trained_classifier
 from vistudy.trainables.metrics.features.image_classifier import augment, from_bytes, shapes, to_bytes, train
 
-DATA_ROOT = Path(__file__).resolve().parents[4] / "shared" / "data"
+DATA_ROOT = Path(__file__).resolve().parents[5] / "shared" / "data"
 
 
 def test_training_learns_and_repeats_itself_whatever_the_threads() -> None:

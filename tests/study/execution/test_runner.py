@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.s3 import s3
 from tests.study.runs import ENVIRONMENT, records, vistudy, write
-from tests.study.s3 import s3
 from tests.study.stored import outcome
 from vistudy.analysis.ledger.atomic_files import Storage
 from vistudy.analysis.ledger.errors import StoreError

@@ -194,7 +194,7 @@ def test_a_killed_writer_is_no_obstacle(files: list[Path], cache: Path) -> None:
         "files = [Path(p) for p in sys.argv[1:]]\n"
         "t.prepare(t.source(files, lambda: t.content(die)))\n"
     )
-    here = Path(__file__).resolve().parents[3]
+    here = Path(__file__).resolve().parents[4]
     ran = subprocess.run([sys.executable, "-c", code, *map(str, files)], cwd=here, capture_output=True, text=True)
     assert ran.returncode == 9, ran.stderr
     assert [name.startswith(".test-") for name in leftovers(cache)] == [True]  # what it had begun is no prepared data
