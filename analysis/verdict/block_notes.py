@@ -15,7 +15,7 @@ from vistudy.analysis.tables.formatting import percent, points
 
 FEW_CONFIGS = 20
 """Fewer configurations are called few."""
-FAIR = ("sobol", "random")
+NON_ADAPTIVE = ("sobol", "random")
 """Ways of drawing configurations that make them a sample of the box."""
 
 
@@ -93,7 +93,7 @@ def block_notes(
     return notes, caveats
 
 
-def box_text(declared: Mapping[str, Any], table: pd.DataFrame) -> str:
+def search_space_text(declared: Mapping[str, Any], table: pd.DataFrame) -> str:
     """The box of a block in words."""
     space = (declared.get("sample") or {}).get("space", {})
     parts = [f"{name} in {{{', '.join(map(_level, levels))}}}" for name, levels in declared.get("factors", {}).items()]

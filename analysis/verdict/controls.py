@@ -19,23 +19,23 @@ from vistudy.analysis.estimates.risk_difference import (
     risk_difference,
 )
 from vistudy.analysis.tables.formatting import percent, points
-from vistudy.analysis.verdict.results import HARMS, NOTHING, WORKS, Control, Dose, Identity, Slower
+from vistudy.analysis.verdict.results import HARMS, NOTHING, WORKS, Control, Dose, EquivalenceToSlower, Identity
 
-LIMIT = 0.05
+MAX_MISSING_SHARE = 0.05
 """Largest share of the planned pairs that may lack a result; beyond it nothing is concluded."""
-EVIDENCE = ("outcome", "q_final", "q_best", "t_thr", "t_coll", "t_div")
+IDENTITY_COLUMNS = ("outcome", "q_final", "q_best", "t_thr", "t_coll", "t_div")
 """Columns in which identical trials agree to the last bit."""
 NO_DOSE_RHO = 0.01
 """A term whose gradient is below a hundredth of the loss's is no dose."""
 
 
-def left_out(pairs: Pairs) -> float:
+def missing_share(pairs: Pairs) -> float:
     """Share of the planned pairs without a result; NaN if none was planned."""
     planned = pairs.n_pairs + sum(pairs.excluded.values())
     return sum(pairs.excluded.values()) / planned if planned else float("nan")
 
 
-def unusable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
+def why_not_comparable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
     """Why two arms cannot be compared, in words; None if they can."""
     absent = [arm for arm in (treatment, baseline) if not (table["arm"] == arm).any()]
     if absent:
@@ -45,8 +45,8 @@ def unusable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
         return "not one of the pairs has a result in both arms"
     if pairs.n_configs < 2:
         return "there is only one configuration"
-    if left_out(pairs) > LIMIT:
-        return f"{percent(left_out(pairs))} of the pairs lack a result (allowed: {percent(LIMIT)})"
+    if missing_share(pairs) > MAX_MISSING_SHARE:
+        return f"{percent(missing_share(pairs))} of the pairs lack a result (allowed: {percent(MAX_MISSING_SHARE)})"
     return None
 
 
@@ -55,7 +55,7 @@ def unusable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
 
 def against_slower(
     table: pd.DataFrame, treatment: str, arms: Sequence[str], margin: float, alpha: float, no_room: str = ""
-) -> list[Slower]:
+) -> list[EquivalenceToSlower]:
     """Test whether the treatment is equivalent to each arm that only slows the generator down.
 
     `no_room`: why nothing could be seen in this block; then nothing is claimed of it.
@@ -63,8 +63,10 @@ def against_slower(
     return [_slower(table, treatment, arm, margin, alpha, no_room) for arm in arms]
 
 
-def _slower(table: pd.DataFrame, treatment: str, arm: str, margin: float, alpha: float, no_room: str) -> Slower:
-    why = unusable(table, treatment, arm)
+def _slower(
+    table: pd.DataFrame, treatment: str, arm: str, margin: float, alpha: float, no_room: str
+) -> EquivalenceToSlower:
+    why = why_not_comparable(table, treatment, arm)
     test, equivalent = None, False
     if why is not None:
         said = f"{treatment} could not be compared with {arm}, a slower generator: {why}"
@@ -85,7 +87,7 @@ def _slower(table: pd.DataFrame, treatment: str, arm: str, margin: float, alpha:
     updates = g_updates(table, arm), g_updates(table, treatment)
     known = None if math.nan in updates or any(map(math.isnan, updates)) else updates
     parts = [said, *_budget_words(arm, treatment, share, known, test, equivalent)]
-    return Slower(
+    return EquivalenceToSlower(
         arm=arm, equivalence=test, equivalent=equivalent, share_slow=share, g_updates=known,
         sentence=f"{'. '.join(parts)}.",
     )  # fmt: skip
@@ -127,9 +129,9 @@ def g_updates(table: pd.DataFrame, arm: str) -> float:
 # -- the positive control ----------------------------------------------------------------------------------------------
 
 
-def positive(table: pd.DataFrame, arm: str, baseline: str, alpha: float) -> Control:
+def check_positive_control(table: pd.DataFrame, arm: str, baseline: str, alpha: float) -> Control:
     """Compare an arm that is known to help with the baseline: does it work here?"""
-    why = unusable(table, arm, baseline)
+    why = why_not_comparable(table, arm, baseline)
     if why is not None:
         sentence = f"Positive control: {arm} could not be compared with {baseline}: {why}."
         return Control(arm=arm, difference=None, word=None, sentence=sentence)
@@ -182,9 +184,9 @@ def no_dose(found: Sequence[Dose], treatment: str, same: Identity) -> str | None
     return None
 
 
-def identity(table: pd.DataFrame, treatment: str, baseline: str) -> Identity:
+def compare_bitwise(table: pd.DataFrame, treatment: str, baseline: str) -> Identity:
     """Compare two arms bit by bit, pair by pair."""
-    columns = [name for name in EVIDENCE if name in table]
+    columns = [name for name in IDENTITY_COLUMNS if name in table]
     sides = [
         table.loc[table["arm"] == arm, ["config", "seed", "trial_id", "state", *columns]]
         for arm in (treatment, baseline)

@@ -19,10 +19,10 @@ from vistudy.analysis.outcomes.rules import Thresholds
 from vistudy.analysis.outcomes.study_trials import Store, Trials, read_trials
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.doses import with_doses
-from vistudy.analysis.verdict.decide_block import conclude, judge_block
+from vistudy.analysis.verdict.decide_block import conclude, decide_block
 from vistudy.analysis.verdict.earlier_rule import earlier_block, earlier_group
 from vistudy.analysis.verdict.pooling import group
-from vistudy.analysis.verdict.predictions import Judged, check_predictions
+from vistudy.analysis.verdict.predictions import BlockDecisions, check_predictions
 from vistudy.analysis.verdict.registration import ROOM, registration_status
 from vistudy.analysis.verdict.results import (
     DESCRIPTIVE,
@@ -117,12 +117,12 @@ def decide(
     table.attrs = {}  # pandas copies them, deeply, at every step
     registered = registration_status(registrations, claim, plan, known.get("first_ms"))
     both = registered.earlier_rule
-    main = judge_all(table, claim, str(claim["treatment"]), declared, draws=draws, earlier=both)
+    main = decide_blocks(table, claim, str(claim["treatment"]), declared, draws=draws, earlier=both)
 
-    def judged(arm: str) -> Judged:
+    def judged(arm: str) -> BlockDecisions:
         if arm == claim["treatment"]:
             return main
-        return judge_all(table, claim, arm, declared, draws=draws, beside=False, earlier=both)
+        return decide_blocks(table, claim, arm, declared, draws=draws, beside=False, earlier=both)
 
     checks = check_predictions(claim["predictions"], table, claim, judged)
     overall = main.overall
@@ -167,7 +167,7 @@ def _arms(table: pd.DataFrame) -> set[str]:
     return {*table["arm"], *(arm for block in declared.values() for arm in block.get("arms", {}))}
 
 
-def judge_all(
+def decide_blocks(
     table: pd.DataFrame,
     claim: Mapping[str, Any],
     treatment: str,
@@ -176,11 +176,11 @@ def judge_all(
     draws: int = 100_000,
     beside: bool = True,
     earlier: bool = False,
-) -> Judged:
+) -> BlockDecisions:
     """Judge one treatment in every block that has both arms; then classes and all primary blocks together.
 
     `declared`: block -> what the plan says of it; `earlier`: also by the rule before there was room; other arguments
-    as of `vistudy.analysis.verdict.decide_block.judge_block`.
+    as of `vistudy.analysis.verdict.decide_block.decide_block`.
 
     Raises:
         StudyError: no block has both arms.
@@ -191,7 +191,7 @@ def judge_all(
         rows, of_plan = table[table["block"] == name], declared.get(name, {})
         if both <= ({*rows["arm"]} | {*of_plan.get("arms", {})}):
             role = role_of(name, rows, claim, treatment)
-            found.append(judge_block(name, rows, claim, treatment, role, of_plan, draws=draws, beside=beside))
+            found.append(decide_block(name, rows, claim, treatment, role, of_plan, draws=draws, beside=beside))
     if not found:
         raise StudyError(f"no block has both arms, {claim['baseline']} and {treatment}: there is nothing to compare")
     blocks = _with_holm(found, claim)
@@ -207,7 +207,7 @@ def judge_all(
     if earlier:
         blocks, verdicts = _earlier(blocks, groups, verdicts, table, claim, declared)
     overall = verdicts.pop() if primary else None
-    return Judged(blocks=tuple(blocks), classes=tuple(verdicts), overall=overall)
+    return BlockDecisions(blocks=tuple(blocks), classes=tuple(verdicts), overall=overall)
 
 
 def _earlier(
@@ -264,7 +264,7 @@ def _with_holm(blocks: Sequence[BlockVerdict], claim: Mapping[str, Any]) -> list
     return out
 
 
-def _headline(judged: Judged) -> str:
+def _headline(judged: BlockDecisions) -> str:
     if judged.overall is None:
         return "No block tests the claim: all are controls or placebos."
     if len(judged.classes) < 2:
@@ -273,4 +273,4 @@ def _headline(judged: Judged) -> str:
     return f"{judged.overall.sentence} By class: {each}."
 
 
-__all__ = ["DEFAULTS", "claim_of", "decide", "decide_study", "judge_all", "role_of", "thresholds_of"]
+__all__ = ["DEFAULTS", "claim_of", "decide", "decide_blocks", "decide_study", "role_of", "thresholds_of"]

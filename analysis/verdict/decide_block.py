@@ -14,15 +14,23 @@ from vistudy.analysis.estimates.stable_width import WidthDifference, width_diffe
 from vistudy.analysis.estimates.strata import box_of, dependent, factors, opposite
 from vistudy.analysis.tables.formatting import percent, points
 from vistudy.analysis.verdict.block_notes import (
-    FAIR,
+    NON_ADAPTIVE,
     block_notes,
-    box_text,
     cut_text,
     excluded_text,
     is_grid,
     missing_text,
+    search_space_text,
 )
-from vistudy.analysis.verdict.controls import LIMIT, against_slower, doses, identity, left_out, no_dose, positive
+from vistudy.analysis.verdict.controls import (
+    MAX_MISSING_SHARE,
+    against_slower,
+    check_positive_control,
+    compare_bitwise,
+    doses,
+    missing_share,
+    no_dose,
+)
 from vistudy.analysis.verdict.results import (
     DESCRIPTIVE,
     DIFFERENT,
@@ -47,7 +55,7 @@ SHIFT_DRAWS = 10_000
 """Of the bootstrap of the shift."""
 
 
-def judge_block(
+def decide_block(
     name: str,
     table: pd.DataFrame,
     claim: Mapping[str, Any],
@@ -76,14 +84,14 @@ def judge_block(
         block=name,
         family=str(table["family"].iloc[0] if len(table) else declared.get("family", name)),
         klass=str(table["class"].iloc[0] if len(table) else declared.get("class") or ""),
-        role=role, treatment=treatment, baseline=baseline, box=box_text(declared, table), verdict=REFUSED,
+        role=role, treatment=treatment, baseline=baseline, box=search_space_text(declared, table), verdict=REFUSED,
         sentence="", reasons=(), notes=(), caveats=(), difference=None, width=None, p_holm=None, room=None, odds=None,
         q_shift=None, factors=(), slower=(), positive=None, strong=None, tuning=None, doses=doses(table),
         identity=None, bounds=None,
     )  # fmt: skip
     if role == PLACEBO:
         return dataclasses.replace(found, **_placebo(table, treatment, baseline))
-    reasons, pairs = refusals(table, treatment, baseline, declared)
+    reasons, pairs = validity_problems(table, treatment, baseline, declared)
     notes, caveats = block_notes(table, pairs, treatment, baseline, declared) if pairs is not None else ([], [])
     found = dataclasses.replace(found, reasons=tuple(reasons), notes=tuple(notes), caveats=tuple(caveats))
     if reasons or pairs is None:
@@ -95,7 +103,7 @@ def judge_block(
             found = _compare(found, table, pairs, claim, declared, draws, beside)
     except ValueError as error:
         return dataclasses.replace(found, reasons=(str(error),))
-    why = no_dose(found.doses, treatment, identity(table, treatment, baseline))
+    why = no_dose(found.doses, treatment, compare_bitwise(table, treatment, baseline))
     if why is None:
         return found
     if role == NEGATIVE:
@@ -107,13 +115,13 @@ def judge_block(
 
 def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, Any]:
     """A placebo needs no sample of a box: its pairs are identical or not."""
-    found = identity(table, treatment, baseline)
+    found = compare_bitwise(table, treatment, baseline)
     reasons = []
     if not found.n_pairs:
         reasons.append(f"no pair of two complete trials of {treatment} and {baseline} could be compared")
-    elif found.not_compared > LIMIT * (found.n_pairs + found.not_compared) and not found.differing:
+    elif found.not_compared > MAX_MISSING_SHARE * (found.n_pairs + found.not_compared) and not found.differing:
         share = percent(found.not_compared / (found.n_pairs + found.not_compared))
-        reasons.append(f"{share} of its pairs lack a result, more than {percent(LIMIT)}")
+        reasons.append(f"{share} of its pairs lack a result, more than {percent(MAX_MISSING_SHARE)}")
     verdict = REFUSED if reasons else DIFFERENT if found.differing else IDENTICAL
     notes = [f"{found.same_trial} pairs are one trial, trained once, and show nothing."] if found.same_trial else []
     if found.not_compared:
@@ -121,13 +129,13 @@ def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, An
     return {"identity": found, "verdict": verdict, "reasons": tuple(reasons), "notes": tuple(notes)}
 
 
-def refusals(
+def validity_problems(
     table: pd.DataFrame, treatment: str, baseline: str, declared: Mapping[str, Any]
 ) -> tuple[list[str], Pairs | None]:
     """Reasons against a verdict that can be seen before comparing; and the pairs, where there are both arms."""
     reasons = []
     method = (declared.get("sample") or {}).get("method")
-    if method is not None and method not in FAIR:
+    if method is not None and method not in NON_ADAPTIVE:
         reasons.append(
             f"its configurations were placed by {method}, which looks at results: they are no sample of the box"
         )
@@ -142,9 +150,10 @@ def refusals(
         reasons.append(f"no pair of {treatment} and {baseline} has a result in both arms ({excluded_text(pairs)})")
     elif pairs.n_configs < 2:
         reasons.append("it has one configuration, and the spread between configurations cannot be seen")
-    if pairs.n_pairs and left_out(pairs) > LIMIT:
+    if pairs.n_pairs and missing_share(pairs) > MAX_MISSING_SHARE:
         reasons.append(
-            f"{percent(left_out(pairs))} of its pairs lack a result, more than {percent(LIMIT)}: {excluded_text(pairs)}"
+            f"{percent(missing_share(pairs))} of its pairs lack a result, more than {percent(MAX_MISSING_SHARE)}: "
+            f"{excluded_text(pairs)}"
         )
     return reasons, pairs
 
@@ -156,7 +165,7 @@ def _compare(
     treatment, baseline, alpha = found.treatment, found.baseline, float(claim["alpha"])
     difference = risk_difference(pairs, alpha=alpha, draws=draws)
     arm = claim.get("positive_control")
-    control = positive(table, arm, baseline, alpha) if arm and arm != treatment else None
+    control = check_positive_control(table, arm, baseline, alpha) if arm and arm != treatment else None
     room = find_room(difference, control, claim)
     width, why = widths(table, treatment, baseline, declared, alpha, min(draws, SHIFT_DRAWS))
     notes, caveats = list(found.notes), list(found.caveats)
@@ -203,7 +212,7 @@ def conclude(
     """Give a compared block its verdict.
 
     Args:
-        block: of `judge_block`; one that has a verdict is returned with its `p_holm`.
+        block: of `decide_block`; one that has a verdict is returned with its `p_holm`.
         p_holm: its p after Holm's correction; None of a block that is no test of the claim.
         at_worst: the same with each of `bounds` instead of the block's own p.
     """

@@ -12,8 +12,8 @@ import pandas as pd
 from vistudy.analysis.estimates.risk_difference import Difference, equivalence, pair, pool, risk_difference
 from vistudy.analysis.estimates.stable_width import WidthDifference
 from vistudy.analysis.verdict.block_notes import is_grid
-from vistudy.analysis.verdict.controls import unusable
-from vistudy.analysis.verdict.decide_block import is_wider, refusals, widths
+from vistudy.analysis.verdict.controls import why_not_comparable
+from vistudy.analysis.verdict.decide_block import is_wider, validity_problems, widths
 from vistudy.analysis.verdict.results import (
     DESCRIPTIVE,
     DIFFERENT,
@@ -49,7 +49,7 @@ def earlier_block(
     if block.role == PLACEBO:
         return block.verdict, None, None
     alpha = float(claim["alpha"])
-    reasons, pairs = refusals(table, block.treatment, block.baseline, declared)
+    reasons, pairs = validity_problems(table, block.treatment, block.baseline, declared)
     if reasons or pairs is None:
         return REFUSED, None, None
     try:
@@ -73,7 +73,7 @@ def _rule(
 
 
 def _equals(parts: Sequence[pd.DataFrame], treatment: str, arm: str, claim: Mapping[str, Any]) -> bool:
-    if any(unusable(rows, treatment, arm) is not None for rows in parts):
+    if any(why_not_comparable(rows, treatment, arm) is not None for rows in parts):
         return False
     pooled = pool([pair(rows, treatment, arm) for rows in parts])
     return equivalence(pooled, float(claim["margin"]), float(claim["alpha"])).equivalent

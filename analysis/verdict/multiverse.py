@@ -19,7 +19,7 @@ from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.formatting import percent
 from vistudy.analysis.verdict.block_notes import is_grid
 from vistudy.analysis.verdict.decide import DEFAULTS, claim_of, role_of, thresholds_of
-from vistudy.analysis.verdict.multiverse_pairs import TRIMMED, WHOLE, Comparison, Found, comparisons
+from vistudy.analysis.verdict.multiverse_pairs import TRIMMED, WHOLE, Found, RelabelledPairs, comparisons
 from vistudy.analysis.verdict.results import PLACEBO, PRIMARY
 
 TAU_OK = (0.15, 0.25, 0.35)
@@ -127,7 +127,7 @@ def multiverse_check(
     ]
     unjudged, alpha = len(planned) - len(tested), float(claim["alpha"])
 
-    def verdicts(results: Mapping[Comparison, Found]) -> list[str]:
+    def verdicts(results: Mapping[RelabelledPairs, Found]) -> list[str]:
         """Strings after Holm's correction over the primary blocks, as many tests as the claim has."""
         of_tests = [results[view].p for view in tested if view in results]
         adjusted = iter(holm([*of_tests, *[1.0] * unjudged], alpha).adjusted)
@@ -160,7 +160,7 @@ def multiverse_check(
 
 
 def _summary(
-    study: str, claim: Mapping[str, Any], views: Sequence[Comparison], own: Sequence[str], rows: pd.DataFrame
+    study: str, claim: Mapping[str, Any], views: Sequence[RelabelledPairs], own: Sequence[str], rows: pd.DataFrame
 ) -> Multiverse:
     blocks = []
     for view, string in zip(views, own, strict=True):

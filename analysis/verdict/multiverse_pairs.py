@@ -14,8 +14,8 @@ from vistudy.analysis.estimates.lr_axis import EDGE
 from vistudy.analysis.estimates.risk_difference import Pairs, equivalence, mean_interval, sign_flip
 from vistudy.analysis.outcomes.time_series import Bools, Floats
 from vistudy.analysis.verdict.block_notes import is_grid
-from vistudy.analysis.verdict.controls import LIMIT, unusable
-from vistudy.analysis.verdict.decide_block import refusals, widths
+from vistudy.analysis.verdict.controls import MAX_MISSING_SHARE, why_not_comparable
+from vistudy.analysis.verdict.decide_block import validity_problems, widths
 from vistudy.analysis.verdict.results import REFUSED, UNINFORMATIVE
 from vistudy.analysis.verdict.rule import decide_rule, no_room
 
@@ -38,7 +38,7 @@ def same_but_weight(arms: Mapping[str, Mapping[str, Any]], treatment: str) -> li
     return others if treatment in arms and weight(treatment) > 0 else []
 
 
-def comparisons(rows: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator[Comparison]:
+def comparisons(rows: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator[RelabelledPairs]:
     """The comparisons of one block: the treatment's, then other weights'; none where it cannot be judged."""
     if is_grid(declared):
         return
@@ -47,9 +47,9 @@ def comparisons(rows: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[
         if (
             treatment in arms
             and claim["baseline"] in arms
-            and not refusals(rows, treatment, claim["baseline"], declared)[0]
+            and not validity_problems(rows, treatment, claim["baseline"], declared)[0]
         ):
-            yield Comparison(rows, treatment, claim, declared)
+            yield RelabelledPairs(rows, treatment, claim, declared)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +67,7 @@ class Found:
     equals_slower: bool
 
 
-class Comparison:
+class RelabelledPairs:
     """One comparison of one block as places in its table, so that other labels are paired without pairing again."""
 
     def __init__(
@@ -81,9 +81,9 @@ class Comparison:
         wide = rows.assign(at=np.arange(len(rows))).pivot(index="config", columns=["arm", "seed"], values="at")
         self._places = {arm: wide[arm].sort_index(axis=1) for arm in rows["arm"].unique()}
         self._configs = [str(config) for config in wide.index]
-        self.slower = [arm for arm in claim.get("slower") or () if unusable(rows, treatment, arm) is None]
+        self.slower = [arm for arm in claim.get("slower") or () if why_not_comparable(rows, treatment, arm) is None]
         control = claim.get("positive_control")
-        usable = control and control != treatment and unusable(rows, control, self.baseline) is None
+        usable = control and control != treatment and why_not_comparable(rows, control, self.baseline) is None
         self.control = str(control) if usable else None
         self._kept = {WHOLE: np.ones(len(wide), dtype=bool)}
         rate = rows.groupby("config")["lr"].first().reindex(wide.index).to_numpy(dtype=float)
@@ -138,7 +138,7 @@ class Comparison:
         claim, kept, nan = self.claim, self._kept[box], float("nan")
         alpha, margin = float(claim["alpha"]), float(claim["margin"])
         pairs, without = self._pairs(stable, kept, self.baseline)
-        if pairs.n_configs < 2 or without > LIMIT:
+        if pairs.n_configs < 2 or without > MAX_MISSING_SHARE:
             return Found(
                 estimate=nan, low=nan, high=nan, p=1.0, refused=True, room=False, wider=False, equals_slower=False
             )

@@ -19,7 +19,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 from vistudy.analysis.estimates.pairs import Floats
 from vistudy.analysis.estimates.risk_difference import Pairs, mean_interval, pair
 from vistudy.analysis.estimates.strata import Factor, dependent
-from vistudy.analysis.verdict.controls import unusable
+from vistudy.analysis.verdict.controls import why_not_comparable
 from vistudy.analysis.verdict.results import (
     DEPENDS,
     DESCRIPTIVE,
@@ -206,7 +206,7 @@ def _equals(room: Sequence[BlockVerdict], table: pd.DataFrame, arm: str, claim: 
     """Treatment against a slower arm over all blocks with room; False unless every one of them can be tested."""
     rows = {block.block: table[table["block"] == block.block] for block in room}
     treatment, margin = room[0].treatment, float(claim["margin"])
-    if any(unusable(of_block, treatment, arm) is not None for of_block in rows.values()):
+    if any(why_not_comparable(of_block, treatment, arm) is not None for of_block in rows.values()):
         return False
     found = random_effects(
         {name: pair(of_block, treatment, arm) for name, of_block in rows.items()}, alpha=2 * float(claim["alpha"])

@@ -10,14 +10,14 @@ import pandas as pd
 
 from vistudy.analysis.estimates.risk_difference import Difference
 from vistudy.analysis.tables.formatting import points
-from vistudy.analysis.verdict.controls import identity
+from vistudy.analysis.verdict.controls import compare_bitwise
 from vistudy.analysis.verdict.results import (
     DIFFERENT,
     IDENTICAL,
     MORE,
     OLDER,
+    PREDICTION_NAMES,
     REFUSED,
-    SHORT,
     SILENT,
     WITHIN,
     BlockVerdict,
@@ -28,7 +28,7 @@ from vistudy.analysis.verdict.results import (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class BlockDecisions:
     """All blocks, classes and everything together, for one treatment."""
 
     blocks: tuple[BlockVerdict, ...]
@@ -40,7 +40,7 @@ def check_predictions(
     predictions: Sequence[Mapping[str, Any]],
     table: pd.DataFrame,
     claim: Mapping[str, Any],
-    judge: Callable[[str], Judged],
+    judge: Callable[[str], BlockDecisions],
 ) -> tuple[PredictionCheck, ...]:
     """Compare each prediction with what was found. `judge`: treatment -> its verdicts."""
     found = []
@@ -80,7 +80,7 @@ def _figures(name: str, verdict: str, difference: Difference | Pooled | None) ->
 
 
 def _verdict(
-    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: Judged
+    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: BlockDecisions
 ) -> PredictionCheck:
     scope = scope_text(prediction, treatment, claim)
     results: list[tuple[str, str, Difference | Pooled | None]]
@@ -98,12 +98,12 @@ def _verdict(
         earlier = [group.earlier for group in groups]
     if not results:
         return _result(prediction, scope, REFUSED, None, f"no block has arms {claim['baseline']} and {treatment}")
-    short = {SHORT.get(verdict, verdict) for _, verdict, _ in results}
+    short = {PREDICTION_NAMES.get(verdict, verdict) for _, verdict, _ in results}
     holds = _holds(short, str(prediction["expect"]))
     before = ""
     if (
         all(earlier)
-        and (held := _holds({SHORT.get(text, text) for text in earlier}, str(prediction["expect"]))) != holds
+        and (held := _holds({PREDICTION_NAMES.get(text, text) for text in earlier}, str(prediction["expect"]))) != holds
     ):
         before = f" By the earlier rule: {SAID[held]} ({', '.join(dict.fromkeys(earlier))})."
     figures = "; ".join(_figures(*result) for result in results)
@@ -121,7 +121,7 @@ def _holds(found: set[str], expect: str) -> bool | None:
 
 
 def _identical(
-    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: Judged
+    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: BlockDecisions
 ) -> PredictionCheck:
     scope = scope_text(prediction, treatment, claim)
     names = prediction.get("blocks") or [
@@ -132,7 +132,7 @@ def _identical(
     compared = differing = left = same = 0
     silent = []
     for name in names:
-        found = identity(table[table["block"] == name], treatment, str(claim["baseline"]))
+        found = compare_bitwise(table[table["block"] == name], treatment, str(claim["baseline"]))
         compared, differing = compared + found.n_pairs, differing + found.differing
         left, same = left + found.not_compared, same + found.same_trial
         silent += [] if found.n_pairs else [name]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vistudy.analysis.outcomes.rules import OUTCOME_VERSION
-from vistudy.analysis.verdict.results import Registered
+from vistudy.analysis.verdict.results import RegistrationStatus
 
 MOST_SHOWN = 6
 FOUND_LATER = ("scale",)
@@ -21,7 +21,7 @@ def registration_status(
     claim: Mapping[str, Any],
     blocks: Mapping[str, Mapping[str, Any]],
     first_ms: int | None,
-) -> Registered:
+) -> RegistrationStatus:
     """Compare the last registration that came before the first record with what is judged now.
 
     A later amendment does not count: it was written with results in sight.
@@ -42,7 +42,7 @@ def registration_status(
     found = tuple(
         text
         for part in ("claim", "outcome_version", "blocks")
-        for text in differences(counted.get(part), now[part], part)
+        for text in diff_paths(counted.get(part), now[part], part)
     )
     sentence = (
         f"Registered on {_date(counted['registered_ms'])} (claim {counted['claim_hash']}), before the first record."
@@ -57,7 +57,7 @@ def registration_status(
         sentence += (
             f" {late} amendment{'s' if late > 1 else ''} after the first record do{'' if late > 1 else 'es'} not count."
         )
-    return Registered(
+    return RegistrationStatus(
         before_first_record=True,
         claim_hash=str(counted["claim_hash"]),
         registered_ms=int(counted["registered_ms"]),
@@ -74,7 +74,7 @@ def _early(registration: Mapping[str, Any], first_ms: int | None) -> bool:
     return int(registration["records_before"]) == 0 and by_clock
 
 
-def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> Registered:
+def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> RegistrationStatus:
     sentence = "Not registered before the first record: everything here is exploratory."
     if registrations:
         first = registrations[0]
@@ -84,7 +84,7 @@ def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> R
             sentence += f"when there were {count} records."
         else:
             sentence += f"after the first record of {_date(first_ms)}."
-    return Registered(
+    return RegistrationStatus(
         before_first_record=False,
         claim_hash=str(registrations[0]["claim_hash"]) if registrations else None,
         registered_ms=int(registrations[0]["registered_ms"]) if registrations else None,
@@ -95,13 +95,13 @@ def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> R
     )
 
 
-def differences(before: Any, now: Any, path: str) -> list[str]:
+def diff_paths(before: Any, now: Any, path: str) -> list[str]:
     """What differs, as `path: old -> new`. Of two mappings deeper than the parts themselves, absent keys count."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = [name for name in dict.fromkeys([*before, *now]) if name not in FOUND_LATER]
         if path.startswith("blocks.") and path.count(".") == 1:
             names = [name for name in names if name in before and name in now]  # a plan holds other things, too
-        return [text for name in names for text in differences(before.get(name), now.get(name), f"{path}.{name}")]
+        return [text for name in names for text in diff_paths(before.get(name), now.get(name), f"{path}.{name}")]
     return [] if _same(before, now) else [f"{path}: {_short(before)} -> {_short(now)}"]
 
 

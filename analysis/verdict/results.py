@@ -45,7 +45,7 @@ VERDICTS: dict[str, str] = {
     DIFFERENT: "of a placebo: some pairs differ, although the term cannot have an effect there",
 }
 """Every verdict -> what it says. `depends on` is followed by what it depends on."""
-SHORT = {SUPPORTED: "supported", SLOWER: "supported"}
+PREDICTION_NAMES = {SUPPORTED: "supported", SLOWER: "supported"}
 """Verdicts that predictions call by another name."""
 OLDER = {"no effect": WITHIN}
 """What predictions of earlier study files call a verdict."""
@@ -89,7 +89,7 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slower:
+class EquivalenceToSlower:
     """The treatment against an arm that only slows the generator down."""
 
     arm: str
@@ -169,7 +169,7 @@ class Tuning:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Strong:
+class StrongClaimTest:
     """E8: one untuned trial of the treatment is as good as the tuned baseline, in every stratum of the box."""
 
     holds: bool | None
@@ -211,9 +211,9 @@ class BlockVerdict:
     q_shift: QShift | None
     factors: tuple[Factor, ...]
     """Differences by stratum."""
-    slower: tuple[Slower, ...]
+    slower: tuple[EquivalenceToSlower, ...]
     positive: Control | None
-    strong: Strong | None
+    strong: StrongClaimTest | None
     tuning: Tuning | None
     doses: tuple[Dose, ...]
     identity: Identity | None
@@ -278,7 +278,7 @@ class PredictionCheck:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Registered:
+class RegistrationStatus:
     """Whether the claim was fixed before its first record."""
 
     before_first_record: bool
@@ -303,7 +303,7 @@ class Decision:
     verdict: str
     """Of all primary blocks together."""
     sentence: str
-    registered: Registered
+    registered: RegistrationStatus
     blocks: tuple[BlockVerdict, ...]
     classes: tuple[GroupVerdict, ...]
     overall: GroupVerdict | None

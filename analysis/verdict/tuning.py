@@ -13,7 +13,7 @@ from scipy.stats import t
 from vistudy.analysis.estimates.best_of_k import best_left_out, jackknife_error, non_inferior
 from vistudy.analysis.estimates.risk_difference import Pairs, mean_interval, pair
 from vistudy.analysis.tables.formatting import percent
-from vistudy.analysis.verdict.results import BestAtK, Strong, Tuning
+from vistudy.analysis.verdict.results import BestAtK, StrongClaimTest, Tuning
 from vistudy.analysis.verdict.rule import no_room
 
 STABLE_SHARE = 0.9
@@ -29,7 +29,7 @@ def strong_claim(
     claim: Mapping[str, Any],
     tuning: Tuning | None,
     without: str = "",
-) -> Strong:
+) -> StrongClaimTest:
     """Test E8 in every stratum: one untuned trial of the treatment against the best of k of the baseline.
 
     Whether tuning is needed is not decided by that alone: `tuning` must say so, too. `without`: why the block has no
@@ -37,7 +37,7 @@ def strong_claim(
     """
     if without:
         sentence = f"Strong claim not tested: no room ({without})."
-        return Strong(holds=None, removes_need=False, strata={}, sentence=sentence)
+        return StrongClaimTest(holds=None, removes_need=False, strata={}, sentence=sentence)
     k = int(claim["best_of"])
     strata, judged = _strata(table, treatment, baseline, claim)
     tested = [holds for holds in judged if holds is not None]
@@ -52,7 +52,7 @@ def strong_claim(
         None: f"Strong claim not tested: {judged.count(None)} of {len(judged)} strata allow no test of the best of {k} "
         f"({'; '.join(dict.fromkeys(text for text in strata.values() if text.startswith('not tested')))})",
     }[holds]
-    return Strong(holds=holds, removes_need=removes, strata=strata, sentence=f"{said}.")
+    return StrongClaimTest(holds=holds, removes_need=removes, strata=strata, sentence=f"{said}.")
 
 
 def _strata(

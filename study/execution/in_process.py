@@ -13,7 +13,7 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.execution.interrupts import TRAINING, Stop
 from vistudy.study.execution.provenance import now_ms
-from vistudy.study.execution.supervisor import Executed, Supervisor
+from vistudy.study.execution.supervisor import ExecutionResult, Supervisor
 from vistudy.study.packing.packs import Pack
 from vistudy.trainables.worker import train_pack
 
@@ -21,9 +21,9 @@ POLL_S = 0.1
 _log = logging.getLogger("vistudy.supervisor")
 
 
-def execute_here(
+def execute_in_process(
     packs: Sequence[Pack], ledger: Ledger, *, checkpoint_every_s: float, stop: Stop | None = None
-) -> Executed:
+) -> ExecutionResult:
     """Train the packs to their ends, in order. What `vistudy.study.execution.ray_tune.execute` does, in this process.
 
     `stop`: at a signal the pack in training writes a checkpoint before its next period, and ends.
@@ -57,4 +57,4 @@ def execute_here(
             ledger.withdraw_stop(run)
     if supervisor.broken is not None:
         raise supervisor.broken
-    return Executed(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)
+    return ExecutionResult(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)

@@ -40,7 +40,7 @@ _log = logging.getLogger("vistudy.preflight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
+class NodeInfo:
     """What one machine says of itself."""
 
     host: str
@@ -65,7 +65,7 @@ class NodeReport:
     """One node, held against this process."""
 
     node: Node
-    facts: Facts | None
+    facts: NodeInfo | None
     skew_s: float | None
     """Its clock minus ours, without what the question itself took."""
 
@@ -82,7 +82,7 @@ class Preflight:
     """One message each: which node, what, what to do."""
 
 
-def before_run(on: Cluster, store: str) -> Cluster:
+def require_usable(on: Cluster, store: str) -> Cluster:
     """Refuse a cluster on which records would be lost or be others. Returns it without nodes that have just left.
 
     Raises:
@@ -95,10 +95,10 @@ def before_run(on: Cluster, store: str) -> Cluster:
         raise StudyError(f"cluster {on.name}: " + "\n".join(found.problems))
     for node in found.left:
         _log.warning("%s has left the cluster; the study runs on the other nodes", node.name)
-    return checked(found.on)
+    return validated(found.on)
 
 
-def checked(on: Cluster) -> Cluster:
+def validated(on: Cluster) -> Cluster:
     """The cluster. Raises StudyError if it cannot hold a pack, or has too few GPUs."""
     try:
         on.check()
@@ -113,18 +113,18 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
 
     ask = in_this_process if on.inline else on_every_node
     with _nonce(store) as (nonce, answers):
-        asked = ask(facts, store, nonce, tracking, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
+        asked = ask(collect_node_info, store, nonce, tracking, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
         before = time.time()
         clocks = ask(clock, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
         after = time.time()
-        here = facts(store, nonce, None)
+        here = collect_node_info(store, nonce, None)
         answers += [here.answer, *(answer.value.answer for answer in asked if answer.value)]
         problems, reports, left = [], [], []
         for answer, read in zip(asked, clocks, strict=True):
             if answer.left or read.left:
                 left.append(answer.node)
                 continue
-            skew = None if read.value is None else _outside(read.value, before, after)
+            skew = None if read.value is None else _clock_skew(read.value, before, after)
             reports.append(NodeReport(node=answer.node, facts=answer.value, skew_s=skew))
             if answer.value is None:
                 problems.append(
@@ -140,15 +140,15 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
     return Preflight(on=still, nodes=tuple(reports), left=tuple(left), problems=tuple(problems))
 
 
-def facts(store: str | None, nonce: str, tracking: tuple[str, int] | None) -> Facts:
+def collect_node_info(store: str | None, nonce: str, tracking: tuple[str, int] | None) -> NodeInfo:
     """What this process's machine has. Reads the driver's nonce from the store, and answers it with a file there."""
     answer = f"{nonce}-{uuid.uuid4().hex[:8]}"
-    return Facts(
+    return NodeInfo(
         host=socket.gethostname(),
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         code=code_hash(),
         answer=answer,
-        store=_shares(store, nonce, answer) if store else None,
+        store=_check_store_access(store, nonce, answer) if store else None,
         store_free_gb=_free_gb(store) if store else None,
         scratch_free_gb=round(shutil.disk_usage(tempfile.gettempdir()).free / 1e9, 1),
         tracking=_reaches(*tracking) if tracking else None,
@@ -191,7 +191,7 @@ def _nonce(store: str | None) -> Iterator[tuple[str, list[str]]]:
             disk.remove(name)
 
 
-def _shares(store: str, nonce: str, answer: str) -> str | None:
+def _check_store_access(store: str, nonce: str, answer: str) -> str | None:
     """None if this machine sees what the driver wrote, and could write beside it."""
     disk = Storage(store)
     try:
@@ -218,16 +218,16 @@ def _reaches(host: str, port: int) -> str | None:
     return None
 
 
-def _outside(clock: float, before: float, after: float) -> float:
+def _clock_skew(clock: float, before: float, after: float) -> float:
     """How far a clock's reading lies outside the time in which it was read."""
     return min(clock - before, 0.0) + max(clock - after, 0.0)
 
 
-def _public(text: str) -> str:
+def _without_local_version(text: str) -> str:
     return text.partition("+")[0]
 
 
-def _compare(name: str, there: Facts, here: Facts, store: str | None, skew_s: float | None) -> Sequence[str]:
+def _compare(name: str, there: NodeInfo, here: NodeInfo, store: str | None, skew_s: float | None) -> Sequence[str]:
     found = []
     if there.store:
         found.append(
@@ -242,7 +242,7 @@ def _compare(name: str, there: Facts, here: Facts, store: str | None, skew_s: fl
     other = [
         f"{what} {there.versions[what]} (here {mine})"
         for what, mine in here.versions.items()
-        if _public(there.versions[what]) != _public(mine)
+        if _without_local_version(there.versions[what]) != _without_local_version(mine)
     ]
     if other:
         found.append(
@@ -267,10 +267,10 @@ def _compare(name: str, there: Facts, here: Facts, store: str | None, skew_s: fl
     return found
 
 
-def this_machine(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:
+def local_cluster(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:
     """CPUs and GPUs that this process may use: the cluster `local`, which need not be started to be known."""
     import torch
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = Node(name="local", cpus=cpus, gpus=torch.cuda.device_count())
-    return checked(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
+    return validated(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, least_gpus=gpus))

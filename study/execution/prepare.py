@@ -17,26 +17,35 @@ from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.clusters import Cluster, ClusterError, connect
 from vistudy.clusters.broadcast import last_line
 from vistudy.study.execution.data_check import data_errors
-from vistudy.study.execution.preflight import checked
+from vistudy.study.execution.preflight import validated
 from vistudy.study.packing.packs import Pack, PackCost, Structure
-from vistudy.study.packing.profiling import cost_of, periods, worth
+from vistudy.study.packing.profiling import periods, profile_structure, worth_profiling
 from vistudy.study.packing.runtime_estimate import (
     PILOT_STRUCTURES,
     Estimate,
     Timing,
     estimate,
-    measure,
     representatives,
+    time_pack,
 )
-from vistudy.study.packing.workload import Work, work
+from vistudy.study.packing.workload import Workload, plan_workload
 from vistudy.study.planning.plan import Plan
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data import DATASETS
 from vistudy.trainables.engine import reference, reference_key
 from vistudy.trainables.metrics.evaluate import evaluator
 
-__all__ = ["Work", "cluster", "costs", "judged_by", "pilot", "preload", "prepare", "references",
-           "work"]  # fmt: skip
+__all__ = [
+    "Workload",
+    "cluster",
+    "costs",
+    "evaluation_protocols",
+    "import_ray_tune",
+    "pilot",
+    "plan_workload",
+    "prepare",
+    "references",
+]  # fmt: skip
 
 
 @contextmanager
@@ -47,12 +56,12 @@ def cluster(name: str, packs_per_gpu: int = 1, gpus: int = 0) -> Iterator[Cluste
         with connect(name) as connected:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # Ray's own handler aborts the process
-            yield checked(dataclasses.replace(connected, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
+            yield validated(dataclasses.replace(connected, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
     except ClusterError as error:
         raise StudyError(str(error)) from error
 
 
-def preload() -> None:
+def import_ray_tune() -> None:
     """Import what `execute` needs, a second of work."""
     import vistudy.study.execution.ray_tune  # noqa: F401
 
@@ -71,12 +80,14 @@ def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> d
     return found
 
 
-def judged_by(plan: Plan) -> dict[str, dict[str, Any]]:
+def evaluation_protocols(plan: Plan) -> dict[str, dict[str, Any]]:
     """Data set -> suite, N, feature space and weights by which its samples are judged."""
     return {name: dict(evaluator(DATASETS[name]).provenance()) for name in {t.config.data for t in plan.trials}}
 
 
-def prepare(plan: Plan, todo: Work, ledger: Ledger, known: Mapping[str, Mapping[str, float]], *, now_ms: int) -> None:
+def prepare(
+    plan: Plan, todo: Workload, ledger: Ledger, known: Mapping[str, Mapping[str, float]], *, now_ms: int
+) -> None:
     """Write the packs, with the references of `references` that their trials will be judged by."""
     blocks = {block.name: block for block in plan.study.blocks}
     block_of = {trial.trial_id: blocks[trial.block] for trial in plan.trials}
@@ -102,14 +113,18 @@ def prepare(plan: Plan, todo: Work, ledger: Ledger, known: Mapping[str, Mapping[
 
 def costs(configs: Sequence[TrainConfig], on: Cluster) -> dict[Structure, PackCost]:
     """Measured costs of packs of the structures that train long, on the cluster. See `packing.profiling`."""
-    groups = list(worth(configs).items())[:PILOT_STRUCTURES]
+    groups = list(worth_profiling(configs).items())[:PILOT_STRUCTURES]
     if not groups:
         return {}
     if on.inline:
-        return {key: cost for key, group in groups if (cost := cost_of(group[0], periods(group), 1.0)) is not None}
+        return {
+            key: cost for key, group in groups if (cost := profile_structure(group[0], periods(group), 1.0)) is not None
+        }
     import ray
 
-    remote = ray.remote(num_cpus=1, num_gpus=min(1, on.gpus))(cost_of)  # a whole GPU: no other pack disturbs it
+    remote = ray.remote(num_cpus=1, num_gpus=min(1, on.gpus))(
+        profile_structure
+    )  # a whole GPU: no other pack disturbs it
     try:
         found: list[PackCost | None] = ray.get(
             [remote.remote(group[0], periods(group), on.gpu_share) for _, group in groups]
@@ -124,10 +139,10 @@ def pilot(packs: Sequence[Pack], on: Cluster) -> Estimate:
     """Estimate from a moment of training of each structure, on the cluster's own hardware."""
     chosen = representatives(packs, PILOT_STRUCTURES)
     if on.inline:
-        return estimate(packs, {pack.pack_id: measure(pack.configs, 1) for pack in chosen}, on.slots)
+        return estimate(packs, {pack.pack_id: time_pack(pack.configs, 1) for pack in chosen}, on.slots)
     import ray
 
-    remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(measure)
+    remote = ray.remote(num_cpus=on.resources["cpu"], num_gpus=on.resources.get("gpu", 0))(time_pack)
     try:
         with data_errors():
             timings: list[Timing] = ray.get([remote.remote(list(pack.configs), on.cpus) for pack in chosen])

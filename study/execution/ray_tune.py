@@ -33,7 +33,7 @@ from vistudy.analysis.outcomes.rules import deficiency
 from vistudy.clusters import Cluster
 from vistudy.study.execution.interrupts import TRAINING, Stop
 from vistudy.study.execution.provenance import now_ms
-from vistudy.study.execution.supervisor import Executed, Supervisor
+from vistudy.study.execution.supervisor import ExecutionResult, Supervisor
 from vistudy.study.packing.packs import Pack
 from vistudy.study.spec.schema import ExploreSpec
 from vistudy.trainables.engine import Evaluation
@@ -58,7 +58,7 @@ def execute(
     hang_after_s: float,
     stop: Stop | None = None,
     explore: ExploreSpec | None = None,
-) -> Executed:
+) -> ExecutionResult:
     """Train the packs to their ends, in order, each try as one Tune trial. Needs a connected cluster.
 
     `hang_after_s`: shortest silence of a pack after which its process is taken to hang. `stop`: at a signal packs write
@@ -77,8 +77,8 @@ def execute(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # deaths are told by the supervisor, in a line
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
-    watch = _Watch(ledger, hang_after_s)
-    told, asked = _Told(supervisor, watch), _Asked(supervisor, ledger, run)
+    watch = _Watchdog(ledger, hang_after_s)
+    told, asked = _TuneCallback(supervisor, watch), _StopRequested(supervisor, ledger, run)
     settings: dict[str, Any] = {"evaluated": _report} if explore else {}
     train = functools.partial(
         _train,
@@ -94,7 +94,7 @@ def execute(
         tune.with_resources(train, on.resources),
         # One process trains pack after pack: importing torch costs seconds. The engine keeps nothing between packs.
         tune_config=tune.TuneConfig(
-            search_alg=_Queue(supervisor),
+            search_alg=_PackSearcher(supervisor),
             num_samples=-1,
             reuse_actors=True,
             scheduler=_scheduler(explore, packs) if explore else None,
@@ -109,7 +109,7 @@ def execute(
         ),
     )
     try:
-        waiting = _waiting_workers() if on.local else contextlib.nullcontext()
+        waiting = _reuse_prestarted_workers() if on.local else contextlib.nullcontext()
         with watch, waiting, asked, (stop or Stop()).patient(TRAINING, asked.stop):
             tuner.fit()
     finally:
@@ -121,11 +121,11 @@ def execute(
         raise told.error
     if supervisor.broken is not None:
         raise supervisor.broken
-    return Executed(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)
+    return ExecutionResult(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)
 
 
 @contextlib.contextmanager
-def _waiting_workers() -> Iterator[None]:
+def _reuse_prestarted_workers() -> Iterator[None]:
     """Let Tune use the workers that Ray has started and that have imported torch.
 
     Tune wants environment variables set for its actors, for which Ray starts others, seconds of imports; here workers
@@ -167,7 +167,7 @@ def _report(item: Evaluation, reference: Mapping[str, float]) -> None:
     tune.report({"evaluation": item.index, "q": q if np.isfinite(q) else WORST_Q})
 
 
-class _Queue(Searcher):
+class _PackSearcher(Searcher):
     """Tune asks it for the next trial; it searches nothing."""
 
     def __init__(self, supervisor: Supervisor) -> None:
@@ -194,7 +194,7 @@ class _Queue(Searcher):
         return {}  # Tune pickles its searcher for a `restore` that we do not use
 
 
-class _Asked(tune.Stopper):
+class _StopRequested(tune.Stopper):
     """Stops the packs of a run: they write checkpoints and end, and Tune with them; after GRACE_S Tune ends anyway."""
 
     def __init__(self, supervisor: Supervisor, ledger: Ledger, run: str) -> None:
@@ -229,10 +229,10 @@ class _Asked(tune.Stopper):
         return {}
 
 
-class _Told(tune.Callback):
+class _TuneCallback(tune.Callback):
     """Tells the supervisor of every end. An exception here would kill the study: the first is kept, and ends it."""
 
-    def __init__(self, supervisor: Supervisor, watch: _Watch) -> None:
+    def __init__(self, supervisor: Supervisor, watch: _Watchdog) -> None:
         self._supervisor, self._watch = supervisor, watch
         self.error: Exception | None = None
 
@@ -256,7 +256,7 @@ class _Told(tune.Callback):
         if (lacks := not_loaded(text)) is not None:
             self._tell(self._supervisor.ended, pack_id, {"end": "node", "text": lacks, "errno": 0})
         else:
-            self._tell(self._supervisor.died, pack_id, hung or _why(text), hung=hung is not None)
+            self._tell(self._supervisor.died, pack_id, hung or _death_reason(text), hung=hung is not None)
 
     def _tell(self, how: Any, *what: Any, **more: Any) -> None:
         try:
@@ -293,14 +293,14 @@ def not_loaded(text: str) -> str | None:
     return f"{node} cannot load this code: {error}, by {files[-1] if files else 'an unknown file'}. {mend}"
 
 
-def _why(text: str) -> str:
+def _death_reason(text: str) -> str:
     """What Ray says of a death, without its stack."""
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line.startswith(("The actor is dead because", "The actor died because"))]
     return (found or [line for line in lines if line] or [text])[-1][:2000]
 
 
-class _Watch:
+class _Watchdog:
     """A thread that kills the processes of packs that give no sign of life. Uses no clock but its own."""
 
     def __init__(self, ledger: Ledger, hang_after_s: float) -> None:

@@ -19,7 +19,7 @@ from vistudy.study.execution.provenance import now_ms, provenance
 
 if TYPE_CHECKING:
     from vistudy.clusters import Cluster
-    from vistudy.study.execution.supervisor import Executed
+    from vistudy.study.execution.supervisor import ExecutionResult
     from vistudy.study.packing.packs import Pack
     from vistudy.study.planning.plan import Plan
     from vistudy.study.spec.schema import ExploreSpec
@@ -35,15 +35,15 @@ LAST_SYNC_S = 6.0
 """After a signal, how long MLflow may take."""
 
 T = TypeVar("T")
-Say = Callable[[str], None]
-Tick = Callable[[int, int], None]
+LogFn = Callable[[str], None]
+ProgressFn = Callable[[int, int], None]
 
 
-def quiet(*_: object) -> None:
+def no_op(*_: object) -> None:
     """Say and tick nothing."""
 
 
-class Trainer:
+class StudyRunner:
     """Trains plan after plan of one study on one cluster, with one mirror. Leave it by its `with`."""
 
     def __init__(
@@ -58,8 +58,8 @@ class Trainer:
         checkpoint_every_s: float,
         hang_after_s: float,
         stop: Stop,
-        say: Say,
-        tick: Tick,
+        say: LogFn,
+        tick: ProgressFn,
     ) -> None:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
         self._gpus, self._packs_per_gpu = gpus, packs_per_gpu
@@ -93,7 +93,7 @@ class Trainer:
         Raises:
             Stopping: the run was asked to stop before training or after it.
         """
-        from vistudy.study.execution import prepare as launch
+        from vistudy.study.execution import prepare
         from vistudy.study.tracking.mirror import open_database
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
@@ -113,31 +113,31 @@ class Trainer:
         on = self._connect()
         known, metrics = self._stop.wait(meanwhile)
         write(provenance(name, ledger, planned.data, metrics))  # a cluster that refuses leaves no trace in the store
-        costs = launch.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
-        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
-        launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
+        costs = prepare.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
+        todo = prepare.plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+        prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
         self._say(
             f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
             f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
         )
         self._start_mirror(name)
-        with ticking(ledger, set(todo.pending), self._tick):
+        with report_progress(ledger, set(todo.pending), self._tick):
             executed = self._execute(todo.packs, on, planned.study.explore)
         self.train_s += executed.wall_s
         self._stop.check()
 
-    def _execute(self, packs: Sequence[Pack], on: Cluster, explore: ExploreSpec | None) -> Executed:
+    def _execute(self, packs: Sequence[Pack], on: Cluster, explore: ExploreSpec | None) -> ExecutionResult:
         if on.inline:
-            from vistudy.study.execution.in_process import execute_here
+            from vistudy.study.execution.in_process import execute_in_process
 
             if explore:
                 raise StudyError(
                     "explore: trials are stopped by Ray Tune, and cluster 'debug' has no Ray; use 'local'."
                 )
-            return execute_here(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s, stop=self._stop)
-        from vistudy.study.execution import ray_tune as executor  # ready, see launch.preload
+            return execute_in_process(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s, stop=self._stop)
+        from vistudy.study.execution import ray_tune  # ready, see launch.preload
 
-        return executor.execute(
+        return ray_tune.execute(
             packs,
             self._ledger,
             on,
@@ -150,21 +150,21 @@ class Trainer:
     def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
         """What this process has to do before training: it may, while Ray starts its own processes."""
         from vistudy.clusters import needs_ray
-        from vistudy.study.execution import prepare as launch
+        from vistudy.study.execution import prepare
         from vistudy.study.execution.data_check import data_errors
 
         if needs_ray(self._cluster):
-            launch.preload()
+            prepare.import_ray_tune()
         with data_errors():
-            return launch.references(planned, self._ledger, self._say), launch.judged_by(planned)
+            return prepare.references(planned, self._ledger, self._say), prepare.evaluation_protocols(planned)
 
     def _connect(self) -> Cluster:
-        from vistudy.study.execution import prepare as launch
-        from vistudy.study.execution.preflight import before_run
+        from vistudy.study.execution import prepare
+        from vistudy.study.execution.preflight import require_usable
 
         if self._on is None:
-            on = self._connection.enter_context(launch.cluster(self._cluster, self._packs_per_gpu, self._gpus))
-            self._on = before_run(on, self._ledger.uri)
+            on = self._connection.enter_context(prepare.cluster(self._cluster, self._packs_per_gpu, self._gpus))
+            self._on = require_usable(on, self._ledger.uri)
         return self._on
 
     def release(self) -> None:
@@ -270,14 +270,16 @@ def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {renamed.get(name, name): value for name, value in fields.items()} | {"flags": ";".join(fields["flags"])}
 
 
-def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tick: Tick | None = None) -> SyncReport:
+def sync_all(
+    ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tick: ProgressFn | None = None
+) -> SyncReport:
     """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included.
 
     Where a run goes on at this moment, the runs of its trials stay open.
     """
-    from vistudy.study.tracking import mirror as tracking
+    from vistudy.study.tracking import mirror
 
-    return tracking.sync(
+    return mirror.sync(
         ledger,
         name,
         uri,
@@ -291,7 +293,7 @@ def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tic
 
 
 @contextlib.contextmanager
-def ticking(ledger: Ledger, pending: set[str], tick: Tick) -> Iterator[None]:
+def report_progress(ledger: Ledger, pending: set[str], tick: ProgressFn) -> Iterator[None]:
     """Call `tick` with (done, to do) every second for the time of a `with`."""
     stop = threading.Event()
 

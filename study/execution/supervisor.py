@@ -20,13 +20,13 @@ from vistudy.study.packing.packs import Pack, pack_id
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.models import config_from_dict
 
-POISONED = 3
+MAX_STALLED_DEATHS = 3
 """Deaths in a row, none of them further than the one before, after which a pack is poisoned."""
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 """Delay before the second try, doubled for each one that follows."""
 STAND_IN_SEEDS = 1_000_003
 """Stand-ins have seeds that far apart from those of trials."""
-PLACE_FAILURES = 5
+MAX_INFRASTRUCTURE_FAILURES = 5
 """Failures of the store or of nodes in a row, no pack having ended well in between, after which the run is stopped."""
 
 PLACES = {
@@ -40,7 +40,7 @@ _log = logging.getLogger("vistudy.supervisor")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Executed:
+class ExecutionResult:
     """What became of a run's packs."""
 
     wall_s: float
@@ -148,7 +148,7 @@ class Supervisor:
         job.deaths = job.deaths + 1 if furthest <= job.furthest else 1
         job.furthest = furthest
         crash = self._ledger.crash(name)
-        if job.deaths < POISONED and not (job.suspect and len(self._open(job.pack)) > 1):
+        if job.deaths < MAX_STALLED_DEATHS and not (job.suspect and len(self._open(job.pack)) > 1):
             _log.warning("pack %s: its process died (%s); it goes on from its checkpoint", name, _first_line(error))
             self._retry(job)
             return
@@ -166,7 +166,7 @@ class Supervisor:
     def _place_failed(self, job: _Job, place: str, text: str, number: int) -> None:
         self._place_failures += 1
         hopeless = number in FULL or (place != "store" and self._one_machine)
-        if not hopeless and self._place_failures < PLACE_FAILURES:
+        if not hopeless and self._place_failures < MAX_INFRASTRUCTURE_FAILURES:
             _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, PLACES[place], _last_line(text))
             self._retry(job)
             return
@@ -213,7 +213,7 @@ class Supervisor:
         if not memory:
             mine = {c.trial_id(): c for c in configs}
             there = [config_from_dict(slot) for slot in slots]
-            kept = [mine.get(c.trial_id()) or stand_in(configs[0], place) for place, c in enumerate(there)]
+            kept = [mine.get(c.trial_id()) or filler_trial(configs[0], place) for place, c in enumerate(there)]
             stored["slots"] = [c.to_dict() for c in kept]
         half = Pack(pack_id=pack_id(ids), configs=tuple(configs), cost=parent.cost)
         self._ledger.write_pack(
@@ -246,7 +246,7 @@ class Supervisor:
         )
 
 
-def stand_in(like: TrainConfig, place: int) -> TrainConfig:
+def filler_trial(like: TrainConfig, place: int) -> TrainConfig:
     """A trial that nobody wants, to fill a slot."""
     return dataclasses.replace(like, seed=like.seed + STAND_IN_SEEDS * (place + 1))
 

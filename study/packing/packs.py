@@ -21,7 +21,7 @@ MAX_TRIALS_GPU = 512
 """Of small nets, four times as many are an eighth faster (`make bench-gpu`)."""
 OVERHEAD_TRIALS = 5
 """What a pack costs besides its trials (dispatch of operations), in trials: a pack of K costs 5 + K."""
-MOST_LIMITS = 64
+MAX_CANDIDATES = 64
 """Longest packs that are tried, at most."""
 STEP_S = 6e-5
 """Seconds of one update of one trial of the ring's nets in a full pack on one core: the scale of `default_cost`."""
@@ -39,7 +39,7 @@ class PackCost:
     """Numbers of trials, at least two, ascending from 1."""
     period_s: tuple[float, ...]
     """Seconds of a period with so many."""
-    most: int
+    max_trials: int
     """Trials that may share a pack: more do not fit, or are not known to be faster."""
     measured: bool = True
 
@@ -51,15 +51,15 @@ class PackCost:
 
     @property
     def best(self) -> int:
-        """The size, up to `most`, with which a trial costs least."""
-        return min(range(1, self.most + 1), key=lambda trials: self.seconds(trials) / trials)
+        """The size, up to `max_trials`, with which a trial costs least."""
+        return min(range(1, self.max_trials + 1), key=lambda trials: self.seconds(trials) / trials)
 
 
 def default_cost(config: TrainConfig, most: int) -> PackCost:
     """What packs of small nets cost on a core, where nothing was measured."""
     unit = sum(config.steps_of_period()) * STEP_S
     period_s = (unit * (OVERHEAD_TRIALS + 1), unit * (OVERHEAD_TRIALS + 2))
-    return PackCost(sizes=(1, 2), period_s=period_s, most=most, measured=False)
+    return PackCost(sizes=(1, 2), period_s=period_s, max_trials=most, measured=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ def pack_id(trial_ids: Iterable[str]) -> str:
     return "p-" + hashlib.sha256(",".join(trial_ids).encode()).hexdigest()[:12]
 
 
-def training(config: TrainConfig) -> Structure:
+def cost_key(config: TrainConfig) -> Structure:
     """What the cost of a period depends on: the structure without the length of the run and what the data hold."""
     return tuple(item for item in config.structure() if item[0] not in _COSTS_NOTHING)
 
@@ -117,7 +117,7 @@ def make_packs(
 
 
 def _cost(config: TrainConfig, costs: Mapping[Structure, PackCost] | None, max_trials: int) -> PackCost:
-    return (costs or {}).get(training(config)) or default_cost(config, max_trials)
+    return (costs or {}).get(cost_key(config)) or default_cost(config, max_trials)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -137,18 +137,18 @@ class _Option:
         return sum(seconds * count for seconds, count in self.seconds)
 
 
-Group = tuple[Sequence[TrainConfig], PackCost, int]
+StructureGroup = tuple[Sequence[TrainConfig], PackCost, int]
 """Trials of one structure, their cost, its best size."""
 
 
-def _split(group: Group, packs: int) -> _Option:
+def _split(group: StructureGroup, packs: int) -> _Option:
     (configs, cost, _), periods = group, _periods(group[0][0])
     small, larger = divmod(len(configs), packs)
     parts = [(size, count) for size, count in ((small + 1, larger), (small, packs - larger)) if count]
     return _Option(packs=packs, seconds=tuple((periods * cost.seconds(size), count) for size, count in parts))
 
 
-def _options(group: Group, multiple: int) -> list[_Option]:
+def _options(group: StructureGroup, multiple: int) -> list[_Option]:
     """The splits of a group, fewest packs first: of every size up to the best, in a multiple of so many packs."""
     trials, best = len(group[0]), group[2]
     return [
@@ -157,7 +157,7 @@ def _options(group: Group, multiple: int) -> list[_Option]:
     ]
 
 
-def _plans(groups: Sequence[Group], slots: int) -> Iterator[list[_Option]]:
+def _candidate_splits(groups: Sequence[StructureGroup], slots: int) -> Iterator[list[_Option]]:
     """Splits of all groups that are worth a look.
 
     No pack longer than T, for (some of) the T that make a difference, longest first; that again with a multiple of
@@ -166,16 +166,16 @@ def _plans(groups: Sequence[Group], slots: int) -> Iterator[list[_Option]]:
     for multiple in (1, slots):
         options = [_options(group, multiple) for group in groups]
         limits = sorted({option.longest for of_group in options for option in of_group}, reverse=True)
-        for limit in limits[:: -(-len(limits) // MOST_LIMITS)]:
+        for limit in limits[:: -(-len(limits) // MAX_CANDIDATES)]:
             yield [next((o for o in of_group if o.longest <= limit), of_group[-1]) for of_group in options]
     for size in range(max((best for _, _, best in groups), default=0), 0, -1):
         yield [_split(group, -(-len(group[0]) // min(size, group[2]))) for group in groups]
 
 
-def _counts(groups: Sequence[Group], slots: int) -> list[int]:
+def _counts(groups: Sequence[StructureGroup], slots: int) -> list[int]:
     """Packs of each group, so that all slots have ended soonest."""
     best, chosen = float("inf"), list[_Option]()
-    for plan in _plans(groups, slots):
+    for plan in _candidate_splits(groups, slots):
         if sum(option.total for option in plan) / slots >= best:
             continue  # it cannot be sooner
         ends = makespan((s for option in plan for s, count in option.seconds for _ in range(count)), slots)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from vistudy.study.packing.packs import PackCost, Structure, training
+from vistudy.study.packing.packs import PackCost, Structure, cost_key
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data.data_root import DataError
 from vistudy.trainables.data.images.prepared_images import cache_root
@@ -35,22 +35,22 @@ BUDGET_GPU_S = 15.0
 """After so long no further size is tried."""
 POINT_S = 0.05
 """Seconds for which the periods of one size are timed, and three of them at least."""
-WORSE = 1.1
+STOP_RATIO = 1.1
 """Two sizes in a row whose trials cost more than this multiple of the best: no larger one is tried."""
-SAME = 0.95
+SATURATION_RATIO = 0.95
 """On a GPU nor where the trials of the last cost more than this multiple of those of the one before: it is full."""
 MEMORY_SHARE = 0.9
-EVALUATED = 10_000
+EVAL_SAMPLES = 10_000
 """Samples of a trial whose memory is measured: as many as images are judged by."""
 WORTH_UPDATES = 1_000_000
 """Structures whose trials have fewer updates together are not measured at all."""
-WORTH_S = 200 * BUDGET_S
+MIN_TRAINING_S = 200 * BUDGET_S
 """Nor are those whose training turns out to take less than this on one core or GPU."""
 
 _log = logging.getLogger("vistudy.probe")
 
 
-class Meter(Protocol):
+class DeviceMeter(Protocol):
     """The clock and the memory of a device."""
 
     total_bytes: int | None
@@ -104,11 +104,11 @@ class CudaMeter:
         return torch.cuda.max_memory_allocated()
 
 
-def worth(configs: Sequence[TrainConfig]) -> dict[Structure, list[TrainConfig]]:
+def worth_profiling(configs: Sequence[TrainConfig]) -> dict[Structure, list[TrainConfig]]:
     """Trials by structure, of those structures that train long enough for a probe to be worth its time."""
     groups: dict[Structure, list[TrainConfig]] = {}
     for config in configs:
-        groups.setdefault(training(config), []).append(config)
+        groups.setdefault(cost_key(config), []).append(config)
     return {key: group for key, group in groups.items() if sum(map(_updates, group)) >= WORTH_UPDATES}
 
 
@@ -127,11 +127,14 @@ def _periods(config: TrainConfig) -> int:
 
 def costs(configs: Sequence[TrainConfig], most: int, gpu_share: float) -> dict[Structure, PackCost]:
     """Measured costs of the structures that are worth it, of `most` structures at most, on this machine."""
-    found = {key: cost_of(group[0], periods(group), gpu_share) for key, group in list(worth(configs).items())[:most]}
+    found = {
+        key: profile_structure(group[0], periods(group), gpu_share)
+        for key, group in list(worth_profiling(configs).items())[:most]
+    }
     return {key: cost for key, cost in found.items() if cost is not None}
 
 
-def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | None:
+def profile_structure(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | None:
     """The cost of a structure from the cache of this machine, or measured here and kept there.
 
     `of_all`: periods of all trials together; if they would take less than WORTH_S, this stops and gives None. So does
@@ -147,7 +150,7 @@ def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | No
             return from_json(known)
     except (DataError, ValueError, KeyError, TypeError, OSError) as error:
         _log.info("a probe in the cache cannot be used, and is made anew: %s", error)
-    meter: Meter = CudaMeter(gpu_share) if gpu else CpuMeter()
+    meter: DeviceMeter = CudaMeter(gpu_share) if gpu else CpuMeter()
     try:
         cost = measure(config, of_all, meter, torch.device("cuda" if gpu else "cpu"))
     except Exception as error:  # whatever a model may raise: its trials will, too, and have a state for it
@@ -162,7 +165,7 @@ def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | No
     return cost
 
 
-def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device) -> PackCost | None:
+def measure(config: TrainConfig, of_all: int, meter: DeviceMeter, device: torch.device) -> PackCost | None:
     """Time a period of packs of growing size until the budget is spent, trials get dearer, or memory would not do."""
     begun, sizes, period_s, peaks = meter.now(), list[int](), list[float](), list[int]()
     gpu = meter.total_bytes is not None
@@ -179,25 +182,25 @@ def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device
             largest = sizes[-1]
             break
         sizes, period_s, peaks = [*sizes, size], [*period_s, seconds], [*peaks, peak]
-        if seconds / size * of_all < WORTH_S:
+        if seconds / size * of_all < MIN_TRAINING_S:
             return None
         each = [s / n for s, n in zip(period_s, sizes, strict=True)]
-        full = gpu and len(each) > 1 and each[-1] > SAME * each[-2]
-        if full or meter.now() - begun > budget_s or min(each[-2:]) > WORSE * min(each):
+        full = gpu and len(each) > 1 and each[-1] > SATURATION_RATIO * each[-2]
+        if full or meter.now() - begun > budget_s or min(each[-2:]) > STOP_RATIO * min(each):
             break
     if len(sizes) < 2:  # one trial takes the whole budget: such nets fill the device alone
-        return PackCost(sizes=(1, 2), period_s=(period_s[0], 2 * period_s[0]), most=1)
+        return PackCost(sizes=(1, 2), period_s=(period_s[0], 2 * period_s[0]), max_trials=1)
     most = min(sizes[-1], _fitting(sizes, peaks, meter.total_bytes, largest))
-    return PackCost(sizes=tuple(sizes), period_s=tuple(period_s), most=max(1, most))
+    return PackCost(sizes=tuple(sizes), period_s=tuple(period_s), max_trials=max(1, most))
 
 
-def _time(config: TrainConfig, size: int, meter: Meter, device: torch.device) -> tuple[float, int]:
+def _time(config: TrainConfig, size: int, meter: DeviceMeter, device: torch.device) -> tuple[float, int]:
     """Seconds of a period of so many trials, and the peak memory of training and evaluating them."""
     meter.reset()
     pack = make_pack([dataclasses.replace(config, seed=i % SEEDS) for i in range(size)], device)
     with denormals_flushed(), arithmetic(config.precision, device):
         if meter.total_bytes:
-            pack.evaluation_samples(EVALUATED, 0)
+            pack.evaluation_samples(EVAL_SAMPLES, 0)
         period = at_full_speed(pack, device)
         count, started = 0, meter.now()
         while count < 3 or meter.now() - started < POINT_S:
@@ -223,7 +226,7 @@ def _key(config: TrainConfig, gpu: bool, gpu_share: float) -> str:
         device,
         os.cpu_count(),
         versions,
-        training(config),
+        cost_key(config),
         SIZES_GPU if gpu else SIZES,
         gpu_share if gpu else 1.0,
     ]
@@ -247,6 +250,6 @@ def from_json(data: bytes) -> PackCost:
     """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
     found: Mapping[str, object] = json.loads(data)
     cost = PackCost(**{**found, "sizes": tuple(found["sizes"]), "period_s": tuple(found["period_s"])})  # type: ignore[arg-type]
-    if len(cost.sizes) < 2 or len(cost.sizes) != len(cost.period_s) or cost.most < 1:
+    if len(cost.sizes) < 2 or len(cost.sizes) != len(cost.period_s) or cost.max_trials < 1:
         raise ValueError(f"no cost of packs: {found}")
     return cost

@@ -34,7 +34,7 @@ class Timing:
         return self.start_s + periods * self.period_s + (config.evaluations + 1) * self.evaluation_s
 
 
-def measure(configs: Sequence[TrainConfig], judges: int) -> Timing:
+def time_pack(configs: Sequence[TrainConfig], judges: int) -> Timing:
     """Train a pack for a moment in this process, on its GPU if it has one, and time it; `judges` as in `Engine`."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

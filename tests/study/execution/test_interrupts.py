@@ -31,7 +31,7 @@ HELD = {
     "baselines": ("vistudy.study.execution.prepare:references", "no pack is in training yet"),
     "training": ("trainables.engine:Engine._evaluate", "writing checkpoints"),
     "drawing": ("vistudy.study.api.commands:draw", "heatmaps are left out"),
-    "sync": ("vistudy.study.execution.runner:Trainer._finish_mirror", "MLflow gets some seconds more"),
+    "sync": ("vistudy.study.execution.runner:StudyRunner._finish_mirror", "MLflow gets some seconds more"),
 }
 """Moment -> function that is held at it, and what the first signal says."""
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}
