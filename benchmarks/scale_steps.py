@@ -30,7 +30,7 @@ def rss_mb() -> float:
 def plan(study: Path, store: str) -> Work:
     """Expand the study and make its packs."""
     from vistudy.analysis.ledger.ledger import Ledger
-    from vistudy.study.execution.prepare import plan_workload
+    from vistudy.study.packing.workload import plan_workload
     from vistudy.study.planning.plan import plan as expand
     from vistudy.study.spec.parser import load_study
 
@@ -49,6 +49,7 @@ def write(study: Path, store: str) -> Work:
     from vistudy.analysis.ledger.ledger import Ledger
     from vistudy.study.execution import prepare
     from vistudy.study.execution.provenance import now_ms, provenance
+    from vistudy.study.packing.workload import plan_workload
     from vistudy.study.planning.plan import plan as expand
     from vistudy.study.spec.parser import load_study
     from vistudy.trainables.engine import reference_key
@@ -59,7 +60,7 @@ def write(study: Path, store: str) -> Work:
         ledger.create()
         times = [time.perf_counter()]
         ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger))
-        todo = prepare.plan_workload(planned, ledger, slots=2, gpu=False)
+        todo = plan_workload(planned, ledger, slots=2, gpu=False)
         known = {reference_key(trial.config): REFERENCE for trial in planned.trials}
         prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
         times.append(time.perf_counter())
@@ -94,7 +95,9 @@ def ray(study: Path, store: str) -> Work:
     from benchmarks.synthetic_engine import REFERENCE
     from vistudy.analysis.ledger.ledger import Ledger
     from vistudy.study.execution import prepare, ray_tune
+    from vistudy.study.execution.connect import connected as reached
     from vistudy.study.execution.provenance import now_ms, provenance
+    from vistudy.study.packing.workload import plan_workload
     from vistudy.study.planning.plan import plan as expand
     from vistudy.study.spec.parser import load_study
     from vistudy.trainables.engine import reference_key
@@ -107,10 +110,10 @@ def ray(study: Path, store: str) -> Work:
         ledger, name = Ledger(scratch), planned.study.name
         ledger.create()
         started = time.perf_counter()
-        with prepare.cluster("local") as on:
+        with reached("local") as on:
             connected = time.perf_counter()
             ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger))
-            todo = prepare.plan_workload(planned, ledger, slots=on.slots, gpu=False)
+            todo = plan_workload(planned, ledger, slots=on.slots, gpu=False)
             known = {reference_key(trial.config): REFERENCE for trial in planned.trials}
             prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
             executed = ray_tune.execute(todo.packs, ledger, on, checkpoint_every_s=20.0, hang_after_s=300.0)

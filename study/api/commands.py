@@ -128,12 +128,14 @@ def plan(
         from vistudy.study.execution.preflight import local_cluster
 
         return _plan_here(planned, ledger, local_cluster(packs_per_gpu, gpus), pilot=pilot)
-    from vistudy.study.execution import prepare
+    from vistudy.study.execution.connect import connected
+    from vistudy.study.execution.remote_profiling import estimate_runtime, profile_packs
+    from vistudy.study.packing.workload import plan_workload
 
-    with prepare.cluster(cluster, packs_per_gpu, gpus) as on:
-        costs = prepare.costs([trial.config for trial in planned.trials], on) if pilot else None
-        todo = prepare.plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
-        cost = prepare.pilot(todo.packs, on) if pilot and todo.packs else None
+    with connected(cluster, packs_per_gpu, gpus) as on:
+        costs = profile_packs([trial.config for trial in planned.trials], on) if pilot else None
+        todo = plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+        cost = estimate_runtime(todo.packs, on) if pilot and todo.packs else None
         return _preview(planned, ledger, todo, on, cost)
 
 

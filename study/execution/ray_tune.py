@@ -1,4 +1,4 @@
-"""Ray Tune as an executor: trains what a Supervisor hands out, tells it how each try ended, kills what hangs."""
+"""Ray Tune as an executor: trains what a Supervisor hands out, tells it how each attempt ended, kills what hangs."""
 
 from __future__ import annotations
 
@@ -34,15 +34,13 @@ from vistudy.clusters import Cluster
 from vistudy.study.execution.interrupts import TRAINING, Stop
 from vistudy.study.execution.provenance import now_ms
 from vistudy.study.execution.supervisor import ExecutionResult, Supervisor
+from vistudy.study.execution.watchdog import Watchdog
 from vistudy.study.packing.packs import Pack
 from vistudy.study.spec.schema import ExploreSpec
 from vistudy.trainables.engine import Evaluation
 from vistudy.trainables.node_checks import versions
 from vistudy.trainables.worker import train_pack
 
-HANG_FACTOR = 10.0
-"""A silence has to be that many times the longest one that the pack has broken, too."""
-WATCH_EVERY_S = 5.0
 GRACE_S = 12.0
 """After a signal, how long packs may take to their next period, a checkpoint and their end."""
 
@@ -77,7 +75,7 @@ def execute(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # deaths are told by the supervisor, in a line
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
-    watch = _Watchdog(ledger, hang_after_s)
+    watch = Watchdog(ledger, hang_after_s, _kill)
     told, asked = _TuneCallback(supervisor, watch), _StopRequested(supervisor, ledger, run)
     settings: dict[str, Any] = {"evaluated": _report} if explore else {}
     train = functools.partial(
@@ -232,7 +230,7 @@ class _StopRequested(tune.Stopper):
 class _TuneCallback(tune.Callback):
     """Tells the supervisor of every end. An exception here would kill the study: the first is kept, and ends it."""
 
-    def __init__(self, supervisor: Supervisor, watch: _Watchdog) -> None:
+    def __init__(self, supervisor: Supervisor, watch: Watchdog) -> None:
         self._supervisor, self._watch = supervisor, watch
         self.error: Exception | None = None
 
@@ -298,66 +296,6 @@ def _death_reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line.startswith(("The actor is dead because", "The actor died because"))]
     return (found or [line for line in lines if line] or [text])[-1][:2000]
-
-
-class _Watchdog:
-    """A thread that kills the processes of packs that give no sign of life. Uses no clock but its own."""
-
-    def __init__(self, ledger: Ledger, hang_after_s: float) -> None:
-        self._ledger, self._hang_after_s = Ledger(ledger.uri), hang_after_s
-        self._since: dict[str, tuple[Any, float, float]] = {}
-        """Pack -> last sign, when it came, longest silence so far."""
-        self._hung: dict[str, str] = {}
-        self._times: dict[str, int] = {}
-        self._lock, self._stop = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._work, name="vistudy-watch", daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def started(self, pack_id: str) -> None:
-        """A worker has begun with a pack."""
-        with self._lock:
-            self._since[pack_id] = (None, time.monotonic(), 0.0)
-
-    def ended(self, pack_id: str) -> str | None:
-        """It has ended. Returns why it was killed, if it was."""
-        with self._lock:
-            self._since.pop(pack_id, None)
-            return self._hung.pop(pack_id, None)
-
-    def _work(self) -> None:
-        while not self._stop.wait(min(WATCH_EVERY_S, self._hang_after_s / 4)):
-            for pack_id in list(self._since):
-                try:
-                    self._look(pack_id, self._ledger.heartbeat(pack_id))
-                except StudyError as error:
-                    _log.warning("cannot see whether pack %s is alive: %s", pack_id, error)
-                except Exception:  # whatever it is, the other packs are watched
-                    _log.exception("pack %s cannot be watched", pack_id)
-
-    def _look(self, pack_id: str, sign: dict[str, Any] | None) -> None:
-        now = time.monotonic()
-        with self._lock:
-            if pack_id not in self._since:
-                return
-            last, since, longest = self._since[pack_id]
-            if sign != last:
-                self._since[pack_id] = (sign, now, max(longest, now - since) if last is not None else longest)
-                return
-            # Each time that a pack was taken to hang, it is given twice as long: it may only be slow.
-            limit = max(self._hang_after_s, HANG_FACTOR * longest) * 2 ** self._times.get(pack_id, 0)
-            if sign is None or now - since < limit:
-                return
-            self._hung[pack_id] = f"it gave no sign of life for {now - since:.0f} s and was killed"
-            self._times[pack_id] = self._times.get(pack_id, 0) + 1
-            self._since[pack_id] = (sign, now, longest)
-        _log.warning("pack %s hangs: process %s on %s is killed", pack_id, sign["pid"], sign["host"])
-        _kill(str(sign["place"]), int(sign["pid"]))
 
 
 def _kill(node: str, pid: int) -> None:

@@ -94,6 +94,8 @@ class StudyRunner:
             Stopping: the run was asked to stop before training or after it.
         """
         from vistudy.study.execution import prepare
+        from vistudy.study.execution.remote_profiling import profile_packs
+        from vistudy.study.packing.workload import plan_workload
         from vistudy.study.tracking.mirror import open_database
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
@@ -113,8 +115,8 @@ class StudyRunner:
         on = self._connect()
         known, metrics = self._stop.wait(meanwhile)
         write(provenance(name, ledger, planned.data, metrics))  # a cluster that refuses leaves no trace in the store
-        costs = prepare.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
-        todo = prepare.plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+        costs = profile_packs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
+        todo = plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
         prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
         self._say(
             f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
@@ -154,16 +156,16 @@ class StudyRunner:
         from vistudy.study.execution.data_check import data_errors
 
         if needs_ray(self._cluster):
-            prepare.import_ray_tune()
+            import vistudy.study.execution.ray_tune  # noqa: F401  (a second, while Ray starts)
         with data_errors():
             return prepare.references(planned, self._ledger, self._say), prepare.evaluation_protocols(planned)
 
     def _connect(self) -> Cluster:
-        from vistudy.study.execution import prepare
+        from vistudy.study.execution.connect import connected
         from vistudy.study.execution.preflight import require_usable
 
         if self._on is None:
-            on = self._connection.enter_context(prepare.cluster(self._cluster, self._packs_per_gpu, self._gpus))
+            on = self._connection.enter_context(connected(self._cluster, self._packs_per_gpu, self._gpus))
             self._on = require_usable(on, self._ledger.uri)
         return self._on
 

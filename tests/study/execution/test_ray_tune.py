@@ -16,76 +16,8 @@ from vistudy.analysis.ledger.errors import StoreError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.execution import ray_tune
 from vistudy.study.execution.interrupts import listening
-from vistudy.study.execution.ray_tune import _StopRequested, _Watchdog
+from vistudy.study.execution.ray_tune import _StopRequested
 from vistudy.study.execution.supervisor import Supervisor
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    now = {"s": 1000.0}
-    monkeypatch.setattr(ray_tune.time, "monotonic", lambda: now["s"])
-    return now
-
-
-@pytest.fixture
-def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
-    monkeypatch.setattr(ray_tune, "_kill", lambda node, pid: found.append((node, pid)))
-    return found
-
-
-def sign(at: float) -> dict[str, Any]:
-    return {"pid": 7, "place": "node", "host": "h", "d_updates": at}
-
-
-def test_silence_is_killed_and_told(disk: Ledger, clock: dict[str, float], killed: list[Any]) -> None:
-    watch = _Watchdog(disk, hang_after_s=300.0)
-    watch.started("p-1")
-    for at in range(20):
-        clock["s"] += 5.0
-        watch._look("p-1", sign(at))
-    clock["s"] += 299.0
-    watch._look("p-1", sign(at))
-    assert killed == []
-    clock["s"] += 1.0
-    watch._look("p-1", sign(at))
-    assert killed == [("node", 7)]
-    assert "no sign of life for 300 s" in str(watch.ended("p-1"))
-    assert watch.ended("p-1") is None
-
-
-def test_a_slow_pack_is_given_ten_times_its_longest_silence(
-    disk: Ledger, clock: dict[str, float], killed: list[Any]
-) -> None:
-    watch = _Watchdog(disk, hang_after_s=300.0)
-    watch.started("p-1")
-    for at in range(3):
-        clock["s"] += 200.0
-        watch._look("p-1", sign(at))
-    clock["s"] += 1999.0
-    watch._look("p-1", sign(at))
-    assert killed == []
-    clock["s"] += 1.0
-    watch._look("p-1", sign(at))
-    assert len(killed) == 1
-
-
-def test_patience_doubles_each_time_and_a_pack_that_has_not_begun_is_waited_for(
-    disk: Ledger, clock: dict[str, float], killed: list[Any]
-) -> None:
-    watch = _Watchdog(disk, hang_after_s=100.0)
-    for times in range(3):
-        watch.started("p-1")
-        clock["s"] += 10_000.0  # its node is loading torch from a slow disk
-        watch._look("p-1", None)
-        watch._look("p-1", sign(0))
-        clock["s"] += 100.0 * 2**times - 1.0
-        watch._look("p-1", sign(0))
-        assert len(killed) == times
-        clock["s"] += 1.0
-        watch._look("p-1", sign(0))
-        assert len(killed) == times + 1
-        watch.ended("p-1")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
