@@ -13,15 +13,6 @@ from vistudy.analysis.estimates.risk_difference import Difference, Pairs, missin
 from vistudy.analysis.estimates.stable_width import WidthDifference, width_difference
 from vistudy.analysis.estimates.strata import box_of, dependent, factors, opposite
 from vistudy.analysis.tables.formatting import percent, points
-from vistudy.analysis.verdict.block_notes import (
-    NON_ADAPTIVE,
-    block_notes,
-    cut_text,
-    excluded_text,
-    is_grid,
-    missing_text,
-    search_space_text,
-)
 from vistudy.analysis.verdict.controls import (
     MAX_MISSING_SHARE,
     against_slower,
@@ -50,6 +41,15 @@ from vistudy.analysis.verdict.results import (
 )
 from vistudy.analysis.verdict.rule import decide_rule, no_room
 from vistudy.analysis.verdict.tuning import strong_claim, trials_needed
+from vistudy.analysis.verdict.wording import (
+    NON_ADAPTIVE,
+    block_notes,
+    cut_text,
+    excluded_text,
+    is_grid,
+    missing_text,
+    search_space_text,
+)
 
 SHIFT_DRAWS = 10_000
 """Of the bootstrap of the shift."""

@@ -11,7 +11,6 @@ import pandas as pd
 
 from vistudy.analysis.estimates.risk_difference import Difference, equivalence, pair, pool, risk_difference
 from vistudy.analysis.estimates.stable_width import WidthDifference
-from vistudy.analysis.verdict.block_notes import is_grid
 from vistudy.analysis.verdict.controls import why_not_comparable
 from vistudy.analysis.verdict.decide_block import is_wider, validity_problems, widths
 from vistudy.analysis.verdict.results import (
@@ -26,6 +25,7 @@ from vistudy.analysis.verdict.results import (
     SUPPORTED,
     BlockVerdict,
 )
+from vistudy.analysis.verdict.wording import is_grid
 
 NO_EFFECT = "no effect"
 NOT_POOLED = "not pooled"

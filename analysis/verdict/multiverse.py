@@ -17,10 +17,10 @@ from vistudy.analysis.outcomes.relabel import Relabelled
 from vistudy.analysis.outcomes.study_trials import Store, Trials, read_trials
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.formatting import percent
-from vistudy.analysis.verdict.block_notes import is_grid
 from vistudy.analysis.verdict.decide import DEFAULTS, claim_of, role_of, thresholds_of
 from vistudy.analysis.verdict.multiverse_pairs import TRIMMED, WHOLE, Found, RelabelledPairs, comparisons
 from vistudy.analysis.verdict.results import PLACEBO, PRIMARY
+from vistudy.analysis.verdict.wording import is_grid
 
 TAU_OK = (0.15, 0.25, 0.35)
 """Q at or below which an evaluation is good."""

@@ -13,11 +13,11 @@ import pandas as pd
 from vistudy.analysis.estimates.lr_axis import EDGE
 from vistudy.analysis.estimates.risk_difference import Pairs, equivalence, mean_interval, sign_flip
 from vistudy.analysis.outcomes.time_series import Bools, Floats
-from vistudy.analysis.verdict.block_notes import is_grid
 from vistudy.analysis.verdict.controls import MAX_MISSING_SHARE, why_not_comparable
 from vistudy.analysis.verdict.decide_block import validity_problems, widths
 from vistudy.analysis.verdict.results import REFUSED, UNINFORMATIVE
 from vistudy.analysis.verdict.rule import decide_rule, no_room
+from vistudy.analysis.verdict.wording import is_grid
 
 WHOLE, TRIMMED = "whole", "trimmed"
 """Boxes: `trimmed` is without half a decade of the learning rate at each end."""
