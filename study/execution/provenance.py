@@ -51,8 +51,12 @@ def versions() -> dict[str, str]:
 
 
 def git_state() -> dict[str, str | bool | None]:
-    """Commit of this project's checkout, and whether it has uncommitted changes; None outside a checkout."""
-    root = Path(__file__).resolve().parent
+    """Return the commit of vistudy's checkout, and whether it has uncommitted changes; None outside a checkout.
+
+    A repository that only happens to hold the folder in which vistudy is installed is not its checkout.
+    """
+    file = Path(__file__).resolve()
+    root = file.parent
 
     def git(*args: str) -> str | None:
         try:
@@ -61,5 +65,7 @@ def git_state() -> dict[str, str | bool | None]:
             return None
         return done.stdout.strip()
 
+    if git("ls-files", "--error-unmatch", file.name) is None:
+        return {"commit": None, "dirty": None}
     changes = git("status", "--porcelain")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
