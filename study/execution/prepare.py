@@ -16,10 +16,10 @@ from vistudy.trainables.metrics.evaluate import evaluator
 
 
 def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> dict[str, dict[str, float]]:
-    """Floors and ceilings that the trials of a plan will be judged by, by key: the ledger's, or computed now."""
+    """Return the metric references of a plan's trials by key, from the ledger or computed now."""
     configs = {reference_key(trial.config): trial.config for trial in plan.trials}
     found = {}
-    torch.set_num_threads(1)  # as where packs train: more only wait for each other in small operations
+    torch.set_num_threads(1)  # as in workers: more threads only wait for each other in small operations
     for key, config in configs.items():
         known = ledger.read_reference(key)
         if known is None:
@@ -30,14 +30,14 @@ def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> d
 
 
 def evaluation_protocols(plan: Plan) -> dict[str, dict[str, Any]]:
-    """Data set -> suite, N, feature space and weights by which its samples are judged."""
+    """Return, per data set, the metric suite, sample size, feature space and weights of its evaluation."""
     return {name: dict(evaluator(DATASETS[name]).provenance()) for name in {t.config.data for t in plan.trials}}
 
 
 def prepare(
     plan: Plan, todo: Workload, ledger: Ledger, known: Mapping[str, Mapping[str, float]], *, now_ms: int
 ) -> None:
-    """Write the packs, with the references of `references` that their trials will be judged by."""
+    """Write the packs to the ledger, with the metric references of their trials."""
     blocks = {block.name: block for block in plan.study.blocks}
     block_of = {trial.trial_id: blocks[trial.block] for trial in plan.trials}
     for key, values in known.items():

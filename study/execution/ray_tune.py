@@ -1,4 +1,4 @@
-"""Ray Tune as an executor: trains what a Supervisor hands out, tells it how each attempt ended, kills what hangs."""
+"""Ray Tune as an executor: trains the packs that a Supervisor hands out and reports how each attempt ended."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from vistudy.trainables.node_checks import versions
 from vistudy.trainables.worker import train_pack
 
 GRACE_S = 12.0
-"""After a signal, how long packs may take to their next period, a checkpoint and their end."""
+"""Seconds that packs have after a signal to finish a period, write a checkpoint and end."""
 
 _log = logging.getLogger("vistudy.supervisor")
 
@@ -57,14 +57,14 @@ def execute(
     stop: Stop | None = None,
     explore: ExploreSpec | None = None,
 ) -> ExecutionResult:
-    """Train the packs to their ends, in order, each try as one Tune trial. Needs a connected cluster.
+    """Train the packs to completion, in order, each attempt as one Tune trial. Needs a connected cluster.
 
-    `hang_after_s`: shortest silence of a pack after which its process is taken to hang. `stop`: at a signal packs write
-    checkpoints and end; those that do not in GRACE_S are left. `explore`: packs of one trial are stopped where Tune's
-    scheduler says so.
+    `hang_after_s`: shortest time without a heartbeat after which a process is considered hung. `stop`: after a signal,
+    packs write checkpoints and end; those that take longer than GRACE_S are abandoned. `explore`:
+    packs of one trial are stopped where Tune's scheduler says so.
 
     Raises:
-        StudyError: the store failed for good, or a node has other versions; the packs have stopped.
+        StudyError: the store failed permanently, or a node has other versions; the packs have stopped.
     """
     started, run = time.monotonic(), f"run-{secrets.token_hex(6)}"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
@@ -72,7 +72,7 @@ def execute(
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last result has no Q
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # signals are those of `vistudy.study.execution.interrupts`
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(on.slots, 200)))
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # deaths are told by the supervisor, in a line
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the supervisor reports deaths, in one line
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
     watch = Watchdog(ledger, hang_after_s, _kill)
@@ -112,7 +112,7 @@ def execute(
             tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(StudyError):  # a file that nobody will ask for again
+        with contextlib.suppress(StudyError):  # a file that nobody reads again
             ledger.withdraw_stop(run)
         supervisor.lay_down()
     if told.error is not None:
@@ -124,10 +124,10 @@ def execute(
 
 @contextlib.contextmanager
 def _reuse_prestarted_workers() -> Iterator[None]:
-    """Let Tune use the workers that Ray has started and that have imported torch.
+    """Let Tune use the workers that Ray has already started and that have imported torch.
 
-    Tune wants environment variables set for its actors, for which Ray starts others, seconds of imports; here workers
-    have the variables of this process anyway, PL_DISABLE_FORK too (`clusters.local`).
+    Tune sets environment variables for its actors, for which Ray would start new workers: seconds of imports. Here
+    workers inherit the variables of this process anyway, PL_DISABLE_FORK too (`clusters.local`).
     """
     with (
         unittest.mock.patch.object(class_cache, "DEFAULT_ENV_VARS", {}),
@@ -141,7 +141,7 @@ def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
 
 
 _NOT_LOADED = "failed to import on the worker"
-"""What Ray says where unpickling an actor's class fails, before the traceback."""
+"""Ray's message when unpickling an actor's class fails, before the traceback."""
 WORST_Q = 1e9
 """What a scheduler is told of a Q that is not known or infinite."""
 
@@ -166,41 +166,41 @@ def _report(item: Evaluation, reference: Mapping[str, float]) -> None:
 
 
 class _PackSearcher(Searcher):
-    """Tune asks it for the next trial; it searches nothing."""
+    """Searcher that hands out packs: Tune asks it for the next trial."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         super().__init__()
         self._supervisor = supervisor
 
     def suggest(self, trial_id: str) -> Any:
-        """The next pack, None if there is none now, or that there will be none."""
+        """Return the next pack, None if there is none now, or FINISHED."""
         pack = self._supervisor.next()
         if pack is not None:
             return {"pack_id": pack.pack_id}
         return Searcher.FINISHED if self._supervisor.finished else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """See _Told, which gets to know more."""
+        """No-op: `_TuneCallback` gets more information."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the ledger is what is gone on from."""
+        """No-op: runs resume from the ledger, not from Tune's state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing: see save."""
+        """No-op: see `save`."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}  # Tune pickles its searcher for a `restore` that we do not use
 
 
 class _StopRequested(tune.Stopper):
-    """Stops the packs of a run: they write checkpoints and end, and Tune with them; after GRACE_S Tune ends anyway."""
+    """Stopper of a run: packs write checkpoints and end, and Tune with them; after GRACE_S Tune ends anyway."""
 
     def __init__(self, supervisor: Supervisor, ledger: Ledger, run: str) -> None:
         self._supervisor, self._ledger, self._run = supervisor, ledger, run
         self._ended, self._late = threading.Event(), False
 
     def stop(self) -> None:
-        """Ask, and wait for the end. In a thread of its own."""
+        """Request the stop and wait for the end; runs in a separate thread."""
         self._supervisor.stop()
         try:
             self._ledger.ask_stop(self._run)
@@ -216,11 +216,11 @@ class _StopRequested(tune.Stopper):
         self._ended.set()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """No pack is stopped by what it reports."""
+        """Never stop a pack because of its results."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether Tune is to end now."""
+        """Whether Tune must end now."""
         return self._late
 
     def __getstate__(self) -> dict[str, Any]:
@@ -228,18 +228,18 @@ class _StopRequested(tune.Stopper):
 
 
 class _TuneCallback(tune.Callback):
-    """Tells the supervisor of every end. An exception here would kill the study: the first is kept, and ends it."""
+    """Report the end of every attempt to the supervisor. The first exception is kept and ends the run in order."""
 
     def __init__(self, supervisor: Supervisor, watch: Watchdog) -> None:
         self._supervisor, self._watch = supervisor, watch
         self.error: Exception | None = None
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker has begun with a pack."""
+        """Start watching a pack: a worker has started it."""
         self._watch.started(trial.config["pack_id"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """`train_pack` has returned, or was stopped early."""
+        """Report that `train_pack` has returned."""
         pack_id, result = trial.config["pack_id"], trial.last_result
         self._watch.ended(pack_id)
         if "end" in result:
@@ -248,7 +248,7 @@ class _TuneCallback(tune.Callback):
             self._tell(self._supervisor.censored, pack_id, float(result.get("time_total_s", 0.0)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A worker, or its node, is gone."""
+        """Report that a worker or its node is gone."""
         pack_id = trial.config["pack_id"]
         hung, text = self._watch.ended(pack_id), _error_text(trial)
         if (lacks := not_loaded(text)) is not None:
@@ -259,7 +259,7 @@ class _TuneCallback(tune.Callback):
     def _tell(self, how: Any, *what: Any, **more: Any) -> None:
         try:
             how(*what, **more)
-        except Exception as error:  # a store that is full, damaged or gone
+        except Exception as error:  # the store is full, damaged or gone
             self.error = self.error or error
             self._supervisor.stop()
 
@@ -273,7 +273,7 @@ def _error_text(trial: Any) -> str:
 
 
 def not_loaded(text: str) -> str | None:
-    """What Ray says of a worker that could not import this code, in a sentence; None if it says something else."""
+    """Explain in a sentence that a worker could not import this code; None if the text says otherwise."""
     if _NOT_LOADED not in text:
         return None
     lines = [line.strip() for line in text.rpartition(_NOT_LOADED)[2].splitlines()]
@@ -282,7 +282,9 @@ def not_loaded(text: str) -> str | None:
     node = next((line.strip()[4:] for line in text.splitlines() if line.strip().startswith("ip: ")), "a node")
     wanted = re.search(r"No module named '(\w+)", error)
     names = ("vistudy/__init__.py", "vistudy.py") if wanted and wanted[1] == "vistudy" else ()
-    shadow = next((path for name in names if (path := Path(name).absolute()).exists()), None)  # workers look here, too
+    shadow = next(
+        (path for name in names if (path := Path(name).absolute()).exists()), None
+    )  # workers search this folder, too
     mend = (
         f"{shadow} is found in place of vistudy's: start vistudy from another folder, or rename that one"
         if shadow
@@ -292,16 +294,16 @@ def not_loaded(text: str) -> str | None:
 
 
 def _death_reason(text: str) -> str:
-    """What Ray says of a death, without its stack."""
+    """Extract the reason of a worker's death from Ray's text, without the stack."""
     lines = [line.strip() for line in text.splitlines()]
     found = [line for line in lines if line.startswith(("The actor is dead because", "The actor died because"))]
     return (found or [line for line in lines if line] or [text])[-1][:2000]
 
 
 def _kill(node: str, pid: int) -> None:
-    """Kill a process on its node. A node that does not answer is Ray's to declare dead."""
+    """Kill a process on its node. Ray itself declares unresponsive nodes dead."""
 
-    def end() -> None:  # Ray takes no builtin
+    def end() -> None:  # Ray does not accept builtins
         os.kill(pid, signal.SIGKILL)
 
     affinity = NodeAffinitySchedulingStrategy(node_id=node, soft=False)

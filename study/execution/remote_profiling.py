@@ -23,7 +23,7 @@ from vistudy.trainables.config import TrainConfig
 
 
 def profile_packs(configs: Sequence[TrainConfig], on: Cluster) -> dict[Structure, PackCost]:
-    """Measured costs of packs of the structures that train long, on the cluster. See `packing.profiling`."""
+    """Measure the cost of packs on the cluster, for structures that train long. See `packing.profiling`."""
     groups = list(worth_profiling(configs).items())[:PILOT_STRUCTURES]
     if not groups:
         return {}
@@ -35,19 +35,19 @@ def profile_packs(configs: Sequence[TrainConfig], on: Cluster) -> dict[Structure
 
     remote = ray.remote(num_cpus=1, num_gpus=min(1, on.gpus))(
         profile_structure
-    )  # a whole GPU: no other pack disturbs it
+    )  # a whole GPU, so that no other pack interferes
     try:
         found: list[PackCost | None] = ray.get(
             [remote.remote(group[0], periods(group), on.gpu_share) for _, group in groups]
         )
-    except ray.exceptions.RayError as error:  # a worker or its node died: packs have a default size
+    except ray.exceptions.RayError as error:  # a worker or its node died: use default pack sizes
         logging.getLogger("vistudy.probe").warning("packs are not measured: %s", error)
         return {}
     return {key: cost for (key, _), cost in zip(groups, found, strict=True) if cost is not None}
 
 
 def estimate_runtime(packs: Sequence[Pack], on: Cluster) -> Estimate:
-    """Estimate from a moment of training of each structure, on the cluster's own hardware."""
+    """Estimate the runtime of packs by training each structure briefly on the cluster."""
     chosen = representatives(packs, PILOT_STRUCTURES)
     if on.inline:
         return estimate(packs, {pack.pack_id: time_pack(pack.configs, 1) for pack in chosen}, on.slots)

@@ -56,7 +56,7 @@ class Watchdog:
                     self._check_heartbeat(pack_id, self._ledger.heartbeat(pack_id))
                 except StudyError as error:
                     _log.warning("cannot see whether pack %s is alive: %s", pack_id, error)
-                except Exception:  # whatever it is, the other packs are watched
+                except Exception:  # whatever it is, keep watching the other packs
                     _log.exception("pack %s cannot be watched", pack_id)
 
     def _check_heartbeat(self, pack_id: str, sign: dict[str, Any] | None) -> None:
@@ -68,7 +68,7 @@ class Watchdog:
             if sign != last:
                 self._since[pack_id] = (sign, now, max(longest, now - since) if last is not None else longest)
                 return
-            # Each time that a pack was taken to hang, it is given twice as long: it may only be slow.
+            # Each time that a pack is considered hung, its limit doubles: it may only be slow.
             limit = max(self._hang_after_s, HANG_FACTOR * longest) * 2 ** self._times.get(pack_id, 0)
             if sign is None or now - since < limit:
                 return

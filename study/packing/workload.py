@@ -1,4 +1,4 @@
-"""What a run has to do: a plan held against the ledger, and packed. Needs no Ray."""
+"""Compare a plan with the ledger and pack the pending trials. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from vistudy.trainables.config import TrainConfig
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Workload:
-    """What a run has to do."""
+    """Trials that a run has to train, in packs."""
 
     pending: dict[str, TrainConfig]
-    """Trials that the ledger has no outcome of."""
+    """Trials without an outcome in the ledger."""
     packs: tuple[Pack, ...]
     done: int
-    """Trials of the plan that are in the store already."""
+    """Number of the plan's trials that are already in the store."""
     failed: int
-    """Those of them that failed."""
+    """How many of those failed."""
     sizes: tuple[str, ...]
-    """Why the new packs are as large as they are, a sentence for each reason."""
+    """Reasons for the sizes of the new packs, one sentence each."""
 
 
 def plan_workload(
     plan: Plan, ledger: Ledger, *, slots: int, gpu: bool, costs: Mapping[Structure, PackCost] | None = None
 ) -> Workload:
-    """Compare a plan with the ledger and pack what is missing. Packs that were begun go on as they were composed."""
+    """Compare a plan with the ledger and pack pending trials. Packs that have started keep their trials."""
     exists = ledger.exists()
     done = ledger.done() if exists else set()
     pending = {trial.trial_id: trial.config for trial in plan.trials if trial.trial_id not in done}
