@@ -1,7 +1,7 @@
-"""From an arm table and a claim to a decision: per block, per class, over all; predictions; registration.
+"""Decide a claim from an arm table: per block, per class and overall, with predictions and registration.
 
-The rule is in `rule`, what one block needs in `decide_block`, several blocks in `pooling`;
-`docs/verdict.md` explains them.
+`rule` holds the decision rule, `decide_block` applies it to one block, `pooling` combines blocks; `docs/verdict.md`
+explains them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "sesoi": 0.08, "margin": 0.08, "alpha": 0.05, **ROOM, "strong_margin": 0.05,
     "best_of": 20, "thresholds": {}, "predictions": (),
 }  # fmt: skip
-"""What a claim says where it says nothing."""
+"""Defaults of a claim."""
 WRITTEN_BY_1 = {"window_share", "window_min", "tau_ok", "tau_bad", "converged_share"}
 """Thresholds that every claim written under version 1 of the outcome rules lists; `end_min` came with version 2."""
 NEEDED = ("block", "family", "class", "arm", "config", "seed", "trial_id", "state", "outcome", "stable", "q", "q_final")
@@ -60,7 +60,7 @@ def decide_study(store: Store, study: str = "") -> Decision:
 
 
 def claim_of(trials: Trials) -> dict[str, Any]:
-    """The claim of a study's plan. Raises StudyError if it has none."""
+    """Return the claim of a study's plan. Raises StudyError if it has none."""
     if "claim" not in trials.plan:
         raise StudyError(
             f"study {trials.study!r} has no claim, so there is nothing to decide: "
@@ -71,7 +71,7 @@ def claim_of(trials: Trials) -> dict[str, Any]:
 
 
 def thresholds_of(claim: Mapping[str, Any]) -> Thresholds:
-    """The thresholds that a claim states. A claim written under version 1 of the outcome rules is judged by them."""
+    """Return the thresholds of a claim. A claim written under version 1 of the outcome rules keeps that version."""
     stated = claim["thresholds"]
     rules = RULES[1] if stated.keys() >= WRITTEN_BY_1 and "end_min" not in stated else Thresholds()
     try:
@@ -100,13 +100,13 @@ def decide(
     """Decide a claim from an arm table.
 
     Args:
-        table: of `load_arms`; its `attrs` say how blocks were sampled.
+        table: arm table of `load_arms`; its `attrs` say how blocks were sampled.
         claim: as in `plan.json`; at least `baseline` and `treatment`.
         registrations: oldest first, as `Ledger.registrations`.
-        draws: of the sign-flip test and the bootstrap, where they are not exact.
+        draws: number of resamples of the sign-flip test and the bootstrap, where they are not exact.
 
     Raises:
-        StudyError: a column that the table lacks; an arm or block of the claim that no block has.
+        StudyError: the table lacks a column, or no block has an arm or block that the claim names.
     """
     claim = DEFAULTS | dict(claim)
     _check(table, claim)
@@ -114,7 +114,7 @@ def decide(
     pilots = known.get("pilots", {})
     declared = {name: {**block, "pilot_trials": pilots.get(name, {})} for name, block in plan.items()}
     table = table.assign(**{"class": table["class"].fillna("").astype(str)})
-    table.attrs = {}  # pandas copies them, deeply, at every step
+    table.attrs = {}  # pandas deep-copies them at every step
     registered = registration_status(registrations, claim, plan, known.get("first_ms"))
     both = registered.earlier_rule
     main = decide_blocks(table, claim, str(claim["treatment"]), declared, draws=draws, earlier=both)
@@ -177,10 +177,10 @@ def decide_blocks(
     beside: bool = True,
     earlier: bool = False,
 ) -> BlockDecisions:
-    """Judge one treatment in every block that has both arms; then classes and all primary blocks together.
+    """Decide one treatment in every block that has both arms, then per class and over all primary blocks.
 
-    `declared`: block -> what the plan says of it; `earlier`: also by the rule before there was room; other arguments
-    as of `vistudy.analysis.verdict.decide_block.decide_block`.
+    `declared`: block -> its entry in the plan; `earlier`: apply the earlier rule, which did not ask for room, as well;
+    other arguments as in `decide_block`.
 
     Raises:
         StudyError: no block has both arms.
@@ -218,7 +218,7 @@ def _earlier(
     claim: Mapping[str, Any],
     declared: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[BlockVerdict], list[GroupVerdict]]:
-    """The same blocks and groups with what the earlier rule says of them."""
+    """Add the earlier rule's verdicts to blocks and groups."""
     found = {
         block.block: earlier_block(block, table[table["block"] == block.block], claim, declared.get(block.block, {}))
         for block in blocks
@@ -231,7 +231,7 @@ def _earlier(
 
 
 def role_of(name: str, rows: pd.DataFrame, claim: Mapping[str, Any], treatment: str) -> str:
-    """Role of a block: a placebo if its term is inert in every trial, or if it is predicted to be identical."""
+    """Return a block's role: placebo if its term is inert in every trial or predicted to be identical."""
     treated = rows[rows["arm"] == treatment]
     inert = "inert" in treated and len(treated) > 0 and bool(treated["inert"].all())
     predicted = any(p["expect"] == "identical" and name in (p.get("blocks") or ()) for p in claim["predictions"])
@@ -241,16 +241,16 @@ def role_of(name: str, rows: pd.DataFrame, claim: Mapping[str, Any], treatment: 
 
 
 def _with_holm(blocks: Sequence[BlockVerdict], claim: Mapping[str, Any]) -> list[BlockVerdict]:
-    """Correct the primary tests for their number, give every block its verdict, and write the sentences.
+    """Correct the primary tests for multiplicity, conclude every block and write the sentences.
 
-    A refused test counts with p = 1, and one without room like all others: whether there is room depends on the data.
+    A refused test counts with p = 1; a test without room counts like any other, since room depends on the data.
     """
     alpha = float(claim["alpha"])
     tested = [i for i, block in enumerate(blocks) if block.role == PRIMARY and block.verdict != DESCRIPTIVE]
     p_values = {i: d.p if (d := blocks[i].difference) is not None else 1.0 for i in tested}
 
     def adjusted(i: int, p: float | None = None) -> float | None:
-        """Holm's p of a block; with `p` instead of its own."""
+        """Return Holm's p of a block, with `p` in place of its own."""
         if i not in p_values:
             return None
         of_all = p_values if p is None else p_values | {i: p}

@@ -1,4 +1,4 @@
-"""The decision rule applied to one block: refusals first, then room, then the comparison and what stands beside it."""
+"""Apply the decision rule to one block: validity first, then room, then the primary and secondary comparisons."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from vistudy.analysis.verdict.wording import (
 )
 
 SHIFT_DRAWS = 10_000
-"""Of the bootstrap of the shift."""
+"""Resamples of the bootstrap of the shift of Q."""
 
 
 def decide_block(
@@ -66,17 +66,17 @@ def decide_block(
     draws: int = 100_000,
     beside: bool = True,
 ) -> BlockVerdict:
-    """Compare one block: everything but its verdict, which needs the other blocks' tests (`conclude`), unless it has
-    one already: refused, descriptive, a placebo's, or no dose.
+    """Compare the arms of one block. Its verdict needs the other blocks' tests (`conclude`), unless it is final: refused,
+    descriptive, a placebo's, or no dose.
 
     Args:
-        name: of the block.
-        table: arm table of this block alone; it may have no row.
+        name: name of the block.
+        table: arm table of this block; may be empty.
         claim: as in `plan.json`.
         treatment: arm that is compared with the claim's baseline.
         role: `primary`, `negative control` or `placebo`.
-        declared: what the plan says of the block; empty if it is not known.
-        draws: of the sign-flip test, the permutation test and the bootstrap of the shift.
+        declared: the block's entry in the plan; empty if unknown.
+        draws: resamples of the sign-flip test, the permutation test and the bootstrap of the shift.
         beside: also the strong claim and what tuning costs.
     """
     baseline = str(claim["baseline"])
@@ -114,7 +114,7 @@ def decide_block(
 
 
 def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, Any]:
-    """A placebo needs no sample of a box: its pairs are identical or not."""
+    """Decide a placebo: its pairs are identical or not, however configurations were drawn."""
     found = compare_bitwise(table, treatment, baseline)
     reasons = []
     if not found.n_pairs:
@@ -132,7 +132,7 @@ def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, An
 def validity_problems(
     table: pd.DataFrame, treatment: str, baseline: str, declared: Mapping[str, Any]
 ) -> tuple[list[str], Pairs | None]:
-    """Reasons against a verdict that can be seen before comparing; and the pairs, where there are both arms."""
+    """Return reasons to refuse a verdict that are known before comparing, and the pairs if both arms exist."""
     reasons = []
     method = (declared.get("sample") or {}).get("method")
     if method is not None and method not in NON_ADAPTIVE:
@@ -193,9 +193,9 @@ def _compare(
 
 
 def find_room(difference: Difference, control: Control | None, claim: Mapping[str, Any]) -> Room:
-    """Whether an effect could have been seen: by the stable shares, and by the positive control.
+    """Return whether an effect was detectable, by the stable shares and by the positive control.
 
-    A failed control takes nothing from an effect that is seen, in either direction.
+    A failed control does not invalidate an effect that was detected, in either direction.
     """
     why = no_room(
         difference.share_baseline, difference.share_treatment, float(claim["room_low"]), float(claim["room_high"])
@@ -209,12 +209,12 @@ def find_room(difference: Difference, control: Control | None, claim: Mapping[st
 def conclude(
     block: BlockVerdict, p_holm: float | None, at_worst: Sequence[float | None], claim: Mapping[str, Any]
 ) -> BlockVerdict:
-    """Give a compared block its verdict.
+    """Conclude a compared block.
 
     Args:
-        block: of `decide_block`; one that has a verdict is returned with its `p_holm`.
-        p_holm: its p after Holm's correction; None of a block that is no test of the claim.
-        at_worst: the same with each of `bounds` instead of the block's own p.
+        block: result of `decide_block`; a final verdict stays, only `p_holm` is added.
+        p_holm: p after Holm's correction; None for a block that does not test the claim.
+        at_worst: the same for each of the block's `bounds`.
     """
     block = dataclasses.replace(block, p_holm=p_holm if block.difference else None)
     if block.verdict or block.difference is None:
@@ -258,14 +258,14 @@ def _verdict(block: BlockVerdict, difference: Difference, p: float | None, claim
 
 
 def is_wider(width: WidthDifference | None) -> bool:
-    """Whether a stable range is known to be wider."""
+    """Return whether the stable range is known to be wider."""
     return width is not None and width.difference > 0 and width.low > 0
 
 
 def widths(
     table: pd.DataFrame, treatment: str, baseline: str, declared: Mapping[str, Any], alpha: float, draws: int
 ) -> tuple[WidthDifference | None, str]:
-    """(E2, "") or (None, why it cannot be estimated)."""
+    """Return (difference of stable widths, "") or (None, why it cannot be estimated)."""
     if "lr" not in table or not table["lr"].notna().all():
         return None, "the configurations do not set `lr`, the learning rate of all nets together"
     space = (declared.get("sample") or {}).get("space", {}).get("lr")

@@ -1,4 +1,4 @@
-"""The decision rule before there was room, for claims that were registered under it (`docs/verdict.md`)."""
+"""The earlier decision rule, which did not ask for room, for claims registered under it (`docs/verdict.md`)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NOT_POOLED = "not pooled"
 def earlier_rule(
     estimate: float, low: float, high: float, *, wider: bool, equals_slower: bool, sesoi: float, margin: float
 ) -> str:
-    """The verdict string: neither room, nor correction for the number of blocks, nor edges of the box count."""
+    """Return the verdict string; ignores room, multiplicity over blocks and edges of the search space."""
     if low > 0 and estimate >= sesoi - 1e-12 and wider:
         return SLOWER if equals_slower else SUPPORTED
     if -margin < low and high < margin:
@@ -45,7 +45,7 @@ def earlier_rule(
 def earlier_block(
     block: BlockVerdict, table: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[str, Any]
 ) -> tuple[str, Difference | None, WidthDifference | None]:
-    """(verdict, difference, width) of one block; bounds were asked for only of censored trials, which no claim has."""
+    """Return (verdict, difference, width) of one block."""
     if block.role == PLACEBO:
         return block.verdict, None, None
     alpha = float(claim["alpha"])
@@ -85,8 +85,8 @@ def earlier_group(
     table: pd.DataFrame,
     claim: Mapping[str, Any],
 ) -> tuple[str, Difference | None]:
-    """(verdict, pooled difference) of several blocks: pooled unless the signs of their estimates differ, every
-    configuration with the same weight; an effect needs a block that is significant after Holm's correction."""
+    """Return (verdict, pooled difference) of several blocks: pooled unless the signs of their estimates differ, with
+    equal weight per configuration; an effect needs a block that is significant after Holm's correction."""
     strings = {found[block.block][0] for block in members}
     if members[0].role == PLACEBO:
         return (REFUSED if REFUSED in strings else DIFFERENT if DIFFERENT in strings else IDENTICAL), None

@@ -1,4 +1,4 @@
-"""Predictions of a claim, checked one by one with the figures."""
+"""Check the predictions of a claim one by one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vistudy.analysis.verdict.results import (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockDecisions:
-    """All blocks, classes and everything together, for one treatment."""
+    """Decisions for one treatment: all blocks, classes and overall."""
 
     blocks: tuple[BlockVerdict, ...]
     classes: tuple[GroupVerdict, ...]
@@ -42,7 +42,7 @@ def check_predictions(
     claim: Mapping[str, Any],
     judge: Callable[[str], BlockDecisions],
 ) -> tuple[PredictionCheck, ...]:
-    """Compare each prediction with what was found. `judge`: treatment -> its verdicts."""
+    """Compare each prediction with the results. `judge`: treatment -> its decisions."""
     found = []
     for prediction in predictions:
         treatment = str(prediction.get("treatment") or claim["treatment"])
@@ -52,7 +52,7 @@ def check_predictions(
 
 
 def scope_text(prediction: Mapping[str, Any], treatment: str, claim: Mapping[str, Any]) -> str:
-    """What a prediction is about, in words."""
+    """Describe the scope of a prediction."""
     blocks, klass = prediction.get("blocks"), prediction.get("class")
     where = f"class {klass}" if klass else ", ".join(blocks) if blocks else "all blocks"
     return where if treatment == claim["treatment"] else f"{where}, arm {treatment}"
@@ -111,7 +111,7 @@ def _verdict(
 
 
 def _holds(found: set[str], expect: str) -> bool | None:
-    """Whether verdicts are what was expected: one that is known to be another decides; one that says nothing cannot."""
+    """Return whether verdicts are as expected: one that is known to differ decides; uninformative ones cannot."""
     expected = OLDER.get(expect, expect)
     same = {expected} | ({IDENTICAL, *OLDER} if expected == WITHIN else set())
     unknown = {*SILENT, DIFFERENT} | ({MORE} if expected == "supported" else set())

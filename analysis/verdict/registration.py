@@ -1,4 +1,4 @@
-"""Whether a claim was fixed before its first record, and what has changed since. Pure."""
+"""Check whether a claim was registered before its first record, and what has changed since. Pure."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vistudy.analysis.verdict.results import RegistrationStatus
 
 MOST_SHOWN = 6
 FOUND_LATER = ("scale",)
-"""Keys that a plan gains from pilots: no change of what was registered."""
+"""Keys that pilots add to a plan: they do not change what was registered."""
 ROOM = {"room_low": 0.10, "room_high": 0.90}
-"""Keys of a claim that came with the rule that asks for room -> their defaults."""
+"""Keys of a claim that the current rule added -> their defaults."""
 
 
 def registration_status(
@@ -22,15 +22,15 @@ def registration_status(
     blocks: Mapping[str, Mapping[str, Any]],
     first_ms: int | None,
 ) -> RegistrationStatus:
-    """Compare the last registration that came before the first record with what is judged now.
+    """Compare the last registration before the first record with the current claim and blocks.
 
-    A later amendment does not count: it was written with results in sight.
+    A later amendment does not count: it was written after results existed.
 
     Args:
         registrations: oldest first, as `Ledger.registrations`.
         claim: as in `plan.json`.
         blocks: as in `plan.json`.
-        first_ms: when the study's first record was written; None: there is none, or it is not known.
+        first_ms: time of the study's first record; None if there is none or it is unknown.
     """
     early = [each for each in registrations if _early(each, first_ms)]
     if not early:
@@ -96,7 +96,7 @@ def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> R
 
 
 def diff_paths(before: Any, now: Any, path: str) -> list[str]:
-    """What differs, as `path: old -> new`. Of two mappings deeper than the parts themselves, absent keys count."""
+    """Return differences as `path: old -> new`. Below the top level, absent keys count."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = [name for name in dict.fromkeys([*before, *now]) if name not in FOUND_LATER]
         if path.startswith("blocks.") and path.count(".") == 1:
