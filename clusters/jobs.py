@@ -79,7 +79,7 @@ class Jobs:
         run = [
             "python",
             "-c",
-            "from vistudy.study.cli.main import main; main()",
+            "from vistudy.study.cli.entry import main; main()",
             "run",
             FILE,
             "--cluster",

@@ -66,8 +66,8 @@ def decide_block(
     draws: int = 100_000,
     beside: bool = True,
 ) -> BlockVerdict:
-    """Compare the arms of one block. Its verdict needs the other blocks' tests (`conclude`), unless it is final: refused,
-    descriptive, a placebo's, or no dose.
+    """Compare the arms of one block. Its verdict needs the other blocks' tests (`conclude`), unless it is final:
+    refused, descriptive, a placebo's, or no dose.
 
     Args:
         name: name of the block.

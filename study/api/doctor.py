@@ -117,7 +117,7 @@ def _moved(study: str, tracking_uri: str | None) -> Iterator[_Wrong]:
     only = None if is_own(path) else study
     with contextlib.suppress(TrackingError):  # one that cannot be read is met again
         if places := elsewhere(path, only):
-            what = f"{was(places)} Pictures are read from there, and would be written there"
+            what = f"{was(places)} The next command that writes corrects its locations, `--repair` does it now"
             yield _Wrong(kind="moved database", where=str(path), what=what, act=functools.partial(mend, path, only))
 
 
@@ -367,7 +367,8 @@ def _mlflow(
         if trial_id not in fullest or run.synced > fullest[trial_id].synced:
             fullest[trial_id] = run
     count = Counter(run.tags.get("vistudy.trial_id", "") for run in runs)
-    stored = ledger.done()  # of whatever plan: trials of an earlier one, on other data say, are no orphans
+    # Of any plan: trials of an earlier one, on other data say, are no orphans, whether they ended or not.
+    stored = {trial_id for pack in ledger.packs().values() for trial_id in pack.get("trial_ids", ())} | ledger.done()
     for run in runs:
         trial_id = run.tags.get("vistudy.trial_id", "")
         if trial_id not in ids and trial_id not in stored:

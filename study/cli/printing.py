@@ -70,7 +70,8 @@ def print_preview(preview: Preview) -> None:
     counts = Counter(len(pack.configs) for pack in todo.packs)
     sizes = ", ".join(f"{n} x {size}" if n > 1 else str(size) for size, n in counts.items())
     resumed = sum(pack.resumed for pack in todo.packs)
-    out.print(f"{len(todo.packs)} packs of {sizes or 'no'} trials" + (f"; {resumed} go on" if resumed else ""))
+    if sizes:
+        out.print(f"{len(todo.packs)} packs of {sizes} trials" + (f"; {resumed} go on" if resumed else ""))
     for reason in todo.sizes:
         out.print(f"  {escape(reason)}", soft_wrap=True)
     kind = "GPU" if preview.gpus else "CPU"
@@ -159,7 +160,7 @@ def print_report(report: RunReport, store: str) -> None:
         out.print(f"browse every run: vistudy ui{place}", soft_wrap=True)
         return
     if not report.heatmaps:
-        out.print("heatmaps were not drawn")
+        out.print(f"heatmaps were not drawn to the end: vistudy heatmap {report.study}{place}")
     out.print("the same command goes on" if report.left or not report.heatmaps else "nothing is left to do")
 
 
@@ -204,8 +205,8 @@ def where(found: Status) -> str:
         return f"not begun: {found.left} of {found.trials} trials are left; the same `vistudy run` command trains them"
     new = f", {found.left - begun} of them not begun" if found.left > begun else ""
     return (
-        f"interrupted: {found.left} of {found.trials} trials left{new}, at {found.left_at or 0:.0%}; "
-        "the same `vistudy run` command resumes them"
+        f"interrupted: {found.left} of {found.trials} trials left{new}, at {found.left_at or 0:.0%} of their "
+        "evaluations; the same `vistudy run` command resumes them"
     )
 
 

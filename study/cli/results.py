@@ -103,8 +103,12 @@ def relabel(
     as_json: AsJson = False,
 ) -> None:
     """Judge a study by an older version of the outcome rules, beside the present one. Changes nothing in the store."""
+    from vistudy.analysis.ledger.errors import StudyError
+    from vistudy.analysis.outcomes.labels import OUTCOME_VERSION
     from vistudy.analysis.tables.outcome_versions import relabel_study
 
+    if version == OUTCOME_VERSION:
+        raise StudyError(f"--version {version}: these are the present rules, by which the study is labelled already")
     found = relabel_study(store, name_of(study), version)
     if to is not None:
         found.trials.to_csv(to, index=False)

@@ -19,27 +19,37 @@ def other_data(planned: Plan, ledger: Ledger) -> Iterator[str]:
     if not ledger.exists():
         return
     done, now = ledger.done(), planned.data
+    kept = earlier_study(planned, ledger)
+    before = ledger.read_meta(planned.study.name).get("data") or {} if kept else {}
     new = {_but_data(trial.config.to_dict()) for trial in planned.trials if trial.trial_id not in done}
     same: dict[str, Found] = {data: {} for data in now}
     others: dict[str, Found] = {data: {} for data in now}
     packs = sorted(ledger.packs().values(), key=lambda pack: int(pack.get("created_ms", 0))) if new else []
-    for trial in (trial for pack in packs for trial in pack["trials"]):
+    trials = [trial for pack in packs for trial in pack["trials"]]
+    new -= {_but_data(trial) for trial in trials if trial.get("data_fingerprint") == now.get(trial["data"])}  # resumed
+    for trial in trials:
         data, print_ = trial["data"], trial.get("data_fingerprint", NOT_RECORDED)
         if data in now and print_ != now[data]:
             twin = _but_data(trial)
             (same if twin in new else others)[data].setdefault(print_, set()).add(twin)
-    kept = earlier_study(planned, ledger)
     for data, here in now.items():
-        yield from _sentences(data, here, same[data], others[data], f" as study {kept}" if kept else "")
+        yield from _sentences(data, here, same[data], others[data], kept)
+        last = before.get(data, {}).get("fingerprint", here)
+        if last != here and not same[data]:
+            yield (
+                f"{data} holds earlier data again (fingerprint {last} at the last run, {here} now): trials that were "
+                f"trained on them are used; a run keeps the plan of the last run as study {kept}"
+            )
 
 
-def _sentences(data: str, here: str, same: Found, others: Found, kept: str) -> Iterator[str]:
+def _sentences(data: str, here: str, same: Found, others: Found, kept: str | None) -> Iterator[str]:
     """Yield the sentences of one data set: about the plan's own trials on other data, else about other trials."""
+    stay = f"a run keeps the earlier ones as study {kept}" if kept else "the earlier ones stay in the store"
     if prints := [print_ for print_ in same if print_ != NOT_RECORDED]:
         count = len(set[str]().union(*(same[print_] for print_ in prints)))
         yield (
             f"{data} holds other data than when {_were(count, 'of these trials')} trained (fingerprint "
-            f"{', '.join(prints)} then, {here} now): they are new trials; the earlier ones stay in the store{kept}"
+            f"{', '.join(prints)} then, {here} now): they are new trials; {stay}"
         )
     elif prints := [print_ for print_ in others if print_ != NOT_RECORDED]:
         count = sum(len(others[print_]) for print_ in prints)
@@ -51,7 +61,7 @@ def _sentences(data: str, here: str, same: Found, others: Found, kept: str) -> I
     if NOT_RECORDED in same:
         yield (
             f"{_were(len(same[NOT_RECORDED]), 'of these trials')} trained on {data} when the data of a trial were not "
-            f"recorded: they are new trials (fingerprint {here}); the earlier ones stay in the store{kept}"
+            f"recorded: they are new trials (fingerprint {here}); {stay}"
         )
 
 

@@ -92,6 +92,14 @@ def parse_claim(spec: ClaimSpec, blocks: Sequence[Block], source: Source) -> Cla
         raise source.error(path, refusal("a claim compares arms, and no block has any", mend=mend))
     _check_arms(spec, with_arms, source, path)
     _one_of(spec.negative_controls, [b.name for b in blocks], "block", source, (*path, "negative_controls"))
+    tested = [b for b in with_arms if {spec.baseline, spec.treatment} <= b.arms.keys()]
+    for block in tested:
+        if block.sample is not None and block.sample.n == 1 and not block.factors:
+            problem = f"block {block.name} has a single configuration: a spread between configurations cannot be seen"
+            raise source.error(path, refusal(problem, mend="give its sample n of 2 or more, 60 say"))
+    if {b.name for b in tested} <= set(spec.negative_controls):
+        problem = "every block with baseline and treatment is a negative control: nothing is left that tests the claim"
+        raise source.error((*path, "negative_controls"), refusal(problem, got=list(spec.negative_controls)))
     default = {
         name: _default(name, level, with_arms, source, (*path, "default")) for name, level in spec.default.items()
     }
@@ -130,7 +138,9 @@ def _check_arms(spec: ClaimSpec, blocks: Sequence[Block], source: Source, path: 
         if name is not None:
             _one_of([name], arms, "arm", source, (*path, key))
     _one_of(spec.slower, arms, "arm", source, (*path, "slower"))
-    for key, names in (("treatment", [spec.treatment]), ("slower", spec.slower), ("tuned", [spec.tuned])):
+    named: dict[str, list[str | None]] = {"treatment": [spec.treatment], "slower": list(spec.slower)}
+    named |= {"tuned": [spec.tuned], "positive_control": [spec.positive_control]}
+    for key, names in named.items():
         if spec.baseline in names:
             raise source.error((*path, key), refusal("an arm is not compared with itself", got=spec.baseline))
     if spec.treatment in spec.slower:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from vistudy.analysis.ledger.ledger import Ledger
 
-VISTUDY = [sys.executable, "-W", "ignore", "-c", "from vistudy.study.cli.main import main; main()"]
+VISTUDY = [sys.executable, "-W", "ignore", "-c", "from vistudy.study.cli.entry import main; main()"]
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}
 
 

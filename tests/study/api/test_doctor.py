@@ -213,6 +213,16 @@ def test_runs_of_an_earlier_plan_are_no_orphans(tmp_path, uri):
     assert examine(ledger, uri=uri) == []
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_runs_of_unfinished_trials_of_an_earlier_plan_are_no_orphans(tmp_path, uri):
+    ledger = trained(tmp_path / "store")
+    (tmp_path / "store" / "trials" / f"{IDS[1]}.json").unlink()
+    mirror.sync(ledger, "small", uri)
+    plan = ledger.read_plan("small")
+    ledger.write_study("small", "study: small\n", plan | {"trials": plan["trials"][:1]}, {"created_ms": 1})
+    assert "orphan run" not in {one.kind for one in examine(ledger, uri=uri)}
+
+
 def test_an_mlflow_that_is_down_is_a_finding(tmp_path):
     ledger = trained(tmp_path)
     (found,) = examine(ledger, uri="http://user:secret@127.0.0.1:9")

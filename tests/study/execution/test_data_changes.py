@@ -138,6 +138,11 @@ def test_runs_on_two_contents_under_one_name(tmp_path: Path, monkeypatch: pytest
     meta = ledger.read_meta("red")
     assert meta["data"] == {"ring8": {"fingerprint": blue, "division": ""}}
     assert blue in (Path(store) / "heatmaps" / "red" / "red.html").read_text()
+    monkeypatch.setitem(DATASETS, "ring8", RING8)
+    assert list(other_data(plan(parse_study(text("red", "[0]"))), ledger)) == [
+        f"ring8 holds earlier data again (fingerprint {blue} at the last run, {red} now): trials that were trained on "
+        f"them are used; a run keeps the plan of the last run as study red@{blue[:8]}"
+    ]
     rows = dict(told(ledger.read_plan("red"), meta, "", again, [], None))
     assert rows["data ring8"] == f"fingerprint {blue}"
     monkeypatch.setitem(DATASETS, "ring8", RING8)
@@ -235,7 +240,7 @@ class TestSchema1:
         (sentence,) = other_data(planned, schema1)
         assert sentence == (
             "4 of these trials were trained on ring8 when the data of a trial were not recorded: they are new trials "
-            f"(fingerprint {fingerprint('ring8')}); the earlier ones stay in the store as study old@data-not-recorded"
+            f"(fingerprint {fingerprint('ring8')}); a run keeps the earlier ones as study old@data-not-recorded"
         )
         before = load_frame(schema1, "old")
         meta = {"created_ms": 1, "data": {"ring8": {"fingerprint": fingerprint("ring8"), "division": ""}}}

@@ -99,14 +99,17 @@ def test_one_signal_in_training(tmp_path: Path, number: signal.Signals) -> None:
         assert run.end(60) == CODES[number]
     done = "0 of 1 trials ended in this run, 0 before it, 1 is left: 1 with a checkpoint at"
     assert f"s: stopped by {NAMES[number]}; {done}" in run.output
-    assert "heatmaps were not drawn\nthe same command goes on" in run.output
+    assert "heatmaps were not drawn to the end: vistudy heatmap s --store" in run.output
     up, behind = (text in run.output for text in ("MLflow is up to date", "MLflow is behind: left after 6 s"))
     assert up != behind  # a slow machine needs longer to make its database
     assert "nothing left to run" not in run.output
     assert list(store.glob("packs/*/attempt-001/checkpoint-*.pt"))
     states, said = status(store)
     assert states == {"interrupted": 1}
-    assert re.fullmatch(r"interrupted: 1 of 1 trials left, at \d+%; the same `vistudy run` command resumes them", said)
+    assert re.fullmatch(
+        r"interrupted: 1 of 1 trials left, at \d+% of their evaluations; the same `vistudy run` command resumes them",
+        said,
+    )
     assert f"s: {said}" in vistudy("status", "s", "--store", store)
     vs.sync("s", store=str(store))
     (mirrored,) = mlflow_runs(store, "s")

@@ -120,6 +120,12 @@ CLAIMS = {
         ["'A0'?", "A1"],
     ),
     "compared with itself": (TWO, "claim: {id: c, baseline: A0, treatment: A0}\n", "claim.treatment", ["with itself"]),
+    "a control that is the baseline": (
+        TWO,
+        CLAIM[:-2] + ", positive_control: A0}\n",
+        "claim.positive_control",
+        ["with itself"],
+    ),
     "slower that is no arm": (TWO, CLAIM[:-2] + ", slower: [A3]}\n", "claim.slower", ["no such arm", 'got "A3"']),
     "slower that is the treatment": (TWO, CLAIM[:-2] + ", slower: [A1]}\n", "claim.slower", ["no control of itself"]),
     "misspelt key": (TWO, CLAIM[:-2] + ", sesio: 0.1}\n", "claim.sesio", ["did you mean 'sesoi'?", "margin"]),

@@ -68,10 +68,18 @@ class ImageFolder(ImageData):
 
 
 def _pictures(base: Path) -> list[Path]:
-    """Files with a picture's ending, hidden files and folders left out."""
-    found = []
-    for folder, folders, files in os.walk(base):
+    """Files with a picture's ending, in linked folders, too; hidden files and folders left out.
+
+    Raises:
+        DataError: a link leads to a folder that holds it.
+    """
+    found, ancestors = [], {os.fspath(base): {os.path.realpath(base)}}
+    for folder, folders, files in os.walk(base, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (os.path.join(folder, name) for name in folders):
+            if (real := os.path.realpath(path)) in ancestors[folder]:
+                raise DataError(f"{path}: this link leads to a folder that holds it: remove the link")
+            ancestors[path] = ancestors[folder] | {real}
         names = (name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES))
         found += [Path(folder, name) for name in names]
     return found

@@ -51,6 +51,16 @@ def test_only_visible_pictures_count(root: Path) -> None:
     assert [path.name for path in TINY.source().files] == ["1.png", "2.PNG", "3.bmp"]
 
 
+def test_linked_folders_count_and_circles_are_refused(root: Path, tmp_path: Path, cache: Path) -> None:
+    base = write(root, ["1.png", "2.png"])
+    (tmp_path / "other").mkdir()
+    (base / "2.png").rename(tmp_path / "other" / "2.png")
+    (base / "linked").symlink_to(tmp_path / "other")
+    assert [path.relative_to(base).as_posix() for path in TINY.source().files] == ["1.png", "linked/2.png"]
+    (tmp_path / "other" / "back").symlink_to(base)
+    refused(base / "linked" / "back", cache, "leads to a folder that holds it")
+
+
 def test_equal_pictures_in_another_place_are_the_same_data(
     root: Path, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
