@@ -2,7 +2,7 @@
 
     null        how often a study without an effect is called supported, and how often p < .05
     power       how often an effect is found, against what `vistudy.analysis.estimates.power` promises
-    coverage    how often the 95 % intervals of E1, E2, E3, E6, E7, E8 and the interquartile mean contain the truth
+    coverage    how often the 95 % intervals of E1, E2, E3, E6, E7 and E8 contain the truth
     censoring   what a pooled median pruner does to the estimate, and whether the worst-case bounds hold the truth
 
 `--small` draws few studies (seconds) and writes nothing. Intervals of shares are Clopper-Pearson, 95 %.
@@ -39,7 +39,6 @@ from benchmarks.simulated import (
     width_study,
     width_truth,
 )
-from vistudy.analysis.estimates.aggregate import interquartile_mean
 from vistudy.analysis.estimates.best_of_k import best_of_k, non_inferior
 from vistudy.analysis.estimates.power import power
 from vistudy.analysis.estimates.risk_difference import missing_bounds, pair, risk_difference
@@ -167,7 +166,6 @@ def coverage(studies: int, draws: int, size: int, rng: Generator) -> Iterator[Ro
             yield {"estimate": name, "design": f"{n} x 2"} | found
 
     width, (best, best_b), times = width_truth(), q_truth(max(K), size, rng), time_truth(size, rng)
-    middle = interquartile_mean(q_study(size, rng), T, draws=2).estimate
 
     def of_width(n: int) -> dict[str, bool]:
         found = width_difference(width_study(n, rng), T, B, box=BOX, design="sample", draws=draws)
@@ -178,12 +176,11 @@ def coverage(studies: int, draws: int, size: int, rng: Generator) -> Iterator[Ro
 
     def of_q(n: int) -> dict[str, bool]:
         drawn = q_study(n, rng)
-        found, score = best_of_k(drawn, T, max(K)), interquartile_mean(drawn, T, draws=draws)
+        found = best_of_k(drawn, T, max(K))
         e8 = non_inferior(drawn, T, B, max(K), alpha=ALPHA / 2)
         hits = {f"E3 k = {k}": inside(found.low[k - 1], best[k - 1], found.high[k - 1]) for k in K}
         return hits | {
             f"E8 k = {max(K)}": inside(e8.low, best[0] - best_b[-1], e8.high),
-            "interquartile mean": inside(score.low, middle, score.high),
         }
 
     def of_times(n: int, stopped: float) -> dict[str, bool]:

@@ -93,7 +93,7 @@ def width_study(n: int, rng: Generator) -> pd.DataFrame:
     return table({"stable": (sides[0], sides[1])}, {"lr": 10**x})
 
 
-# -- E3, E8 and the interquartile mean ---------------------------------------------------------------------------------
+# -- E3 and E8 --------------------------------------------------------------------------------------------------------
 
 
 def q_study(n: int, rng: Generator, n_seeds: int = 2) -> pd.DataFrame:

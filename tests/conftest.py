@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -16,6 +17,9 @@ os.environ["VISTUDY_CACHE"] = CACHE.name  # before anything is imported, and for
 
 from tests.s3 import S3Server, s3  # noqa: E402
 from vistudy.analysis.ledger.ledger import Ledger  # noqa: E402
+
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

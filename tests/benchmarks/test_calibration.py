@@ -48,7 +48,7 @@ def test_intervals_cover(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.calibration.SIZES", (60,))
     rows = list(coverage(30, 200, 5_000, rng(2)))
     names = {row["estimate"] for row in rows}
-    assert {"E1", "E2 width", "E2 shift", "E3 k = 20", "E8 k = 20", "interquartile mean", "E6", "E7 incidence"} <= names
+    assert {"E1", "E2 width", "E2 shift", "E3 k = 20", "E8 k = 20", "E6", "E7 incidence"} <= names
     assert sum(row["estimate"] == "E1" for row in rows) == len(E1_DESIGNS)
     for row in rows:
         n = row["studies"]
