@@ -1,11 +1,18 @@
-"""The machine that a benchmark runs on, as results name it."""
+"""The machine that a benchmark runs on, and results with their provenance."""
 
 from __future__ import annotations
 
+import datetime
+import json
 import os
 import platform
+import time
 from pathlib import Path
 from typing import Any
+
+from vistudy.study.execution.provenance import git_state, versions
+
+RESULTS = Path(__file__).parent / "results"
 
 
 def slots_of_this_machine() -> int:
@@ -25,3 +32,15 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
     }
+
+
+def finish(name: str | None, parts: dict[str, Any], command: str, started: datetime.datetime, cpu: float) -> None:
+    """Print the processor time since `cpu`, and write `parts` with their provenance into results/`name`, if given."""
+    seconds = round(time.process_time() - cpu, 1)
+    print(f"\n{seconds} s of processor time")
+    if name is None:
+        return
+    about = {"date": started.isoformat(timespec="seconds"), "command": command, "machine": machine()}
+    about |= {"versions": versions(), "git": git_state(), "cpu_seconds": seconds}
+    (RESULTS / name).write_text(json.dumps(about | parts, indent=1) + "\n", "utf-8")
+    print(f"written: benchmarks/results/{name}")

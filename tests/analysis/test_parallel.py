@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report_cost import CLAIM, make_study
+from tests.analysis.synthetic import CLAIM, make_study
 from vistudy.analysis import parallel
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.outcomes import label_study as judged
@@ -37,7 +37,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.skipif("workers.second_process(workers.LARGE) is None", reason="needs two cores")
+@pytest.mark.skipif("parallel.helper_process(parallel.LARGE) is None", reason="needs two cores")
 def test_two_processes_judge_as_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     note = store / "studies" / "synthetic" / "judged.json"
     alone = judge_study(Ledger(store), "synthetic")
@@ -49,7 +49,7 @@ def test_two_processes_judge_as_one(store: Path, monkeypatch: pytest.MonkeyPatch
     assert len(note.read_bytes()) == len(noted)
 
 
-@pytest.mark.skipif("workers.second_process(workers.LARGE) is None", reason="needs two cores")
+@pytest.mark.skipif("parallel.helper_process(parallel.LARGE) is None", reason="needs two cores")
 def test_a_report_in_two_processes_from_a_plain_script(store: Path, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -62,7 +62,7 @@ def test_a_report_in_two_processes_from_a_plain_script(store: Path, tmp_path: Pa
     assert {"difference.svg", "stability-by-lr.svg"} <= set(pictures)
 
 
-@pytest.mark.skipif("workers.second_process(workers.LARGE) is None", reason="needs two cores")
+@pytest.mark.skipif("parallel.helper_process(parallel.LARGE) is None", reason="needs two cores")
 def test_a_second_process_that_dies_costs_nothing(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = judge_study(Ledger(store), "synthetic")
     (store / "studies" / "synthetic" / "judged.json").unlink()

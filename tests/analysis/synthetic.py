@@ -1,4 +1,4 @@
-"""What a report costs: `python -m benchmarks.report_cost`.
+"""What a report costs: `python -m tests.analysis.synthetic`.
 
 Writes a made-up study of 10,000 trials x 50 records (numbers only: nothing is trained) into a ledger and measures, each
 in a process of its own: judging all trials and noting their outcomes, as `vistudy run` leaves any study; then the wall
@@ -30,7 +30,7 @@ from scipy.special import expit
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.execution.provenance import git_state, versions
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 TARGETS = {"report_s": 15.0, "peak_gb": 2.0, "html_mb": 15.0, "heatmap_s": 2.0}
 REFERENCE = {
     "dist_floor": 0.05, "dist_floor_sd": 0.01, "dist_ceiling": 1.05, "dist_trivial": 0.25,
@@ -256,7 +256,7 @@ MODES = {"judge": measure_judging, "report": measure, "heatmap": measure_heatmap
 def child(mode: str, store: Path, out: Path) -> dict[str, float]:
     """Run this module again in a process that has done nothing else; with its start and imports in `process_s`."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.report_cost", mode, str(store), str(out)]
+    command = [sys.executable, "-m", "tests.analysis.synthetic", mode, str(store), str(out)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")

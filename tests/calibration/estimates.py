@@ -1,4 +1,4 @@
-"""Are the statistics calibrated? `python -m benchmarks.calibration` simulates studies whose truth is known.
+"""Are the statistics calibrated? `python -m tests.calibration.estimates` simulates studies whose truth is known.
 
     null        how often a study without an effect is called supported, and how often p < .05
     power       how often an effect is found, against what `vistudy.analysis.estimates.power` promises
@@ -12,19 +12,16 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import math
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
 
-from benchmarks.simulated import (
+from benchmarks.machine import finish
+from tests.calibration.simulated import (
     BOX,
     B,
     Design,
@@ -44,9 +41,7 @@ from vistudy.analysis.estimates.power import power
 from vistudy.analysis.estimates.risk_difference import missing_bounds, pair, risk_difference
 from vistudy.analysis.estimates.stable_width import width_difference
 from vistudy.analysis.estimates.survival import cumulative_incidence, restricted_mean_time
-from vistudy.study.execution.provenance import git_state, versions
 
-RESULTS = Path(__file__).parent / "results"
 SESOI, ALPHA, K = 0.08, 0.05, (1, 2, 5, 10, 20)
 Row = dict[str, Any]
 
@@ -285,25 +280,13 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=1000, help="Simulated studies a row (two fifths for E2 to E8).")
     parser.add_argument("--seed", type=int, default=0)
     args, started, cpu = parser.parse_args(), datetime.datetime.now(datetime.UTC), time.process_time()
-    load, studies, draws = os.getloadavg()[0], 40 if args.small else args.studies, 200 if args.small else 1000
+    studies, draws = 40 if args.small else args.studies, 200 if args.small else 1000
     size = 20_000 if args.small else 200_000
     parts = run(studies, draws, size, args.seed)
     print(text(parts))
-    result = {
-        "date": started.isoformat(timespec="seconds"),
-        "command": f"python -m benchmarks.calibration --studies {studies} --seed {args.seed}",
-        "machine": {"system": platform.platform(), "cpus": len(os.sched_getaffinity(0)), "load_at_start": load},
-        "versions": versions(),
-        "git": git_state(),
-        "cpu_seconds": round(time.process_time() - cpu, 1),
-        "bootstrap_draws": draws,
-        "size_of_truth": size,
-    } | parts
-    print(f"\n{result['cpu_seconds']} s of processor time")
-    if not args.small:
-        path = RESULTS / f"calibration-{started.date()}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        print(f"written: benchmarks/results/{path.name}")
+    command = f"python -m tests.calibration.estimates --studies {studies} --seed {args.seed}"
+    name = None if args.small else f"calibration-{started.date()}.json"
+    finish(name, {"bootstrap_draws": draws, "size_of_truth": size} | parts, command, started, cpu)
 
 
 if __name__ == "__main__":

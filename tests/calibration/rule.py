@@ -1,6 +1,6 @@
 """Is the decision rule calibrated? Whole blocks with a known truth, judged by the present rule and by the earlier one.
 
-    python -m benchmarks.calibrated_rule --studies 400
+    python -m tests.calibration.rule --studies 400
 
 A block has 60 configurations x 2 seeds, learning rates drawn log-uniformly, batch norm in turn, three arms: baseline,
 treatment, and a positive control that adds 25 points (half of what is left above .7). The model is that of
@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +21,11 @@ import pandas as pd
 from scipy.special import expit
 from scipy.stats import binomtest
 
-from benchmarks.machine import machine
-from benchmarks.simulated import BOX, Generator
+from benchmarks.machine import finish
+from tests.calibration.simulated import BOX, Generator
 from vistudy.analysis.estimates.power import intercepts
 from vistudy.analysis.verdict.decide import DEFAULTS, decide_blocks
-from vistudy.study.execution.provenance import git_state, versions
 
-RESULTS = Path(__file__).parent / "results"
 BASES = (0.05, 0.2, 0.5, 0.8, 0.95)
 CONFIGS, SEEDS, CONFIG_SD, INTERACTION_SD = 60, 2, 2.0, 1.0
 CLAIM = DEFAULTS | {"baseline": "A0", "treatment": "A1", "positive_control": "A4", "best_of": 10}
@@ -145,18 +141,10 @@ def main() -> None:
     args, started, cpu = parser.parse_args(), datetime.datetime.now(datetime.UTC), time.process_time()
     studies = 5 if args.small else args.studies
     rows = run(studies, args.seed, args.cases)
-    result = {
-        "date": started.isoformat(timespec="seconds"),
-        "command": f"python -m benchmarks.calibrated_rule --studies {studies} --seed {args.seed} --cases "
-        + " ".join(map(str, args.cases)),
-        "machine": machine(), "versions": versions(), "git": git_state(),
-        "cpu_seconds": round(time.process_time() - cpu, 1), "cases": rows,
-    }  # fmt: skip
-    print(f"\n{result['cpu_seconds']} s of processor time")
-    if not args.small:
-        path = RESULTS / f"rule-{started.date()}-{'-'.join(map(str, args.cases))}.json"
-        path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
-        print(f"written: benchmarks/results/{path.name}")
+    command = f"python -m tests.calibration.rule --studies {studies} --seed {args.seed} --cases "
+    command += " ".join(map(str, args.cases))
+    name = None if args.small else f"rule-{started.date()}-{'-'.join(map(str, args.cases))}.json"
+    finish(name, {"cases": rows}, command, started, cpu)
 
 
 if __name__ == "__main__":

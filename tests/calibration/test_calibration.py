@@ -6,9 +6,20 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from benchmarks import calibrated_rule
-from benchmarks.calibration import E1_DESIGNS, NULLS, censoring, coverage, decisions, null, powers, run, share, text
-from benchmarks.simulated import Design, pruned_study, stable_pairs
+from tests.calibration import rule as calibrated_rule
+from tests.calibration.estimates import (
+    E1_DESIGNS,
+    NULLS,
+    censoring,
+    coverage,
+    decisions,
+    null,
+    powers,
+    run,
+    share,
+    text,
+)
+from tests.calibration.simulated import Design, pruned_study, stable_pairs
 from vistudy.analysis.verdict.results import VERDICTS
 
 
@@ -45,7 +56,7 @@ def test_an_effect_is_found_about_as_often_as_promised() -> None:
 
 
 def test_intervals_cover(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.calibration.SIZES", (60,))
+    monkeypatch.setattr("tests.calibration.estimates.SIZES", (60,))
     rows = list(coverage(30, 200, 5_000, rng(2)))
     names = {row["estimate"] for row in rows}
     assert {"E1", "E2 width", "E2 shift", "E3 k = 20", "E8 k = 20", "E6", "E7 incidence"} <= names
@@ -92,10 +103,10 @@ def test_a_pruned_study_is_the_whole_one_with_half_of_it_unseen() -> None:
 
 
 def test_the_result_is_json_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.calibration.NULLS", NULLS[:1])
-    monkeypatch.setattr("benchmarks.calibration.DESIGNS", ((20, 1),))
-    monkeypatch.setattr("benchmarks.calibration.SIZES", (60,))
-    monkeypatch.setattr("benchmarks.calibration.E1_DESIGNS", E1_DESIGNS[:1])
+    monkeypatch.setattr("tests.calibration.estimates.NULLS", NULLS[:1])
+    monkeypatch.setattr("tests.calibration.estimates.DESIGNS", ((20, 1),))
+    monkeypatch.setattr("tests.calibration.estimates.SIZES", (60,))
+    monkeypatch.setattr("tests.calibration.estimates.E1_DESIGNS", E1_DESIGNS[:1])
     parts = run(5, 20, 2000, 0)
     assert json.loads(json.dumps(parts)) == parts
     assert "100 x 2, 50% stable, interaction sd 0" in text(parts)
