@@ -75,9 +75,9 @@ def test_a_second_process_that_dies_costs_nothing(store: Path, tmp_path: Path, m
         found.submit(os._exit, 1)
         return found
 
-    monkeypatch.setattr(judged, "second_process", dying)
+    monkeypatch.setattr(judged, "helper_process", dying)
     assert judge_study(Ledger(store), "synthetic") == alone
-    monkeypatch.setattr(report_pictures, "second_process", dying)
+    monkeypatch.setattr(report_pictures, "helper_process", dying)
     assert {path.name for path in report(store, "synthetic", tmp_path / "out", draws=50).figures} == whole
     for name in whole:
         assert (tmp_path / "out/figures" / name).read_bytes() == (tmp_path / "whole/figures" / name).read_bytes()
