@@ -1,4 +1,4 @@
-"""What a budget of k trials buys: E3 (expected best of k), E8 (untuned against tuned), E4 (regret of the default).
+"""Value of a budget of k trials: expected best of k, untuned against tuned, regret of the default.
 
 A trial of random search is one configuration with one seed. So k trials are k different configurations, and estimates
 are means over seeds of what each seed's trials say.
@@ -25,7 +25,7 @@ TINY = 1e-3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BestOfK:
-    """E3: what the best of k randomly drawn configurations is expected to reach."""
+    """Expected best Q of k randomly drawn configurations."""
 
     arm: str
     alpha: float
@@ -49,7 +49,7 @@ class BestOfK:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NonInferiority:
-    """E8: is one random draw of the treatment as good as the best of k draws of the baseline?"""
+    """Test whether one random draw of the treatment is as good as the best of k draws of the baseline."""
 
     treatment: str
     baseline: str
@@ -78,7 +78,7 @@ class NonInferiority:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Regret:
-    """E4: what is lost by training at the default instead of at the best configuration of the box."""
+    """Regret of the default: Q at the default minus Q at the best configuration of the search space."""
 
     arm: str
     config: str
@@ -116,7 +116,7 @@ def expected_best(values: Sequence[float] | Floats, k_max: int) -> Floats:
 
 
 def best_of_k(table: pd.DataFrame, arm: str, k_max: int = 20, *, alpha: float = 0.05) -> BestOfK:
-    """Estimate E3 of one arm with a jackknife t interval by configuration.
+    """Estimate the expected best of k of one arm with a jackknife t interval by configuration.
 
     The best of several is skewed: from k = 2 on the interval is the wider of those of Q and of log Q at each end. In
     simulated studies of 60 and 100 configurations it covers 94-97 % at every k up to 20 (89-94 % with 30); the
@@ -158,7 +158,9 @@ def non_inferior(
     *,
     alpha: float = 0.05,
 ) -> NonInferiority:
-    """Test E8 over the pairs of two arms: EVP_1(treatment) < EVP_k(baseline) + margin, one-sided at alpha.
+    """Test untuned against tuned over the pairs of two arms: EVP_1(treatment) < EVP_k(baseline) + margin.
+
+    The test is one-sided at alpha.
 
     Raises:
         ValueError: as `pair`; no pairs; not more than k configurations at every seed.
@@ -197,7 +199,7 @@ def non_inferior(
 
 
 def default_regret(table: pd.DataFrame, arm: str, default: Mapping[str, Any]) -> Regret:
-    """Estimate E4: Q at the configuration nearest to the default, minus Q at the best configuration.
+    """Estimate the regret of the default: Q at the nearest configuration minus Q at the best one.
 
     The best of noisy values looks better than it is, so it is chosen by the mean of the other seeds and judged by the
     held-out one; with a single seed that is impossible, and `selection` says so. One configuration of a few seeds has

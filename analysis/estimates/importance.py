@@ -1,4 +1,4 @@
-"""E5: how much of the variance of Q each hyperparameter explains, alone and in pairs, in units of Q squared.
+"""Importance: variance of Q that each hyperparameter explains, alone and in pairs, in units of Q squared.
 
 Functional ANOVA of a random forest: each tree divides the box into blocks of equal value, so means over all other
 hyperparameters are sums over its leaves, exact. Variances are not divided by their total: shares of one arm add up to 1

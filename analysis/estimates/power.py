@@ -31,7 +31,9 @@ def standard_error(
     config_sd: float = 2.0,
     interaction_sd: float = 1.0,
 ) -> float:
-    """Standard error of E1: sqrt((Var_c(p1 - p0) + E[p1 (1 - p1) + p0 (1 - p0)] / n_seeds) / n_configs).
+    """Return the standard error of the risk difference.
+
+    sqrt((Var_c(p1 - p0) + E[p1 (1 - p1) + p0 (1 - p0)] / n_seeds) / n_configs).
 
     Raises:
         ValueError: no configurations or seeds; shares outside 0..1; negative standard deviations.
@@ -52,7 +54,9 @@ def power(
     interaction_sd: float = 1.0,
     alpha: float = 0.05,
 ) -> float:
-    """Probability that the two-sided test of E1 rejects at alpha: noncentral t with n_configs - 1 degrees of freedom.
+    """Return the power of the two-sided test of the risk difference at alpha.
+
+    Noncentral t with n_configs - 1 degrees of freedom.
 
     With a correction for continuity: flipping the sign of the smallest d_c, 1 / n_seeds, moves their sum by twice that,
     and a test on such a lattice rejects less often than alpha. Without it, promises are up to .05 too high.

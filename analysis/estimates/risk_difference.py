@@ -1,4 +1,4 @@
-"""Paired comparison of two arms: E1, the difference in stable share, its test, its interval, equivalence.
+"""Paired comparison of two arms: risk difference, its test and interval, equivalence.
 
 Pairs of one configuration are not independent (an arm may help some configurations and harm others), so the unit of
 every test and interval is the configuration: d_c = mean over its seeds of treatment - baseline.
@@ -29,7 +29,7 @@ SUPPORT = 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """E1: difference in the share of stable trials, treatment - baseline, a mean over configurations."""
+    """Risk difference: share of stable trials, treatment - baseline, as a mean over configurations."""
 
     treatment: str
     baseline: str
@@ -183,7 +183,7 @@ def mean_interval(values: Floats, *, alpha: float = 0.05, share: bool = False) -
 
 
 def risk_difference(pairs: Pairs, *, alpha: float = 0.05, draws: int = 100_000, seed: int = 0) -> Difference:
-    """Estimate E1 with its test and interval (`sign_flip`, `mean_interval`).
+    """Estimate the risk difference with its test and interval (`sign_flip`, `mean_interval`).
 
     Args:
         draws: of the sign-flip test, where it cannot be enumerated.

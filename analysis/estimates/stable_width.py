@@ -1,4 +1,4 @@
-"""E2: how wide the range of stable learning rates is, in decades, and where it lies.
+"""Width and centroid of the range of stable learning rates, in decades.
 
 W = integral of P(stable | log10 lr) d log10 lr over the box. A smaller effective learning rate moves the range (its
 centroid) and leaves its width; only a wider range is less tuning.
@@ -146,10 +146,10 @@ def width_difference(
 ) -> WidthDifference:
     """Compare the stable ranges of two arms over their pairs. Arguments and errors as `stable_width`, and of `pair`.
 
-    In a sample the interval of the difference is E1's, times the decades of the box. On a grid, which is no sample of
-    the box, it is conditional on the levels: a stratified t interval over each level's configurations, or over its
-    seeds where a level has a single configuration. The interval of the shift is the percentile bootstrap of the same
-    units: a ratio of means has no simpler one that covers as well.
+    In a sample the interval of the difference is that of the risk difference times the decades of the box. On a
+    grid, which is no sample of the box, it is conditional on the levels: a stratified t interval over each level's
+    configurations, or over its seeds where a level has a single configuration. The interval of the shift is the
+    percentile bootstrap of the same units: a ratio of means has no simpler one that covers as well.
     """
     pairs = pair(table, treatment, baseline)
     if not pairs.n_pairs:

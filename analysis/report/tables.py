@@ -94,7 +94,7 @@ def arm_tally(table: pd.DataFrame) -> Table:
 
 
 def estimates(table: pd.DataFrame, claim: Mapping[str, Any], notes: list[str], *, draws: int = DRAWS) -> pd.DataFrame:
-    """Estimates E1 to E8 of every block that has both arms, one row a quantity. Columns: ESTIMATE_COLUMNS.
+    """Estimates of every block that has both arms, one row per quantity. Columns: ESTIMATE_COLUMNS.
 
     What cannot be estimated is said in `notes`.
     """
@@ -133,94 +133,149 @@ def _differences(part: pd.DataFrame, treatment: str, baseline: str, block: str, 
         return
     excluded = ", ".join(f"{count} pairs left out ({reason})" for reason, count in found.excluded.items() if count)
     yield _row(
-        "E1", "difference of stable shares", "points", arms, value=100 * found.estimate, low=100 * found.low,
-        high=100 * found.high, p=found.p, n_configs=found.n_configs, n_pairs=found.n_pairs,
+        "risk difference",
+        "difference of stable shares",
+        "points",
+        arms,
+        value=100 * found.estimate,
+        low=100 * found.low,
+        high=100 * found.high,
+        p=found.p,
+        n_configs=found.n_configs,
+        n_pairs=found.n_pairs,
         note=f"{found.share_treatment:.0%} against {found.share_baseline:.0%}; {found.rescued} rescued, {found.broken} "
         f"broken" + (f"; {excluded}" if excluded else ""),
-    )  # fmt: skip
+    )
 
 
 def _widths(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     box = claim.get("boxes", {}).get(block)
     arms = claim["treatment"], claim["baseline"]
-    found = attempt(notes, f"{block}, E2", width_difference, part, *arms, box=box, draws=draws)
+    found = attempt(notes, f"{block}, stable width", width_difference, part, *arms, box=box, draws=draws)
     if found is None:
         return
     counts = {"n_configs": found.n_configs, "n_pairs": found.n_pairs}
     yield _row(
-        "E2", "difference of widths of the stable range", "decades of learning rate", claim, value=found.difference,
-        low=found.low, high=found.high, note=f"{found.width_t:.2f} against {found.width_b:.2f}", **counts,
-    )  # fmt: skip
+        "stable width",
+        "difference of widths of the stable range",
+        "decades of learning rate",
+        claim,
+        value=found.difference,
+        low=found.low,
+        high=found.high,
+        note=f"{found.width_t:.2f} against {found.width_b:.2f}",
+        **counts,
+    )
     yield _row(
-        "E2", "shift of its centre", "decades of learning rate", claim, value=found.shift, low=found.shift_low,
-        high=found.shift_high, note="a shift alone is a changed effective learning rate", **counts,
-    )  # fmt: skip
+        "stable width",
+        "shift of its centre",
+        "decades of learning rate",
+        claim,
+        value=found.shift,
+        low=found.shift_low,
+        high=found.shift_high,
+        note="a shift alone is a changed effective learning rate",
+        **counts,
+    )
 
 
 def _best(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     for arm in dict.fromkeys(a for a in (claim["baseline"], claim["treatment"], claim.get("tuned")) if a):
         if not (part["arm"] == arm).any():
             continue
-        found = attempt(notes, f"{block}, E3, {arm}", best_of_k, part, arm, claim["best_of"])
+        found = attempt(notes, f"{block}, best of k, {arm}", best_of_k, part, arm, claim["best_of"])
         if found is None:
             continue
         for i in sorted({0, min(4, len(found.k) - 1), len(found.k) - 1}):
             yield _row(
-                "E3", f"{arm}: expected best Q of {found.k[i]}", "Q", claim, value=found.q[i], low=found.low[i],
+                "best of k", f"{arm}: expected best Q of {found.k[i]}", "Q", claim, value=found.q[i], low=found.low[i],
                 high=found.high[i], n_configs=found.n_configs,
                 note=f"at least one stable: {found.share_stable[i]:.0%}",
             )  # fmt: skip
         regret = (
-            attempt(notes, f"{block}, E4, {arm}", default_regret, part, arm, claim["default"])
+            attempt(notes, f"{block}, default regret, {arm}", default_regret, part, arm, claim["default"])
             if claim.get("default")
             else None
         )
         if regret is not None:
             yield _row(
-                "E4", f"{arm}: regret of the default", "Q", claim, value=regret.regret, n_configs=regret.n_configs,
+                "default regret",
+                f"{arm}: regret of the default",
+                "Q",
+                claim,
+                value=regret.regret,
+                n_configs=regret.n_configs,
                 note=f"Q {regret.q_default:.2f} at the default, {regret.q_best:.2f} at the best; {regret.selection}",
-            )  # fmt: skip
+            )
     arms = claim["treatment"], claim["baseline"]
     options = claim["best_of"], claim["strong_margin"]
-    strong = attempt(notes, f"{block}, E8", non_inferior, part, *arms, *options)
+    strong = attempt(notes, f"{block}, untuned vs tuned", non_inferior, part, *arms, *options)
     if strong is not None:
         yield _row(
-            "E8", f"Q of one draw of {claim['treatment']} minus best of {strong.k} of {claim['baseline']}", "Q", claim,
-            value=strong.difference, low=strong.low, high=strong.high, p=strong.p, n_configs=strong.n_configs,
+            "untuned vs tuned",
+            f"Q of one draw of {claim['treatment']} minus best of {strong.k} of {claim['baseline']}",
+            "Q",
+            claim,
+            value=strong.difference,
+            low=strong.low,
+            high=strong.high,
+            p=strong.p,
+            n_configs=strong.n_configs,
             note=f"{'not inferior' if strong.holds else 'not shown to be non-inferior'} at margin {strong.margin:g}",
-        )  # fmt: skip
+        )
 
 
 def _times(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     for clock in ("images", "g_updates", "seconds"):
         assert clock in CLOCKS
         found = attempt(
-            notes, f"{block}, E6", restricted_mean_time, part, claim["treatment"], claim["baseline"], clock, draws=draws
-        )  # fmt: skip
+            notes,
+            f"{block}, time to threshold",
+            restricted_mean_time,
+            part,
+            claim["treatment"],
+            claim["baseline"],
+            clock,
+            draws=draws,
+        )
         if found is not None:
             yield _row(
-                "E6", "difference of mean times to convergence", found.unit, claim, value=found.difference,
-                low=found.low, high=found.high, n_configs=found.n_configs, n_pairs=found.n_pairs,
+                "time to threshold",
+                "difference of mean times to convergence",
+                found.unit,
+                claim,
+                value=found.difference,
+                low=found.low,
+                high=found.high,
+                n_configs=found.n_configs,
+                n_pairs=found.n_pairs,
                 note=f"up to the budget; {found.reached_t:.0%} against {found.reached_b:.0%} got there",
-            )  # fmt: skip
+            )
 
 
 def _collapses(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     for event in ("collapse", "divergence"):
         found = attempt(
-            notes, f"{block}, E7", cumulative_incidence, part, claim["treatment"], claim["baseline"], event, draws=draws
-        )  # fmt: skip
+            notes,
+            f"{block}, incidence",
+            cumulative_incidence,
+            part,
+            claim["treatment"],
+            claim["baseline"],
+            event,
+            draws=draws,
+        )
         if found is not None:
             yield _row(
-                "E7", f"difference of shares with a {event}", "points", claim, value=100 * found.difference,
+                "incidence", f"difference of shares with a {event}", "points", claim, value=100 * found.difference,
                 low=100 * found.low, high=100 * found.high, n_configs=found.n_configs, n_pairs=found.n_pairs,
                 note=f"{found.share_t:.0%} against {found.share_b:.0%} by the budget",
             )  # fmt: skip
 
 
 def estimate_tables(frame: pd.DataFrame) -> tuple[Table, ...]:
-    """Estimates as they are read: the effects (E1), then all others."""
-    first = frame["estimate"] == "E1"
+    """Estimates in reading order: risk differences, then all others."""
+    first = frame["estimate"] == "risk difference"
     head = ("block", "comparison", "points", "95 % interval", "p", "configurations", "pairs", "")
     rows = tuple(
         (
@@ -232,7 +287,7 @@ def estimate_tables(frame: pd.DataFrame) -> tuple[Table, ...]:
     effects = Table(
         name="estimates", title="Effects: differences of stable shares", head=head, rows=rows, frame=frame,
         numeric=(False, False, True, True, True, True, True, False),
-        note="E1, every arm against the baseline. p: sign-flip test by configuration, not corrected.",
+        note="Risk difference, every arm against the baseline. p: sign-flip test by configuration, not corrected.",
     )  # fmt: skip
     head = ("block", "", "quantity", "estimate", "95 % interval", "unit", "configurations", "")
     rows = tuple(
@@ -243,9 +298,10 @@ def estimate_tables(frame: pd.DataFrame) -> tuple[Table, ...]:
         for r in frame[~first].to_dict("records")
     )  # fmt: skip
     others = Table(
-        name="estimates", title="Width, tuning, times, collapses (E2 to E8)", head=head, rows=rows, frame=frame,
+        name="estimates", title="Width, tuning, times, collapses", head=head, rows=rows, frame=frame,
         numeric=(False, False, False, True, True, False, True, False), folded=True,
-        note="Differences are treatment minus baseline. E8 has a 90 % interval, as a one-sided test at 5 % does.",
+        note="Differences are treatment minus baseline. "
+        "Untuned vs tuned has a 90 % interval, as a one-sided test at 5 % does.",
     )  # fmt: skip
     return tuple(table for table in (effects, others) if table.rows)
 

@@ -107,7 +107,8 @@ def _compared(table: pd.DataFrame, claim: Mapping[str, Any] | None, draws: int) 
         )
     return (
         f"{claim['treatment']} is compared with {claim['baseline']} on pairs of equal configuration and seed. The unit "
-        "of tests and intervals is the configuration, not the trial: E1 has a sign-flip randomisation test and a 95 % "
+        "of tests and intervals is the configuration, not the trial: the risk difference has a sign-flip "
+        "randomisation test and a 95 % "
         f"interval over configurations; other intervals are from {draws:,} resamples of configurations (seed 0) unless "
         f"the table says otherwise. Smallest effect of interest {claim['sesoi']:g}, equivalence margin "
         f"{claim['margin']:g}, level {claim['alpha']:g} with Holm's correction over the primary tests. Cells of maps "

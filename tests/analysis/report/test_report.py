@@ -98,13 +98,23 @@ def test_tables_agree_with_each_other(made: tuple[Path, Report]) -> None:
     assert outcomes["trials"].sum() == len(trials)
     assert outcomes["stable"].sum() == (trials["outcome"] == "converged").sum()
     estimates = pd.read_parquet(files["estimates.parquet"])
-    effects = estimates[(estimates["estimate"] == "E1") & (estimates["treatment"] == "A1")].set_index("block")["value"]
+    effects = estimates[(estimates["estimate"] == "risk difference") & (estimates["treatment"] == "A1")].set_index(
+        "block"
+    )["value"]
     verdicts = pd.read_parquet(files["verdicts.parquet"]).set_index("block")["difference"]
     stable = trials.groupby(["block", "arm"])["stable"].mean().unstack()
     for block in ("ring8-P", "ring8-G"):
         assert effects[block] == pytest.approx(100 * verdicts[block])
         assert verdicts[block] == pytest.approx(stable.loc[block, "A1"] - stable.loc[block, "A0"])
-    assert {"E1", "E2", "E3", "E4", "E6", "E7", "E8"} == set(estimates["estimate"])
+    assert {
+        "risk difference",
+        "stable width",
+        "best of k",
+        "default regret",
+        "time to threshold",
+        "incidence",
+        "untuned vs tuned",
+    } == set(estimates["estimate"])
 
 
 def test_every_trial_is_in_the_page(made: tuple[Path, Report]) -> None:
