@@ -116,7 +116,7 @@ def ray(study: Path, store: str) -> Work:
             todo = plan_workload(planned, ledger, slots=on.slots, gpu=False)
             known = {reference_key(trial.config): REFERENCE for trial in planned.trials}
             prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
-            executed = ray_tune.execute(todo.packs, ledger, on, checkpoint_every_s=20.0, hang_after_s=300.0)
+            executed = ray_tune.execute(todo.packs, ledger, on, checkpoint_every_s=20.0, heartbeat_timeout_s=300.0)
             assert not executed.interrupted
             trained = time.perf_counter()
         assert len(ledger.done()) == len(planned.trials)

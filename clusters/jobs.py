@@ -74,7 +74,7 @@ class Jobs:
         if going:
             raise ClusterError(
                 f"cluster {self._where}: job {going[-1].job_id} runs study {study!r} already; follow it with "
-                f"`vistudy logs {study} --cluster {self._where}`, or end it with `vistudy stop`."
+                f"`vistudy job logs {study} --cluster {self._where}`, or end it with `vistudy job stop`."
             )
         run = [
             "python",

@@ -34,7 +34,7 @@ __all__ = [
 ]  # fmt: skip
 
 CHECKPOINT_EVERY_S = 20.0
-HANG_AFTER_S = 300.0
+HEARTBEAT_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +104,7 @@ def plan(
     cluster: str = "local",
     gpus: int = 0,
     packs_per_gpu: int = 1,
-    yes: bool = False,
+    allow_large: bool = False,
     pilot: bool = True,
 ) -> Preview:
     """Expand a study, look what the store already has, check that the cluster can hold a pack, estimate the cost.
@@ -121,7 +121,7 @@ def plan(
 
     ledger = Ledger(store)
     look_again()
-    planned = foreseen(as_study(study), ledger, yes=yes)
+    planned = foreseen(as_study(study), ledger, allow_large=allow_large)
     check_data(planned)
     planned = planned.noting(other_data(planned, ledger))
     if cluster == "local":
@@ -173,10 +173,10 @@ def run(
     cluster: str = "local",
     gpus: int = 0,
     packs_per_gpu: int = 1,
-    yes: bool = False,
+    allow_large: bool = False,
     retry_failed: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
-    hang_after_s: float = HANG_AFTER_S,
+    heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S,
     say: LogFn = no_op,
     tick: ProgressFn = no_op,
     end_now: Callable[[int], None] | None = None,
@@ -194,11 +194,11 @@ def run(
         cluster: `local`, or the address of a running Ray cluster.
         gpus: GPUs that the cluster must have.
         packs_per_gpu: packs that share a GPU, each in a process of its own with that share of its memory.
-        yes: allow very many trials.
+        allow_large: allow more than 10,000 trials.
         retry_failed: run failed trials again.
         checkpoint_every_s: seconds of training between checkpoints of a pack; more than that is never done again. Where
             checkpoints are so slow that they would cost over 3 % of training, they are rarer. 0: at every evaluation.
-        hang_after_s: shortest silence after which the process of a pack is taken to hang, and is killed.
+        heartbeat_timeout_s: shortest silence after which the process of a pack is taken to hang, and is killed.
         say: called with lines of progress, from several threads. Without it, what a signal does goes to stderr.
         tick: called with (trials done, trials to do) while training.
         end_now: called with the number of a second signal, from another thread, to end the process.
@@ -211,10 +211,11 @@ def run(
     aloud = functools.partial(print, file=sys.stderr, flush=True) if say is no_op else say
     with listening(aloud, end_now) as stop:
         return _run(
-            study, store, tracking_uri, yes, stop, say,
+            study, store, tracking_uri, allow_large, stop, say,
             functools.partial(
                 StudyRunner, cluster=cluster, gpus=gpus, packs_per_gpu=packs_per_gpu, retry_failed=retry_failed,
-                checkpoint_every_s=checkpoint_every_s, hang_after_s=hang_after_s, stop=stop, say=say, tick=tick,
+                checkpoint_every_s=checkpoint_every_s, heartbeat_timeout_s=heartbeat_timeout_s, stop=stop, say=say,
+                tick=tick,
             ),
         )  # fmt: skip
 
@@ -223,7 +224,7 @@ def _run(
     study: Study | str | os.PathLike[str],
     store: str,
     tracking_uri: str | None,
-    yes: bool,
+    allow_large: bool,
     stop: Stop,
     say: LogFn,
     trainer_on: Callable[..., StudyRunner],
@@ -239,7 +240,7 @@ def _run(
     mirror.check_tracking_uri(uri)
     ledger = Ledger(store)
     look_again()
-    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, yes=yes)
+    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, allow_large=allow_large)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)
     first = first.noting(other_data(first, ledger))

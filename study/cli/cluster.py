@@ -1,4 +1,4 @@
-"""The commands about places to run: what a cluster has, and files to start one."""
+"""Commands that check a cluster, and write the files that start one."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from rich.table import Table
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.clusters.base import ClusterError
 from vistudy.clusters.deploy.render import Backend
-from vistudy.study.cli.options import AsJson, Uri, err, escape, out
+from vistudy.study.cli.options import AsJson, TrackingUri, err, escape, out
 from vistudy.study.execution.preflight import Preflight
 
-app = typer.Typer(no_args_is_help=True, help="Clusters: look at one, or write the files that start one.")
+app = typer.Typer(no_args_is_help=True, help="Check a cluster, or write the files that start one.")
 
 
 @app.command(epilog="Example: vistudy cluster check 10.0.0.5:6379 --store /shared/vistudy --gpus 4")
 def check(
     address: Annotated[str, typer.Argument(help="HOST:PORT of a Ray head, auto, local or debug.")],
-    store: Annotated[str | None, typer.Option("--store", help="Ledger that every node has to share.")] = None,
-    tracking_uri: Uri = None,
-    gpus: Annotated[int, typer.Option("--gpus", min=0, help="GPUs that it must have.")] = 0,
+    store: Annotated[str | None, typer.Option("--store", help="Ledger that every node must share.")] = None,
+    tracking_uri: TrackingUri = None,
+    gpus: Annotated[int, typer.Option("--gpus", min=0, help="Minimum number of GPUs.")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a cluster has, and whether studies can run there: packs, store, versions, clocks, tracking server."""
+    """Check whether studies can run on a cluster: packs, store, versions, clocks, tracking server."""
     from vistudy.analysis.ledger.ledger import Ledger
     from vistudy.study.execution import preflight
     from vistudy.study.execution.connect import connected as reached
@@ -67,7 +67,7 @@ def render(
     image: Annotated[str | None, typer.Option("--image", help="Container image with vistudy.")] = None,
     tracking_uri: Annotated[str | None, typer.Option("--tracking-uri", help="MLflow server.")] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="NAME=VALUE; `vistudy cluster settings NAME` lists them.")
+        list[str] | None, typer.Option("--set", help="NAME=VALUE; `vistudy cluster options NAME` lists them.")
     ] = None,
 ) -> None:
     """Write the files that start a cluster, and a README with the commands."""
@@ -87,7 +87,7 @@ def render(
         raise StudyError(str(error)) from error
 
 
-@app.command(epilog="Example: vistudy cluster settings slurm")
+@app.command(epilog="Example: vistudy cluster options slurm")
 def settings(name: Annotated[str, typer.Argument(help="ssh, slurm, kubernetes, aws or gcp.")]) -> None:
     """List what `render` asks for."""
     for setting in _backend(name).settings:

@@ -1,4 +1,4 @@
-"""What the commands have in common: options, the two streams, names of studies."""
+"""Options, output streams and study names that the commands share."""
 
 from __future__ import annotations
 
@@ -15,45 +15,45 @@ err = Console(stderr=True, highlight=False)
 StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML); docs/study-file.md documents it.")]
 StudyName = Annotated[str, typer.Argument(help="Study file, or the name of a study in the store.")]
 Store = Annotated[str, typer.Option("--store", help="Ledger: a directory, or a URI such as s3://bucket/folder.")]
-Uri = Annotated[
+TrackingUri = Annotated[
     str | None,
     typer.Option("--tracking-uri", help="MLflow: sqlite:///FILE or http(s)://HOST:PORT. Default: a file in the store."),
 ]
 Cluster = Annotated[str, typer.Option("--cluster", help="local, debug (no Ray), or HOST:PORT of a running Ray head.")]
 PacksPerGpu = Annotated[
-    int, typer.Option("--packs-per-gpu", min=1, help="Packs that share a GPU: small nets leave it idle, as metrics do.")
+    int, typer.Option("--packs-per-gpu", min=1, help="Packs that share a GPU; small nets alone do not saturate it.")
 ]
-Gpus = Annotated[int, typer.Option("--gpus", min=0, help="GPUs that the cluster must have; else it is refused.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Allow very many trials.")]
+Gpus = Annotated[int, typer.Option("--gpus", min=0, help="Refuse a cluster with fewer GPUs.")]
+AllowLarge = Annotated[bool, typer.Option("--allow-large", help="Allow more than 10,000 trials.")]
 DataRoot = Annotated[
     Path | None,
-    typer.Option("--data-root", envvar="VISTUDY_DATA_ROOT", help="Folder of the data sets that are read from files."),
+    typer.Option("--data-root", envvar="VISTUDY_DATA_ROOT", help="Folder of data sets that are read from files."),
 ]
 Inception = Annotated[
     Path | None,
     typer.Option(
         "--inception-weights",
         envvar="VISTUDY_INCEPTION_WEIGHTS",
-        help="torch-fidelity's file of Inception-v3: adds Frechet distances of its features for images.",
+        help="torch-fidelity's Inception-v3 weights: adds FID and KID for images.",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def escape(text: str) -> str:
-    """Text in which brackets are no markup."""
+    """Escape brackets, which are markup."""
     from rich.markup import escape as escaped
 
     return escaped(text)
 
 
 def set_paths(**paths: Path | None) -> None:
-    """By the environment, so that workers have them, too."""
+    """Set paths as environment variables, which workers inherit."""
     os.environ.update({name: str(path.resolve()) for name, path in paths.items() if path is not None})
 
 
 def name_of(study: str) -> str:
-    """A study's name, from its file or as given."""
+    """Return a study's name, from its file or as given."""
     if Path(study).suffix in (".yaml", ".yml") or os.sep in study:
         from vistudy.study.spec.parser import load_study
 

@@ -1,4 +1,4 @@
-"""The commands that show what a study found: pictures, verdict, report."""
+"""Commands that show the results of a study."""
 
 from __future__ import annotations
 
@@ -9,18 +9,30 @@ from typing import Annotated
 import typer
 
 from vistudy.study.api.commands import DEFAULT_STORE
-from vistudy.study.cli.options import AsJson, DataRoot, Store, StudyName, Uri, err, escape, name_of, out, set_paths
+from vistudy.study.cli.options import (
+    AsJson,
+    DataRoot,
+    Store,
+    StudyName,
+    TrackingUri,
+    err,
+    escape,
+    name_of,
+    out,
+    set_paths,
+)
 
 app = typer.Typer()
+PANEL = "Results"
 Folder = Annotated[Path | None, typer.Option("--out", help="Folder for the files.")]
 
 
-@app.command(epilog="Example: vistudy heatmap ring-quickstart --out figures")
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy heatmap ring-quickstart --out figures")
 def heatmap(
     study: StudyName,
     store: Store = DEFAULT_STORE,
-    tracking_uri: Uri = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Folder for the files.")] = None,
+    tracking_uri: TrackingUri = None,
+    folder: Folder = None,
 ) -> None:
     """Draw the stability heatmaps of a study as PNG, SVG and one offline HTML page."""
     from vistudy.study.api import commands
@@ -31,15 +43,15 @@ def heatmap(
         out.print(str(path), soft_wrap=True)
 
 
-@app.command(epilog="Example: vistudy report claim-rings --out report")
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy report claim-rings --out report")
 def report(
     study: StudyName,
     store: Store = DEFAULT_STORE,
-    tracking_uri: Uri = None,
+    tracking_uri: TrackingUri = None,
     folder: Folder = None,
-    png: Annotated[bool, typer.Option("--png", help="Write the figures as PNG (200 dpi), too.")] = False,
+    png: Annotated[bool, typer.Option("--png", help="Also write the figures as PNG (200 dpi).")] = False,
 ) -> None:
-    """Write everything that a study found: one offline HTML page, Markdown, tables, figures; a copy goes to MLflow."""
+    """Write the report of a study: one offline HTML page, Markdown, tables and figures. A copy goes to MLflow."""
     from vistudy.study.api import commands
 
     made, behind = commands.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder, png=png)
@@ -49,19 +61,20 @@ def report(
     for path in (made.html, made.markdown, *made.tables, *made.figures):
         out.print(str(path), soft_wrap=True)
     if behind:
-        err.print(f"[yellow]MLflow does not have it:[/] {escape(behind)}", soft_wrap=True)
+        err.print(f"[yellow]not copied to MLflow:[/] {escape(behind)}", soft_wrap=True)
 
 
-@app.command(epilog="Example: vistudy verdict claim-rings --multiverse")
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy verdict claim-rings --multiverse")
 def verdict(
     study: StudyName,
     store: Store = DEFAULT_STORE,
     multiverse: Annotated[
-        bool, typer.Option("--multiverse", help="Decide again under other thresholds, windows and boxes.")
+        bool,
+        typer.Option("--multiverse", help="Repeat the decision under other thresholds, windows and search spaces."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decide the claim of a study: how large the effect is, how sure, against which alternatives."""
+    """Decide the claim of a study: size of the effect, its uncertainty, and alternative explanations."""
     from vistudy.analysis.verdict.decide import decide_study
     from vistudy.analysis.verdict.multiverse import multiverse_check
 
@@ -76,15 +89,17 @@ def verdict(
         out.print(again.to_markdown(), soft_wrap=True, markup=False)
 
 
-@app.command(epilog="Example: vistudy compare ring-quickstart ring-again --store-b other/vistudy-data")
+@app.command(
+    rich_help_panel=PANEL, epilog="Example: vistudy compare ring-quickstart ring-again --store-b other/vistudy-data"
+)
 def compare(
     a: Annotated[str, typer.Argument(help="Study file, or the name of a study in the store.")],
-    b: Annotated[str, typer.Argument(help="Another.")],
+    b: Annotated[str, typer.Argument(help="Another study.")],
     store: Store = DEFAULT_STORE,
-    store_b: Annotated[str | None, typer.Option("--store-b", help="Where B is, if not in the same store.")] = None,
+    store_b: Annotated[str | None, typer.Option("--store-b", help="Store of B; default: that of A.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Set two studies side by side: trials that both have, and the rates of every cell."""
+    """Compare two studies: common trials, and the rates of every cell."""
     from vistudy.analysis.tables.compare_studies import compare_studies
 
     found = compare_studies(store, name_of(a), store_b or store, name_of(b))
@@ -94,7 +109,7 @@ def compare(
     out.print(found.to_markdown(), soft_wrap=True, markup=False)
 
 
-@app.command(epilog="Example: vistudy relabel ring-quickstart --version 1 --out labels.csv")
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy relabel ring-quickstart --version 1 --out labels.csv")
 def relabel(
     study: StudyName,
     store: Store = DEFAULT_STORE,
@@ -102,13 +117,13 @@ def relabel(
     to: Annotated[Path | None, typer.Option("--out", help="FILE.csv: both outcomes of every trial.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge a study by an older version of the outcome rules, beside the present one. Changes nothing in the store."""
+    """Label a study by an earlier version of the outcome rules, and compare. Changes nothing in the store."""
     from vistudy.analysis.ledger.errors import StudyError
     from vistudy.analysis.outcomes.labels import OUTCOME_VERSION
     from vistudy.analysis.tables.outcome_versions import relabel_study
 
     if version == OUTCOME_VERSION:
-        raise StudyError(f"--version {version}: these are the present rules, by which the study is labelled already")
+        raise StudyError(f"--version {version}: these are the current rules, by which the study is already labelled")
     found = relabel_study(store, name_of(study), version)
     if to is not None:
         found.trials.to_csv(to, index=False)
@@ -118,37 +133,52 @@ def relabel(
     out.print(found.to_markdown(), soft_wrap=True, markup=False)
 
 
-@app.command(epilog="Example: vistudy atlas ring-quickstart --out atlas.html")
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy atlas ring-quickstart --out atlas.html")
 def atlas(
     study: StudyName,
     store: Store = DEFAULT_STORE,
-    to: Annotated[Path, typer.Option("--out", help="FILE.html; pictures for print lie beside it.")] = Path(
+    to: Annotated[Path, typer.Option("--out", help="FILE.html; figures for print are written next to it.")] = Path(
         "atlas.html"
     ),
 ) -> None:
-    """Lay the kept samples out over the hyperparameters, with a slider over training time."""
+    """Show saved samples over the hyperparameters, with a slider over training time."""
     from vistudy.analysis.maps.atlas_page import atlas as draw
     from vistudy.study.execution.runner import real_modes
 
     out.print(str(draw(store, name_of(study), to, modes=real_modes())), soft_wrap=True)
 
 
-@app.command(epilog="Example: vistudy replay t2-0123456789ab --out films")
-def replay(
-    trial_id: Annotated[str, typer.Argument(help="Id of a trial in the store, or an unambiguous beginning of it.")],
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy film t2-0123456789ab --out films")
+def film(
+    trial_id: Annotated[str, typer.Argument(help="Id of a trial in the store, or a unique prefix.")],
     store: Store = DEFAULT_STORE,
     folder: Annotated[Path, typer.Option("--out", help="Folder for the files.")] = Path("films"),
-    frames: Annotated[int, typer.Option("--frames", min=1, help="Pictures besides the first.")] = 60,
-    alone: Annotated[
-        bool, typer.Option("--alone", help="Train without the rest of its pack: quicker, but not bit for bit the same.")
+    frames: Annotated[int, typer.Option("--frames", min=1, help="Number of frames after the first.")] = 60,
+    without_pack: Annotated[
+        bool,
+        typer.Option("--without-pack", help="Train without the rest of its pack: faster, but not bitwise identical."),
     ] = False,
     data_root: DataRoot = None,
 ) -> None:
     """Train one trial again and film it: an animation and a strip of its samples over training time."""
-    from vistudy.study.films import retrain as filmstrip
+    from vistudy.study.films.retrain import film_trial
 
     set_paths(VISTUDY_DATA_ROOT=data_root)
-    made = filmstrip.replay(trial_id, store, folder, frames=frames, alone=alone)
+    made = film_trial(trial_id, store, folder, frames=frames, without_pack=without_pack)
     out.print(f"[bold]{made.trial_id}[/]: {made.frames} frames. {made.agreement.text}", soft_wrap=True)
     for path in made.paths:
         out.print(str(path), soft_wrap=True)
+
+
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy export ring-quickstart --records --out records.parquet")
+def export(
+    study: StudyName,
+    to: Annotated[Path, typer.Option("--out", help="FILE.csv or FILE.parquet.")],
+    records: Annotated[bool, typer.Option("--records", help="One row per record instead of one per trial.")] = False,
+    store: Store = DEFAULT_STORE,
+) -> None:
+    """Write a table with one row per trial or per record; docs/export.md documents the columns."""
+    from vistudy.analysis.tables.trials import export as write
+
+    rows = write(store, name_of(study), to, records=records)
+    out.print(f"{rows} rows in {to}", soft_wrap=True)

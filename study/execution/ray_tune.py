@@ -53,14 +53,14 @@ def execute(
     on: Cluster,
     *,
     checkpoint_every_s: float,
-    hang_after_s: float,
+    heartbeat_timeout_s: float,
     stop: Stop | None = None,
     explore: ExploreSpec | None = None,
 ) -> ExecutionResult:
     """Train the packs to completion, in order, each attempt as one Tune trial. Needs a connected cluster.
 
-    `hang_after_s`: shortest time without a heartbeat after which a process is considered hung. `stop`: after a signal,
-    packs write checkpoints and end; those that take longer than GRACE_S are abandoned. `explore`:
+    `heartbeat_timeout_s`: shortest time without a heartbeat after which a process is considered hung. `stop`: after a
+    signal, packs write checkpoints and end; those that take longer than GRACE_S are abandoned. `explore`:
     packs of one trial are stopped where Tune's scheduler says so.
 
     Raises:
@@ -75,7 +75,7 @@ def execute(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the supervisor reports deaths, in one line
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
-    watch = Watchdog(ledger, hang_after_s, _kill)
+    watch = Watchdog(ledger, heartbeat_timeout_s, _kill)
     told, asked = _TuneCallback(supervisor, watch), _StopRequested(supervisor, ledger, run)
     settings: dict[str, Any] = {"evaluated": _report} if explore else {}
     train = functools.partial(

@@ -56,14 +56,14 @@ class StudyRunner:
         uri: str,
         retry_failed: bool,
         checkpoint_every_s: float,
-        hang_after_s: float,
+        heartbeat_timeout_s: float,
         stop: Stop,
         say: LogFn,
         tick: ProgressFn,
     ) -> None:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
         self._gpus, self._packs_per_gpu = gpus, packs_per_gpu
-        self._checkpoint_every_s, self._hang_after_s = checkpoint_every_s, hang_after_s
+        self._checkpoint_every_s, self._heartbeat_timeout_s = checkpoint_every_s, heartbeat_timeout_s
         self._stop, self._say, self._tick = stop, say, tick
         self._mirror: Mirror | None = None
         self._started: Future[None] | None = None
@@ -144,7 +144,7 @@ class StudyRunner:
             self._ledger,
             on,
             checkpoint_every_s=self._checkpoint_every_s,
-            hang_after_s=self._hang_after_s,
+            heartbeat_timeout_s=self._heartbeat_timeout_s,
             stop=self._stop,
             explore=explore,
         )

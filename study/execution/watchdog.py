@@ -21,9 +21,9 @@ _log = logging.getLogger("vistudy.supervisor")
 class Watchdog:
     """Kill processes of packs without a heartbeat, from a thread of its own. Uses no clock but this process's."""
 
-    def __init__(self, ledger: Ledger, hang_after_s: float, kill: Callable[[str, int], None]) -> None:
+    def __init__(self, ledger: Ledger, heartbeat_timeout_s: float, kill: Callable[[str, int], None]) -> None:
         """`kill(node, pid)` ends a process."""
-        self._ledger, self._hang_after_s, self._kill = Ledger(ledger.uri), hang_after_s, kill
+        self._ledger, self._heartbeat_timeout_s, self._kill = Ledger(ledger.uri), heartbeat_timeout_s, kill
         self._since: dict[str, tuple[Any, float, float]] = {}
         """Pack -> last heartbeat, when it came, longest silence so far."""
         self._hung: dict[str, str] = {}
@@ -50,7 +50,7 @@ class Watchdog:
             return self._hung.pop(pack_id, None)
 
     def _work(self) -> None:
-        while not self._stop.wait(min(WATCH_EVERY_S, self._hang_after_s / 4)):
+        while not self._stop.wait(min(WATCH_EVERY_S, self._heartbeat_timeout_s / 4)):
             for pack_id in list(self._since):
                 try:
                     self._check_heartbeat(pack_id, self._ledger.heartbeat(pack_id))
@@ -69,7 +69,7 @@ class Watchdog:
                 self._since[pack_id] = (sign, now, max(longest, now - since) if last is not None else longest)
                 return
             # Each time that a pack is considered hung, its limit doubles: it may only be slow.
-            limit = max(self._hang_after_s, HANG_FACTOR * longest) * 2 ** self._times.get(pack_id, 0)
+            limit = max(self._heartbeat_timeout_s, HANG_FACTOR * longest) * 2 ** self._times.get(pack_id, 0)
             if sign is None or now - since < limit:
                 return
             self._hung[pack_id] = f"it gave no sign of life for {now - since:.0f} s and was killed"

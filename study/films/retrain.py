@@ -1,11 +1,11 @@
 """Train one trial again and film it: an animation of its samples and a strip like the figures of GAN papers.
 
 **Is it the same trial?** By default the whole pack is trained, composed as the store has it. With the code, versions
-and processor that recorded the trial every record then comes out bit for bit; elsewhere it agrees to rounding, which a
-chaotic game can enlarge until it is another run. With `alone=True` only the trial is trained, which is quicker; a pack
-of one is not bitwise the same, for its sums of floats are taken in another order: toys in double precision agree to
-about 1e-9, while single-precision GANs begin to differ by rounding and drift apart within some hundred steps. The
-replayed records are compared with the stored ones either way, and the result says how far they agree.
+and processor that recorded the trial every record then comes out bit for bit; elsewhere it agrees to rounding, which
+a chaotic game can amplify until it is another run. With `without_pack=True` only the trial is trained, which is
+quicker; a pack of one is not bitwise the same, for its sums of floats are taken in another order: toys in double
+precision agree to about 1e-9, while single-precision GANs begin to differ by rounding and drift apart within some
+hundred steps. The new records are compared with the stored ones either way, and the result says how far they agree.
 
 Nothing is written into the store.
 """
@@ -13,7 +13,6 @@ Nothing is written into the store.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import numpy as np
 from vistudy.analysis.figures.sample_images import drawable
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.films.agreement import Agreement, compare_records
 from vistudy.study.films.film import Caption, Frame, write_film
 
 if TYPE_CHECKING:
@@ -32,41 +32,11 @@ if TYPE_CHECKING:
     from vistudy.trainables.engine import Engine
 
 FRAMES = 60
-_SINGLE = 1e-4
-"""Relative difference of records up to which two runs are said to agree; single precision adds up to less."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Agreement:
-    """How the replayed records compare with the stored ones."""
-
-    compared: int
-    """Evaluations that both have."""
-    exact: bool
-    """Every value of all of them is equal, bit for bit."""
-    difference: float
-    """Largest difference of a value, relative to its size (absolute below 1)."""
-    first: int | None
-    """First evaluation whose values differ by more than 1e-4; None if none does."""
-
-    @property
-    def text(self) -> str:
-        """One sentence."""
-        if not self.compared:
-            return "The store has no records of this trial to compare with."
-        if self.exact:
-            return f"All {self.compared} stored evaluations came out bit for bit the same."
-        if self.first is None:
-            return f"All {self.compared} stored evaluations agree to {self.difference:.0e}."
-        return (
-            f"From evaluation {self.first} on the records differ from the stored ones, by up to {self.difference:.1e}; "
-            "the film shows another run of the same configuration."
-        )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Replay:
-    """What a replay has written."""
+class Film:
+    """Files of a film, and how far the training agreed with the stored one."""
 
     trial_id: str
     frames: int
@@ -82,15 +52,15 @@ class Replay:
         return tuple(path for path in (self.gif, self.mp4, self.strip) if path is not None)
 
 
-def replay(
+def film_trial(
     trial_id: str,
     store: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     frames: int = FRAMES,
-    alone: bool = False,
+    without_pack: bool = False,
     tick: Callable[[int, int], None] = lambda done, total: None,
-) -> Replay:
+) -> Film:
     """Train a trial again in this process, on one thread; write `<trial_id>.gif`, `.mp4` (with ffmpeg), `-strip.png`.
 
     Args:
@@ -98,7 +68,7 @@ def replay(
         store: the ledger, which is only read.
         out: folder for the files; made if it is not there.
         frames: pictures besides the first; fewer if the trial has fewer periods.
-        alone: train without the rest of its pack; see the head of this file.
+        without_pack: train without the rest of its pack; see the head of this file.
         tick: called with (D updates done, D updates in all).
 
     Raises:
@@ -119,49 +89,22 @@ def replay(
         raise StudyError(f"trial {config.trial_id()}: {error}") from error
     stored = {record["evaluation"]: record for record in ledger.records([config.trial_id()])}
     label, reference = _label(ledger, study, config.trial_id(), list(stored.values())), pack["reference"]
-    configs = [config] if alone else _configs(pack)
-    filmed, replayed = list[Frame](), dict[int, Mapping[str, float]]()
+    configs = [config] if without_pack else _configs(pack)
+    filmed, repeated = list[Frame](), dict[int, Mapping[str, float]]()
     with data_errors(), one_thread():  # as workers train: sums over several threads have another order
-        for item in _film(configs, config, frames):
+        for item in _frames(configs, config, frames):
             if isinstance(item, Frame):
                 filmed.append(item)
                 tick(item.step, config.d_updates)
             else:
-                replayed[item[0]] = item[1]
-    agreement = compare({e: record["values"] for e, record in stored.items()}, replayed)
+                repeated[item[0]] = item[1]
+    agreement = compare_records({e: record["values"] for e, record in stored.items()}, repeated)
     caption = Caption(
         trial_id=config.trial_id(), what=_what(config), outcome=label, limit=1.2 * reference["max_abs_data"],
         modes=_modes(config.data), note="" if agreement.first is None else agreement.text,
     )  # fmt: skip
     gif, mp4, strip = write_film(filmed, caption, Path(out))
-    return Replay(trial_id=config.trial_id(), frames=len(filmed), gif=gif, mp4=mp4, strip=strip, agreement=agreement)
-
-
-def compare(stored: Mapping[int, Mapping[str, float]], replayed: Mapping[int, Mapping[str, float]]) -> Agreement:
-    """Compare records by evaluation. A value is infinitely different where only one side has it as a finite number.
-
-    Values that were not recorded when the trial was trained, of metrics that came later, are not compared.
-    """
-    both = sorted(stored.keys() & replayed.keys())
-    differences = {e: _difference(stored[e], replayed[e]) for e in both}
-    return Agreement(
-        compared=len(both),
-        exact=all(difference == 0 for difference in differences.values()),
-        difference=max(differences.values(), default=0.0),
-        first=next((e for e in both if differences[e] > _SINGLE), None),
-    )
-
-
-def _difference(stored: Mapping[str, float], replayed: Mapping[str, float]) -> float:
-    if not stored.keys() <= replayed.keys():
-        return math.inf
-    return max((_apart(stored[name], replayed[name]) for name in stored), default=0.0)
-
-
-def _apart(a: float, b: float) -> float:
-    if a == b or (math.isnan(a) and math.isnan(b)):
-        return 0.0
-    return abs(a - b) / max(1.0, abs(a)) if math.isfinite(a) and math.isfinite(b) else math.inf
+    return Film(trial_id=config.trial_id(), frames=len(filmed), gif=gif, mp4=mp4, strip=strip, agreement=agreement)
 
 
 def _find(ledger: Ledger, wanted: str) -> tuple[str, TrainConfig, Mapping[str, Any]]:
@@ -205,7 +148,7 @@ def _config(stored: Mapping[str, Any]) -> TrainConfig:
         raise StudyError(f"the trial cannot be trained here: this machine {error}.") from error
 
 
-def _film(
+def _frames(
     configs: Sequence[TrainConfig], config: TrainConfig, frames: int
 ) -> Iterator[Frame | tuple[int, Mapping[str, float]]]:
     """Frames, and (evaluation, values) of the trial's records, in order.

@@ -135,7 +135,7 @@ def _block_json(block: Block, matched: Matched) -> dict[str, Any]:
 def plan(
     study: Study,
     *,
-    yes: bool = False,
+    allow_large: bool = False,
     asked: Mapping[str, Sequence[Cell]] | None = None,
     matched: Matched | None = None,
 ) -> Plan:
@@ -143,15 +143,15 @@ def plan(
 
     Args:
         study: the study.
-        yes: allow very many trials.
+        allow_large: allow more than 10,000 trials.
         asked: block -> all cells asked so far (`Design.cells`), for blocks that are run in rounds. Such a block that
             is not in it is planned as its n cells before any value is told.
         matched: scales of arms with `match_drift`; an arm that is not in it is left out, its pilots are planned.
 
     Raises:
-        StudyError: too many trials without `yes`; a factor that no cell reads; a cell that cannot be trained.
+        StudyError: too many trials without `allow_large`; a factor that no cell reads; a cell that cannot be trained.
     """
-    _refuse_too_many(study, yes)
+    _refuse_too_many(study, allow_large)
     matched = matched or {}
     expansion = _Expansion()
     for block in study.blocks:
@@ -246,15 +246,15 @@ def _count(block: Block) -> int:
     return configs * max(1, len(block.arms)) * len(block.seeds) + pilots * min(PILOT_CONFIGS, configs)
 
 
-def _refuse_too_many(study: Study, yes: bool) -> None:
+def _refuse_too_many(study: Study, allow_large: bool) -> None:
     count = count_trials(study)
-    if count <= (LIMIT_TRIALS if yes else MAX_TRIALS):
+    if count <= (LIMIT_TRIALS if allow_large else MAX_TRIALS):
         return
     block = max(study.blocks, key=_count)
     sizes = [f"{name} {len(levels)}" for name, levels in block.factors.items()]
     sizes += [f"sample {block.sample.n}"] if block.sample else []
     sizes += [f"arms {len(block.arms)}"] if block.arms else []
     product = " x ".join([*sizes, f"seeds {len(block.seeds)}"])
-    allowed = f"up to {MAX_TRIALS:,}, or up to {LIMIT_TRIALS:,} with --yes (yes=True)"
+    allowed = f"up to {MAX_TRIALS:,}, or up to {LIMIT_TRIALS:,} with --allow-large (allow_large=True)"
     key: KeyPath = ("factors",) if block.factors else ("sample", "n") if block.sample else ("seeds",)
     raise block.error(key, refusal(f"{count:,} trials ({block.name}: {product})", allowed=allowed))

@@ -29,7 +29,9 @@ Judged = Callable[[Collection[str]], Mapping[str, Mapping[str, Any]]]
 """trial ids -> fields of their outcomes, for those that have one."""
 
 
-def rounds(study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *, yes: bool = False) -> Iterator[Plan]:
+def rounds(
+    study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *, allow_large: bool = False
+) -> Iterator[Plan]:
     """Plans of a study, each with all trials known so far; one plan if nothing in it waits for a result.
 
     After each item but the last, its trials must have been run.
@@ -38,7 +40,7 @@ def rounds(study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *,
         study: the study.
         judged: outcomes, of which the designs are told.
         recorded: records, by which the drift of arms is matched.
-        yes: allow very many trials.
+        allow_large: allow more than 10,000 trials.
     """
     designs = {block.name: list(_designs(block)) for block in study.blocks if _tuned(block)}
     matched: Matched = {}
@@ -46,7 +48,7 @@ def rounds(study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *,
     news = True
     while sum(len(design.next_cells(ROUND_CELLS)) for design in every) or news:
         asked = {name: [cell for design in arms for cell in design.cells] for name, arms in designs.items()}
-        planned = plan(study, yes=yes, asked=asked, matched=matched)
+        planned = plan(study, allow_large=allow_large, asked=asked, matched=matched)
         yield planned
         if every:
             _tell(designs, _outcomes(planned, judged))
@@ -55,11 +57,11 @@ def rounds(study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *,
             matched = match_drift(planned, recorded)
 
 
-def foreseen(study: Study, ledger: Ledger, *, yes: bool = False) -> Plan:
+def foreseen(study: Study, ledger: Ledger, *, allow_large: bool = False) -> Plan:
     """The plan of a study as far as the store tells: with the scales of matched arms if their pilots are done."""
-    planned = plan(study, yes=yes)
+    planned = plan(study, allow_large=allow_large)
     if planned.waiting and ledger.exists() and deciding(planned) <= ledger.done():
-        return plan(study, yes=yes, matched=match_drift(planned, ledger.records))
+        return plan(study, allow_large=allow_large, matched=match_drift(planned, ledger.records))
     return planned
 
 

@@ -116,8 +116,8 @@ def _introduction() -> str:
 
 A study file says what is trained: a model, a data set, the levels of the factors, the seeds and the budget. It is YAML
 1.2 in UTF-8, at most {MAX_BYTES:,} bytes: `1e-4` is a number, `1:10` is text, `yes` is text, and a key may stand only
-once. `vistudy plan FILE` shows what it amounts to and starts nothing. More than {MAX_TRIALS:,} trials need `--yes`;
-more than {LIMIT_TRIALS:,} are refused.
+once. `vistudy plan FILE` shows what it amounts to and starts nothing. More than {MAX_TRIALS:,} trials need
+`--allow-large`; more than {LIMIT_TRIALS:,} are refused.
 
 Editors check a file as you type against [study.schema.json](study.schema.json): with the YAML extension of most of them
 by a first line `# yaml-language-server: $schema=PATH/study.schema.json`."""

@@ -23,7 +23,7 @@ from vistudy.analysis.ledger.ledger import Ledger
 VISTUDY = [sys.executable, "-W", "ignore", "-c", "from vistudy.study.cli.main import main; main()"]
 CHECKPOINT_EVERY_S = 0.3
 CHECKPOINTS = "packs/*/attempt-*/checkpoint-*"
-HANG_AFTER_S = 15.0
+HEARTBEAT_TIMEOUT_S = 15.0
 DRIVER_TIMEOUT_S = 240.0
 TERM_BOUND_S = 25.0
 """SIGTERM is to be answered within that."""
@@ -119,7 +119,7 @@ class Scene:
         """Start `vistudy run`; its output is kept beside the store."""
         command = [
             *self.prefix, *VISTUDY, "run", str(self.file), "--store", str(self.store), "--cluster", self.nodes.address,
-            "--checkpoint-every", str(CHECKPOINT_EVERY_S), "--hang-after", str(HANG_AFTER_S),
+            "--checkpoint-every", str(CHECKPOINT_EVERY_S), "--heartbeat-timeout", str(HEARTBEAT_TIMEOUT_S),
         ]  # fmt: skip
         command += ["--tracking-uri", self.uri] if self.uri else []
         with self.store.with_suffix(".log").open("ab") as log:

@@ -42,7 +42,7 @@ def test_a_detached_study_makes_the_same_records_and_can_be_followed(head, tmp_p
     at = ("--cluster", f"http://127.0.0.1:{head.dashboard}")
     file = write(tmp_path / "study.yaml", STUDY)
     output = vistudy("run", file, "--detach", *at, "--store", tmp_path / "job", env=head.env)
-    assert "vistudy logs detached" in output
+    assert "vistudy job logs detached" in output
     output = vistudy("logs", "detached", *at, "--follow", env=head.env)
     assert "4 of 4 trials to run" in output
     assert "SUCCEEDED" in output

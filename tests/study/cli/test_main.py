@@ -20,8 +20,8 @@ STUDY = {
     "budget": {"d_updates": 20, "evaluations": 10},
     "factors": {"lr": [1e-3], "ratio": ["1:2"]},
 }
-MIRRORED = ("plan", "run", "status", "heatmap", "report", "export", "sync", "ui")
-VERBS = (*MIRRORED, "register", "verdict", "relabel", "compare", "atlas", "replay")
+MIRRORED = ("run", "heatmap", "report", "sync", "ui")
+VERBS = (*MIRRORED, "plan", "status", "export", "register", "verdict", "relabel", "compare", "atlas", "film")
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_misspelt_factor_starts_nothing(tmp_path):
 def test_too_many_trials_need_a_yes(tmp_path):
     many = STUDY | {"seeds": list(range(11_000))}
     message = refused("plan", write(tmp_path / "many.yaml", many), "--no-pilot")
-    assert "--yes" in message
+    assert "--allow-large" in message
     assert "10,000" in message or "10000" in message
 
 

@@ -70,17 +70,17 @@ def everything(file: str, trial: str) -> Commands:
         ("relabel", ["relabel", "tiny", *store, "--version", "1", "--out", "../out/labels.csv"]),
         ("compare", ["compare", "tiny", "tiny", *store, "--store-b", "../other"]),
         ("atlas", ["atlas", "tiny", *store, "--out", "../out/atlas.html"]),
-        ("replay", ["replay", trial, *store, "--out", "../out/films", "--frames", "2"]),
+        ("film", ["film", trial, *store, "--out", "../out/films", "--frames", "2"]),
         ("doctor", ["doctor", "tiny", *store]),
         ("doctor --repair", ["doctor", "tiny", *store, "--repair"]),
         ("ui", ["ui", *store]),
         ("run --detach", ["run", file, "--store", "/nowhere", "--detach", "--cluster", NOBODY]),
-        ("jobs", ["jobs", "--cluster", NOBODY]),
-        ("logs", ["logs", "tiny", "--cluster", NOBODY]),
-        ("stop", ["stop", "tiny", "--cluster", NOBODY]),
+        ("job list", ["job", "list", "--cluster", NOBODY]),
+        ("job logs", ["job", "logs", "tiny", "--cluster", NOBODY]),
+        ("job stop", ["job", "stop", "tiny", "--cluster", NOBODY]),
         ("check", ["cluster", "check", "debug", *store]),
         ("render", ["cluster", "render", "ssh", "--out", "../out/ssh", *SSH]),
-        ("settings", ["cluster", "settings", "ssh"]),
+        ("options", ["cluster", "options", "ssh"]),
     ]
 
 
@@ -124,7 +124,7 @@ def test_no_command_writes_elsewhere(original: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    refused = {"run --detach", "jobs", "logs", "stop"}
+    refused = {"run --detach", "job list", "job logs", "job stop"}
     assert {name for name, (code, _) in found.items() if code == 2} == refused
     assert found["doctor"][0] == 0
     elsewhere = {
@@ -133,6 +133,6 @@ def test_no_command_writes_elsewhere(original: Path, tmp_path: Path) -> None:
         if (outside := [path for path in paths if not path.startswith(MAY)])
     }
     assert elsewhere == {}
-    looking = {"status", "plan", "export", "verdict", "compare", "relabel", "atlas", "replay", "doctor"} | refused
+    looking = {"status", "plan", "export", "verdict", "compare", "relabel", "atlas", "film", "doctor"} | refused
     changes = {name: [p for p in found[name][1] if p.startswith("copy") and "judged.json" not in p] for name in looking}
     assert not any(changes.values()), changes

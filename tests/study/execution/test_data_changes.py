@@ -19,7 +19,7 @@ from vistudy.study.api import commands
 from vistudy.study.api.doctor import doctor
 from vistudy.study.execution.data_changes import other_data
 from vistudy.study.execution.supervisor import MAX_INFRASTRUCTURE_FAILURES, Supervisor
-from vistudy.study.films.retrain import replay
+from vistudy.study.films.retrain import film_trial
 from vistudy.study.packing.packs import Pack, make_packs, pack_id
 from vistudy.study.planning.plan import plan
 from vistudy.study.spec.parser import parse_study
@@ -213,7 +213,7 @@ def test_a_film_of_other_data_is_refused(disk: Ledger, tmp_path: Path, monkeypat
     train(disk, stored(disk, [trial.config]))
     here = wider(monkeypatch)
     with pytest.raises(StudyError, match=rf"trial {trial.trial_id}: .*{here}.*{trial.config.data_fingerprint}"):
-        replay(trial.trial_id, disk.uri, tmp_path / "films", frames=1)
+        film_trial(trial.trial_id, disk.uri, tmp_path / "films", frames=1)
     assert not (tmp_path / "films").exists()
 
 
@@ -251,7 +251,7 @@ class TestSchema1:
 
     def test_a_film_of_its_trials_is_what_was_recorded(self, schema1: Ledger, tmp_path: Path) -> None:
         """The pack's other trials train with it, so that it is the same bit for bit where the machine is the same."""
-        made = replay(schema1.read_plan("old")["trials"][0]["trial_id"], schema1.uri, tmp_path, frames=1)
+        made = film_trial(schema1.read_plan("old")["trials"][0]["trial_id"], schema1.uri, tmp_path, frames=1)
         assert made.agreement.compared == 3
 
     def test_files_of_unknown_content_are_a_finding(self, schema1: Ledger) -> None:

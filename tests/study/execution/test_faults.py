@@ -50,7 +50,7 @@ def guilty_of(store: Path) -> dict[str, str]:
         ("exit", [], "died 3 times without getting further"),
         ("segfault", [], "Segmentation fault"),
         ("raise", [], "ZeroDivisionError: seed 5 divides by zero"),
-        ("hang", ["--hang-after", "3"], "it gave no sign of life for"),
+        ("hang", ["--heartbeat-timeout", "3"], "it gave no sign of life for"),
     ],
 )
 def test_the_guilty_trial_fails_and_the_others_keep_their_bits(undisturbed, tmp_path, do, options, known):

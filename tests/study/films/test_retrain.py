@@ -19,8 +19,9 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.cli.main import app
 from vistudy.study.films import film
+from vistudy.study.films.agreement import compare_records
 from vistudy.study.films.film import Caption, Frame, write_film
-from vistudy.study.films.retrain import compare, replay
+from vistudy.study.films.retrain import film_trial
 from vistudy.trainables.engine import Engine, reference
 from vistudy.trainables.models.dirac_gan import DiracConfig
 from vistudy.trainables.models.gan import GanConfig
@@ -86,7 +87,7 @@ def test_records_come_out_bit_for_bit_and_the_store_is_untouched(
     before, threads = files_of(store), torch.get_num_threads()
     torch.set_num_threads(2)
     for config in GANS:
-        made = replay(config.trial_id(), store, tmp_path, frames=3)
+        made = film_trial(config.trial_id(), store, tmp_path, frames=3)
         assert made.agreement.exact, made.agreement
         assert made.agreement.compared == EVALUATIONS + 1
         assert made.agreement.text == "All 5 stored evaluations came out bit for bit the same."
@@ -97,7 +98,7 @@ def test_records_come_out_bit_for_bit_and_the_store_is_untouched(
 
 
 def test_alone_it_agrees_to_rounding(store: Path, tmp_path: Path, packs: list[list[str]]) -> None:
-    made = replay(GANS[1].trial_id(), store, tmp_path, frames=2, alone=True)
+    made = film_trial(GANS[1].trial_id(), store, tmp_path, frames=2, without_pack=True)
     assert packs == [[GANS[1].trial_id(), "1"]]
     assert made.agreement.compared == EVALUATIONS + 1
     assert made.agreement.first is None
@@ -126,7 +127,7 @@ def test_frames_are_spread_over_training(
     monkeypatch.setattr(
         "vistudy.study.films.retrain.write_film", lambda filmed, *_: (seen.extend(filmed), (Path(), None, Path()))[1]
     )
-    made = replay(GANS[1].trial_id(), store, tmp_path, frames=frames)
+    made = film_trial(GANS[1].trial_id(), store, tmp_path, frames=frames)
     assert [frame.step for frame in seen] == steps
     assert made.agreement.exact
     assert all(frame.samples.shape == (2500, 2) for frame in seen)
@@ -134,7 +135,7 @@ def test_frames_are_spread_over_training(
 
 
 def test_files(store: Path, tmp_path: Path) -> None:
-    made = replay(GANS[0].trial_id(), store, tmp_path / "new", frames=6)
+    made = film_trial(GANS[0].trial_id(), store, tmp_path / "new", frames=6)
     assert made.gif == tmp_path / "new" / f"{GANS[0].trial_id()}.gif"
     assert {path.name for path in made.paths} == {path.name for path in (tmp_path / "new").iterdir()}
     with Image.open(made.gif) as gif:
@@ -147,7 +148,7 @@ def test_files(store: Path, tmp_path: Path) -> None:
 
 
 def test_a_diverging_trial_ends_early(store: Path, tmp_path: Path) -> None:
-    made = replay(wild().trial_id(), store, tmp_path, frames=8)
+    made = film_trial(wild().trial_id(), store, tmp_path, frames=8)
     assert made.agreement.exact
     assert 1 <= made.agreement.compared < EVALUATIONS + 1
     assert made.frames < 9
@@ -155,7 +156,7 @@ def test_a_diverging_trial_ends_early(store: Path, tmp_path: Path) -> None:
 
 def test_an_unambiguous_beginning_will_do(store: Path, tmp_path: Path) -> None:
     wanted = GANS[2].trial_id()
-    assert replay(wanted[:-1], store, tmp_path, frames=1).trial_id == wanted
+    assert film_trial(wanted[:-1], store, tmp_path, frames=1).trial_id == wanted
 
 
 def test_refusals(store: Path, tmp_path: Path) -> None:
@@ -169,28 +170,28 @@ def test_refusals(store: Path, tmp_path: Path) -> None:
     }
     for trial_id, message in cases.items():
         with pytest.raises(StudyError, match=message):
-            replay(trial_id, store, tmp_path / "none")
+            film_trial(trial_id, store, tmp_path / "none")
     with pytest.raises(StudyError, match="at least 1"):
-        replay(GANS[0].trial_id(), store, tmp_path / "none", frames=0)
+        film_trial(GANS[0].trial_id(), store, tmp_path / "none", frames=0)
     assert not (tmp_path / "none").exists()
 
 
 def test_comparison() -> None:
     nan, inf = math.nan, math.inf
-    same = compare({0: {"a": nan, "b": inf}, 1: {"a": 1.0}}, {0: {"a": nan, "b": inf}, 2: {"a": 1.0}})
+    same = compare_records({0: {"a": nan, "b": inf}, 1: {"a": 1.0}}, {0: {"a": nan, "b": inf}, 2: {"a": 1.0}})
     assert (same.compared, same.exact, same.difference, same.first) == (1, True, 0.0, None)
-    near = compare({0: {"a": 200.0}, 1: {"a": 0.0}}, {0: {"a": 200.002}, 1: {"a": 2e-5}})
+    near = compare_records({0: {"a": 200.0}, 1: {"a": 0.0}}, {0: {"a": 200.002}, 1: {"a": 2e-5}})
     assert not near.exact
     assert near.difference == pytest.approx(2e-5)
     assert near.first is None
     assert near.text == "All 2 stored evaluations agree to 2e-05."
-    far = compare({0: {"a": 1.0}, 3: {"a": 1.0}}, {0: {"a": 1.0}, 3: {"a": 1.5}})
+    far = compare_records({0: {"a": 1.0}, 3: {"a": 1.0}}, {0: {"a": 1.0}, 3: {"a": 1.5}})
     assert far.first == 3
     assert far.text.startswith("From evaluation 3 on the records differ from the stored ones, by up to 5.0e-01; ")
     for one, other in (({"a": 1.0}, {"a": nan}), ({"a": inf}, {"a": -inf}), ({"a": 1.0}, {"b": 1.0}), ({"a": 1.0}, {})):
-        assert compare({0: one}, {0: other}).difference == inf
-    assert compare({0: {"a": 1.0}}, {0: {"a": 1.0, "of_a_later_metric": 2.0}}).exact
-    assert compare({}, {0: {"a": 1.0}}).text == "The store has no records of this trial to compare with."
+        assert compare_records({0: one}, {0: other}).difference == inf
+    assert compare_records({0: {"a": 1.0}}, {0: {"a": 1.0, "of_a_later_metric": 2.0}}).exact
+    assert compare_records({}, {0: {"a": 1.0}}).text == "The store has no records of this trial to compare with."
 
 
 def make_film(folder: Path, frames: int = 3, side: int = 9) -> tuple[Path, Path | None, Path]:
@@ -236,7 +237,7 @@ def test_few_frames_and_many(tmp_path: Path, frames: int) -> None:
 
 
 def test_command(store: Path, tmp_path: Path) -> None:
-    arguments = ["replay", GANS[0].trial_id(), "--store", str(store), "--out", str(tmp_path), "--frames", "2"]
+    arguments = ["film", GANS[0].trial_id(), "--store", str(store), "--out", str(tmp_path), "--frames", "2"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert (tmp_path / f"{GANS[0].trial_id()}.gif").is_file()
@@ -255,4 +256,4 @@ def test_a_trial_of_a_model_that_this_code_lacks_is_refused(tmp_path: Path) -> N
     with pytest.raises(
         StudyError, match=r"this machine cannot build it: model 'mine' is not in .*add-a-model.md says\.$"
     ):
-        replay("t1-0123", ledger.uri, tmp_path / "out")
+        film_trial("t1-0123", ledger.uri, tmp_path / "out")

@@ -157,16 +157,16 @@ class TestRefusals:
         content = f"factors: {{width: [{levels}], reg_weight: [{levels}], z_dim: [{levels}]}}\n"
         message = refused(content, HEAD.replace("[0, 1]", "[0]"))
         assert message.startswith("my.yaml:6: factors: 1,000,000,000 trials (gan-ring8: width 1000 x ")
-        assert "up to 10,000, or up to 1,000,000 with --yes" in message
+        assert "up to 10,000, or up to 1,000,000 with --allow-large" in message
         with pytest.raises(StudyError, match="1,000,000,000 trials"):
-            plan(study_of(content, HEAD.replace("[0, 1]", "[0]")), yes=True)
+            plan(study_of(content, HEAD.replace("[0, 1]", "[0]")), allow_large=True)
 
     def test_more_than_the_stated_number_needs_a_yes(self) -> None:
         study = study_of(sampled("random", MAX_TRIALS // 2 + 1))
         assert count_trials(study) == MAX_TRIALS + 2 <= LIMIT_TRIALS
-        with pytest.raises(StudyError, match=r"my.yaml:6: sample.n: 10,002 trials .*--yes"):
+        with pytest.raises(StudyError, match=r"my.yaml:6: sample.n: 10,002 trials .*--allow-large"):
             plan(study)
-        assert len(plan(study, yes=True).trials) == MAX_TRIALS + 2
+        assert len(plan(study, allow_large=True).trials) == MAX_TRIALS + 2
 
     def test_an_evaluation_without_a_period(self) -> None:
         message = refused('factors: {ratio: ["1:1", "20:1"]}\n')

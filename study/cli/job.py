@@ -1,4 +1,4 @@
-"""The commands about studies that run as jobs of a cluster: `run --detach`, and what follows them from anywhere."""
+"""Commands for studies that run as jobs of a cluster, started with `vistudy run --detach`."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from vistudy.study.cli.options import StudyName, err, escape, name_of, out
 if TYPE_CHECKING:
     from vistudy.clusters.jobs import Job
 
-app = typer.Typer()
+app = typer.Typer(no_args_is_help=True, help="Studies that run as jobs of a cluster (`run --detach`).")
 ASKED = "stopping: "
-"""Beginning of what a run says from a signal on."""
+"""First words of a run's output after a signal."""
 
 Dashboard = Annotated[str, typer.Option("--cluster", help="Dashboard of the head: http://HOST:8265.")]
 
 
-@app.command(epilog="Example: vistudy jobs --cluster http://10.0.0.5:8265")
-def jobs(cluster: Dashboard) -> None:
-    """List the studies that were started with `run --detach`, the newest last."""
+@app.command("list", epilog="Example: vistudy job list --cluster http://10.0.0.5:8265")
+def list_jobs(cluster: Dashboard) -> None:
+    """List the studies that were started with `run --detach`, newest last."""
     from vistudy.clusters.jobs import Jobs
 
     try:
@@ -34,13 +34,13 @@ def jobs(cluster: Dashboard) -> None:
         raise StudyError(str(error)) from error
 
 
-@app.command(epilog="Example: vistudy logs ring-quickstart --cluster http://10.0.0.5:8265 --follow")
+@app.command(epilog="Example: vistudy job logs ring-quickstart --cluster http://10.0.0.5:8265 --follow")
 def logs(
     study: StudyName,
     cluster: Dashboard,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the job ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow the output until the job ends.")] = False,
 ) -> None:
-    """Print what the newest job of a study has printed."""
+    """Print the output of the newest job of a study."""
     from vistudy.clusters.jobs import Jobs
 
     try:
@@ -52,9 +52,9 @@ def logs(
         raise StudyError(str(error)) from error
 
 
-@app.command(epilog="Example: vistudy stop ring-quickstart --cluster http://10.0.0.5:8265")
+@app.command(epilog="Example: vistudy job stop ring-quickstart --cluster http://10.0.0.5:8265")
 def stop(study: StudyName, cluster: Dashboard) -> None:
-    """End the newest job of a study. Its packs write checkpoints; `run` goes on from them."""
+    """Stop the newest job of a study. Its packs write checkpoints, from which `run` resumes."""
     from vistudy.clusters.jobs import STOP_S, Jobs
 
     try:
@@ -64,19 +64,21 @@ def stop(study: StudyName, cluster: Dashboard) -> None:
         _, asked, said = "".join(at.logs(job, follow=False)).rpartition(ASKED)
         out.print(_line(job), soft_wrap=True)
         if before.ended:
-            out.print("it had ended before")
+            out.print("it had already ended")
         elif not job.ended:
-            out.print(f"it has not ended yet; it was asked to, and has {STOP_S:.0f} s for it")
+            out.print(f"not ended yet; it has {STOP_S:.0f} s to stop")
         elif asked:
             typer.echo(f"it said:\n{asked}{said}", nl=False)
         else:
-            out.print("it ended without a word: `vistudy status` says what is left; packs go on from their checkpoints")
+            out.print(
+                "it ended without output: `vistudy status` shows what is left; packs resume from their checkpoints"
+            )
     except ClusterError as error:
         raise StudyError(str(error)) from error
 
 
 def detach(study: Path, cluster: str, store: str, options: list[str]) -> None:
-    """Check a study here, hand it to a cluster, and return."""
+    """Check a study here, submit it to a cluster, and return."""
     from vistudy.clusters.jobs import Jobs
     from vistudy.study.planning.plan import plan
     from vistudy.study.spec.parser import load_study
@@ -87,13 +89,13 @@ def detach(study: Path, cluster: str, store: str, options: list[str]) -> None:
             "share, or a URI such as s3://bucket/folder."
         )
     loaded = load_study(study)
-    plan(loaded, yes="--yes" in options)  # refuses here what the job would refuse there
+    plan(loaded, allow_large="--allow-large" in options)  # refuse here what the job would refuse there
     try:
         job = Jobs(cluster).submit(loaded.name, study.read_text("utf-8"), ["--store", store, *options])
     except ClusterError as error:
         raise StudyError(str(error)) from error
     out.print(_line(job), soft_wrap=True)
-    out.print(f"follow it: vistudy logs {loaded.name} --cluster {escape(cluster)} --follow", soft_wrap=True)
+    out.print(f"follow it: vistudy job logs {loaded.name} --cluster {escape(cluster)} --follow", soft_wrap=True)
 
 
 def _line(job: Job) -> str:

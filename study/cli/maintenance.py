@@ -1,0 +1,84 @@
+"""Commands that keep a store and its MLflow mirror in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from vistudy.study.api.commands import DEFAULT_STORE
+from vistudy.study.cli.options import AsJson, Store, StudyName, TrackingUri, err, escape, name_of, out
+
+app = typer.Typer()
+PANEL = "Maintenance"
+
+
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy sync ring-quickstart --tracking-uri http://127.0.0.1:5000")
+def sync(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: TrackingUri = None) -> None:
+    """Bring MLflow up to date with the ledger, or rebuild it."""
+    from vistudy.study.api import commands
+
+    report = commands.sync(name_of(study), store=store, tracking_uri=tracking_uri)
+    out.print(
+        f"{report.runs_created} runs made, {report.runs_finished} ended, {report.metrics_written} metrics and "
+        f"{report.images_written} pictures written"
+    )
+
+
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy ui --port 5001")
+def ui(
+    store: Store = DEFAULT_STORE,
+    tracking_uri: TrackingUri = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+) -> None:
+    """Serve MLflow's pages for a store, and print example searches."""
+    from vistudy.study.tracking.mirror import EXAMPLE_FILTERS, UI_ENVIRONMENT, pages
+
+    command, folder = pages(store, tracking_uri, host, port)
+    out.print(f"http://{host}:{port}  (Ctrl-C ends it). Example searches for an experiment:")
+    for what, search in EXAMPLE_FILTERS:
+        out.print(f"  {escape(search)}\n      {what}", soft_wrap=True, style="")
+    sys.stdout.flush()
+    if folder is not None:
+        os.chdir(folder)
+    os.execve(command[0], command, os.environ | UI_ENVIRONMENT)  # so that signals are the server's
+
+
+@app.command(rich_help_panel=PANEL, epilog="Example: vistudy doctor ring-quickstart --repair")
+def doctor(
+    study: StudyName,
+    store: Store = DEFAULT_STORE,
+    tracking_uri: TrackingUri = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Repair: damaged files move to aside/ in the store; nothing is deleted.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Check for damaged files, missing records and orphan MLflow runs. Exit code 1 if problems remain."""
+    from vistudy.analysis.ledger.ledger import Ledger
+    from vistudy.study.api.doctor import doctor as examine
+    from vistudy.study.tracking.uri import default_tracking_uri
+
+    name, stamp = name_of(study), time.strftime("%Y%m%d-%H%M%S")
+    uri = tracking_uri or default_tracking_uri(store)
+    ledger = Ledger(store)
+    found, busy = examine(name, ledger, uri, repair=repair, stamp=stamp)
+    if as_json:
+        out.print_json(json.dumps({"study": name, "running": busy, "findings": [asdict(one) for one in found]}))
+    else:
+        if busy:
+            err.print(f"[yellow]note:[/] {escape(busy)} Files that it is writing are not checked.", soft_wrap=True)
+        for one in found:
+            state = "[green]repaired[/] " if one.repaired else ""
+            out.print(f"{state}[bold]{one.kind}[/] {escape(one.where)}: {escape(one.what)}", soft_wrap=True)
+        if ledger.disk.exists(f"aside/{stamp}"):
+            out.print(f"files were moved to {store}/aside/{stamp}; now run the study again", soft_wrap=True)
+        if not found:
+            out.print(f"{name}: nothing is wrong")
+    sys.exit(any(not one.repaired for one in found))
