@@ -8,7 +8,7 @@ LARGE = 2000
 """Trials from which a second process gains more than its start takes."""
 
 
-def second_process(trials: int) -> Executor | None:
+def helper_process(trials: int) -> Executor | None:
     """A process that stands ready, for work on so many trials; None if this one is better left alone.
 
     Unlike multiprocessing's, it does not import the caller's script, which need not guard its main part.

@@ -26,7 +26,7 @@ from scipy.stats import binomtest
 from benchmarks.machine import machine
 from benchmarks.simulated import BOX, Generator
 from vistudy.analysis.estimates.power import intercepts
-from vistudy.analysis.verdict.decide import DEFAULTS, judge_all
+from vistudy.analysis.verdict.decide import DEFAULTS, decide_blocks
 from vistudy.study.execution.provenance import git_state, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -88,7 +88,9 @@ def judged(
     parts = [block(f"b{i}", base, difference, added, rng) for i in range(blocks - dead)]
     parts += [block(f"dead{i}", 0.02, 0.0, 0.0, rng) for i in range(dead)]
     declared = {str(rows["block"].iloc[0]): DECLARED for rows in parts}
-    found = judge_all(pd.concat(parts, ignore_index=True), CLAIM, "A1", declared, draws=199, beside=False, earlier=True)
+    found = decide_blocks(
+        pd.concat(parts, ignore_index=True), CLAIM, "A1", declared, draws=199, beside=False, earlier=True
+    )
     assert found.overall is not None
     live = [each.room is not None and not each.room.informative for each in found.blocks if each.block[0] == "b"]
     return found.overall.verdict, found.overall.earlier, float(np.mean(live))

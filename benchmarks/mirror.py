@@ -93,16 +93,16 @@ def differences(ledger: Ledger, uri: str) -> tuple[int, int]:
 
 def measure(root: Path, way: str) -> dict[str, Any]:
     """Sync a store in this process. Times without imports; every value is compared with the ledger's afterwards."""
-    from vistudy.study.tracking import mirror as tracking
+    from vistudy.study.tracking import mirror
 
     ledger, uri = Ledger(root), f"sqlite:///{root}/{way}.db"
     if way == "client":
-        tracking.writable = lambda client: False
+        mirror.writable = lambda client: False
     opening = time.process_time()
-    tracking.open_database(uri)
+    mirror.open_database(uri)
     opened, before = time.process_time(), peak_mb()
     wall = time.perf_counter()
-    report = tracking.sync(ledger, STUDY, uri)
+    report = mirror.sync(ledger, STUDY, uri)
     wall, cpu = time.perf_counter() - wall, time.process_time() - opened
     peak = peak_mb()
     rows, unlike = differences(ledger, uri)

@@ -30,14 +30,14 @@ def rss_mb() -> float:
 def plan(study: Path, store: str) -> Work:
     """Expand the study and make its packs."""
     from vistudy.analysis.ledger.ledger import Ledger
-    from vistudy.study.execution.prepare import work
+    from vistudy.study.packing.workload import plan_workload
     from vistudy.study.planning.plan import plan as expand
     from vistudy.study.spec.parser import load_study
 
     def run() -> dict[str, Any]:
         planned = expand(load_study(study))
         expanded = time.perf_counter()
-        todo = work(planned, Ledger(store), slots=2, gpu=False)
+        todo = plan_workload(planned, Ledger(store), slots=2, gpu=False)
         return {"trials": len(planned.trials), "packs": len(todo.packs), "packing_s": time.perf_counter() - expanded}
 
     return run
@@ -47,8 +47,9 @@ def write(study: Path, store: str) -> Work:
     """What a run does besides training and Ray: write the plan, the packs, all records, the ends of all trials."""
     from benchmarks.synthetic_engine import REFERENCE, SyntheticEngine, series, train_pack
     from vistudy.analysis.ledger.ledger import Ledger
-    from vistudy.study.execution import prepare as launch
+    from vistudy.study.execution import prepare
     from vistudy.study.execution.provenance import now_ms, provenance
+    from vistudy.study.packing.workload import plan_workload
     from vistudy.study.planning.plan import plan as expand
     from vistudy.study.spec.parser import load_study
     from vistudy.trainables.engine import reference_key
@@ -59,9 +60,9 @@ def write(study: Path, store: str) -> Work:
         ledger.create()
         times = [time.perf_counter()]
         ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger))
-        todo = launch.work(planned, ledger, slots=2, gpu=False)
+        todo = plan_workload(planned, ledger, slots=2, gpu=False)
         known = {reference_key(trial.config): REFERENCE for trial in planned.trials}
-        launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
+        prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
         times.append(time.perf_counter())
         for pack in todo.packs:
             train_pack({"pack_id": pack.pack_id}, sleep_s=0.0, journal=functools.partial(Ledger, store),
@@ -93,14 +94,15 @@ def ray(study: Path, store: str) -> Work:
     """The same packs through Ray Tune, with an engine that sleeps; the mirror is not part of it."""
     from benchmarks.synthetic_engine import REFERENCE
     from vistudy.analysis.ledger.ledger import Ledger
-    from vistudy.study.execution import prepare as launch
-    from vistudy.study.execution import ray_tune as executor
+    from vistudy.study.execution import prepare, ray_tune
+    from vistudy.study.execution.connect import connected as reached
     from vistudy.study.execution.provenance import now_ms, provenance
+    from vistudy.study.packing.workload import plan_workload
     from vistudy.study.planning.plan import plan as expand
     from vistudy.study.spec.parser import load_study
     from vistudy.trainables.engine import reference_key
 
-    executor._train = functools.partial(_sleeping, sleep_s=SLEEP_S)  # type: ignore[assignment]
+    ray_tune._train = functools.partial(_sleeping, sleep_s=SLEEP_S)  # type: ignore[assignment]
 
     def run() -> dict[str, Any]:
         planned = expand(load_study(study))
@@ -108,13 +110,13 @@ def ray(study: Path, store: str) -> Work:
         ledger, name = Ledger(scratch), planned.study.name
         ledger.create()
         started = time.perf_counter()
-        with launch.cluster("local") as on:
+        with reached("local") as on:
             connected = time.perf_counter()
             ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger))
-            todo = launch.work(planned, ledger, slots=on.slots, gpu=False)
+            todo = plan_workload(planned, ledger, slots=on.slots, gpu=False)
             known = {reference_key(trial.config): REFERENCE for trial in planned.trials}
-            launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
-            executed = executor.execute(todo.packs, ledger, on, checkpoint_every_s=20.0, hang_after_s=300.0)
+            prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
+            executed = ray_tune.execute(todo.packs, ledger, on, checkpoint_every_s=20.0, hang_after_s=300.0)
             assert not executed.interrupted
             trained = time.perf_counter()
         assert len(ledger.done()) == len(planned.trials)

@@ -31,11 +31,10 @@ from benchmarks.scale_steps import _sleeping
 from benchmarks.synthetic_engine import REFERENCE
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.clusters.base import Cluster, nodes
-from vistudy.study.execution import prepare as launch
-from vistudy.study.execution import ray_tune as executor
+from vistudy.study.execution import prepare, ray_tune
 from vistudy.study.execution.provenance import git_state, now_ms, provenance, versions
 from vistudy.study.packing.packs import make_packs
-from vistudy.study.packing.workload import Work
+from vistudy.study.packing.workload import Workload
 from vistudy.study.planning.plan import plan
 from vistudy.study.spec.parser import parse_study
 from vistudy.trainables.engine import reference_key
@@ -56,16 +55,16 @@ def measure(slots: int, packs_each: int, pack_s: float) -> dict[str, Any]:
         ledger.write_study("scaling", planned.study.text, planned.to_json(), provenance("scaling", ledger))
         packs = make_packs(configs, slots=slots * packs_each, max_trials=TRIALS_OF_A_PACK)
         pending = {config.trial_id(): config for config in configs}
-        todo = Work(pending=pending, packs=tuple(packs), done=0, failed=0, sizes=())
+        todo = Workload(pending=pending, packs=tuple(packs), done=0, failed=0, sizes=())
         known = dict.fromkeys(map(reference_key, configs), REFERENCE)
-        launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
+        prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
         sleep_s = pack_s / (configs[0].evaluations + 1)
-        executor._train = functools.partial(_sleeping, sleep_s=sleep_s)  # type: ignore[assignment]
+        ray_tune._train = functools.partial(_sleeping, sleep_s=sleep_s)  # type: ignore[assignment]
         began = time.time()
         ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         try:
             on = Cluster(name="simulated", nodes=nodes(), local=True)
-            executor.execute(packs, ledger, on, checkpoint_every_s=20.0, hang_after_s=300.0)
+            ray_tune.execute(packs, ledger, on, checkpoint_every_s=20.0, hang_after_s=300.0)
         finally:
             ray.shutdown()
         spans = _spans(ledger, sleep_s)

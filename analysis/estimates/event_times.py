@@ -41,7 +41,7 @@ _BATCH = 4 * 10**6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Ends:
+class TrialEnds:
     """How and when the trials of one arm ended. All arrays (trials,)."""
 
     time: Floats
@@ -104,7 +104,7 @@ def check_clock(event: str, clock: str) -> None:
 
 def paired_ends(
     table: pd.DataFrame, treatment: str, baseline: str, event: str, clock: str
-) -> tuple[Ends, Ends, dict[str, int]]:
+) -> tuple[TrialEnds, TrialEnds, dict[str, int]]:
     """Ends of the paired trials of two arms, in the same order, and why other pairs are left out.
 
     Judged trials take part, and censored ones whose column `t_end` says how many updates they had done.
@@ -127,7 +127,7 @@ def paired_ends(
     return sides[0], sides[1], dict(pairs.excluded)
 
 
-def arm_ends(table: pd.DataFrame, arm: str, event: str, clock: str) -> Ends:
+def trial_ends(table: pd.DataFrame, arm: str, event: str, clock: str) -> TrialEnds:
     """Ends of all usable trials of one arm. Raises ValueError as `paired_ends`."""
     check_clock(event, clock)
     rows = _usable(table, event, clock, [arm])
@@ -137,7 +137,7 @@ def arm_ends(table: pd.DataFrame, arm: str, event: str, clock: str) -> Ends:
     return _ends(rows, np.unique(rows["config"].astype(str), return_inverse=True)[1], event, clock)
 
 
-def estimate(ends: Ends, weights: Floats) -> Curves:
+def estimate(ends: TrialEnds, weights: Floats) -> Curves:
     """Kaplan-Meier and Aalen-Johansen estimates for each row of weights (rows, configs)."""
     order = np.argsort(ends.time, kind="stable")
     times, starts = np.unique(ends.time[order], return_index=True)
@@ -168,7 +168,7 @@ def resampled(n_configs: int, draws: int, seed: int) -> Floats:
     return drawn
 
 
-def bootstrap(parts: tuple[Ends, ...], statistic: Callable[..., Floats], draws: int, seed: int) -> Floats:
+def bootstrap(parts: tuple[TrialEnds, ...], statistic: Callable[..., Floats], draws: int, seed: int) -> Floats:
     """A statistic of Curves of several arms on the same resamples of configurations. (draws,)"""
     weights = resampled(parts[0].n_configs, draws, seed)
     return statistic(*(estimate(ends, weights) for ends in parts))
@@ -186,7 +186,7 @@ def _usable(table: pd.DataFrame, event: str, clock: str, arms: list[str]) -> pd.
     return table.assign(usable=np.where(known, 1.0, np.nan), t_end=end)
 
 
-def _ends(rows: pd.DataFrame, config: np.ndarray, event: str, clock: str) -> Ends:
+def _ends(rows: pd.DataFrame, config: np.ndarray, event: str, clock: str) -> TrialEnds:
     own, other = EVENTS[event]
 
     def column(name: str) -> Floats:
@@ -204,7 +204,7 @@ def _ends(rows: pd.DataFrame, config: np.ndarray, event: str, clock: str) -> End
     rate = _rate(column, clock, last)
     if not (np.isfinite(rate) & (rate > 0) & np.isfinite(budget)).all():
         raise ValueError(f"clock {clock}: some trials lack {', '.join((*CLOCK_COLUMNS[clock], 'd_updates'))}")
-    return Ends(time=time * rate, cause=cause, budget=budget * rate, config=config, unit=CLOCKS[clock][0])
+    return TrialEnds(time=time * rate, cause=cause, budget=budget * rate, config=config, unit=CLOCKS[clock][0])
 
 
 def _rate(column: Callable[[str], Any], clock: str, last: Floats) -> Floats:

@@ -18,7 +18,7 @@ EDGE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Units:
+class WeightedConfigs:
     """What is averaged: configurations, or a grid's trials where each level has a single configuration."""
 
     x: Floats
@@ -70,7 +70,7 @@ def make_units(
     b_values: Floats,
     box: tuple[float, float],
     design: str | None,
-) -> Units:
+) -> WeightedConfigs:
     """Units of configurations at log10 rates `x` (configs,) with values (configs, seeds) of two arms.
 
     Args:
@@ -96,7 +96,9 @@ def make_units(
         t_mean, b_mean = np.nanmean(t_values, axis=1), np.nanmean(b_values, axis=1)
         decades = np.full(len(x), (high - low) / len(x))
         zeros = np.zeros(len(x), dtype=int)
-        return Units(x=x, t=t_mean, b=b_mean, level=zeros, decades=decades, design="sample", low=low, high=high)
+        return WeightedConfigs(
+            x=x, t=t_mean, b=b_mean, level=zeros, decades=decades, design="sample", low=low, high=high
+        )
     if len(levels) < 2:
         raise ValueError("a width needs at least two learning rates")
     if (np.bincount(level) > 1).all():
@@ -107,7 +109,7 @@ def make_units(
     gaps = np.diff(levels)
     weight = (np.append(gaps, 0) + np.insert(gaps, 0, 0)) / 2
     level = level[row]
-    return Units(
+    return WeightedConfigs(
         x=x[row],
         t=t_unit,
         b=b_unit,
@@ -124,7 +126,7 @@ def _evenly_spaced(levels: Floats) -> bool:
     return len(gaps) > 1 and bool(np.ptp(gaps) < 1e-3 * gaps.mean())
 
 
-def moments(units: Units, values: Floats, index: np.ndarray) -> tuple[Floats, Floats]:
+def width_and_centroid(units: WeightedConfigs, values: Floats, index: np.ndarray) -> tuple[Floats, Floats]:
     """Width and centroid of each row of `index` (draws, units), which keeps every unit's level."""
     mass = (values * units.decades)[index]
     width = mass.sum(1)
@@ -133,7 +135,7 @@ def moments(units: Units, values: Floats, index: np.ndarray) -> tuple[Floats, Fl
     return width, centroid
 
 
-def edges(units: Units, values: Floats) -> tuple[float, float]:
+def edge_shares(units: WeightedConfigs, values: Floats) -> tuple[float, float]:
     """Stable share at both ends: of the outer levels of a grid, of the outer tenths of a sample's box."""
     reach = 0.0 if units.design == "grid" else EDGE * (units.high - units.low)
     ends = (units.x <= units.low + reach + 1e-9, units.x >= units.high - reach - 1e-9)

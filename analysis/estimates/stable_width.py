@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm, t
 
-from vistudy.analysis.estimates.lr_axis import Units, edges, log_rates, make_units, moments, span, stable_matrix
+from vistudy.analysis.estimates.lr_axis import (
+    WeightedConfigs,
+    edge_shares,
+    log_rates,
+    make_units,
+    span,
+    stable_matrix,
+    width_and_centroid,
+)
 from vistudy.analysis.estimates.pairs import no_pairs, pair
 from vistudy.analysis.estimates.risk_difference import mean_interval
 
@@ -111,8 +119,8 @@ def stable_width(
     """
     x, y = stable_matrix(table, arm)
     units = make_units(x, y, y, box or span(table), design)
-    width, centroid = (float(value[0]) for value in moments(units, units.t, np.arange(len(units.x))[None]))
-    low, high = edges(units, units.t)
+    width, centroid = (float(value[0]) for value in width_and_centroid(units, units.t, np.arange(len(units.x))[None]))
+    low, high = edge_shares(units, units.t)
     return Width(
         arm=arm,
         design=units.design,
@@ -150,12 +158,12 @@ def width_difference(
     units = make_units(rates, pairs.t, pairs.b, box or span(table), design)
     everything = np.arange(len(units.x))[None]
     (width_t, centroid_t), (width_b, centroid_b) = (
-        [float(value[0]) for value in moments(units, side, everything)] for side in (units.t, units.b)
+        [float(value[0]) for value in width_and_centroid(units, side, everything)] for side in (units.t, units.b)
     )
     low, high, method = _difference_interval(units, alpha)
     shift_low, shift_high = _shift_interval(units, alpha, draws, seed)
-    edge_low, edge_high = edges(units, units.b)
-    treatment_edges = edges(units, units.t)
+    edge_low, edge_high = edge_shares(units, units.b)
+    treatment_edges = edge_shares(units, units.t)
     return WidthDifference(
         treatment=treatment,
         baseline=baseline,
@@ -226,7 +234,7 @@ def stable_curve(
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _difference_interval(units: Units, alpha: float) -> tuple[float, float, str]:
+def _difference_interval(units: WeightedConfigs, alpha: float) -> tuple[float, float, str]:
     d = units.t - units.b
     if units.design == "sample":
         low, high, method = mean_interval(d, alpha=alpha, share=True)
@@ -246,7 +254,7 @@ def _difference_interval(units: Units, alpha: float) -> tuple[float, float, str]
     return centre - half, centre + half, "stratified t, conditional on the grid"
 
 
-def _shift_interval(units: Units, alpha: float, draws: int, seed: int) -> tuple[float, float]:
+def _shift_interval(units: WeightedConfigs, alpha: float, draws: int, seed: int) -> tuple[float, float]:
     """Percentile bootstrap within levels; NaN with too few units or too many resamples without a stable trial."""
     counts = np.bincount(units.level)
     if (counts < 2).any():
@@ -259,7 +267,7 @@ def _shift_interval(units: Units, alpha: float, draws: int, seed: int) -> tuple[
     for done in range(0, draws, size_of_part):
         uniform = rng.random((min(size_of_part, draws - done), len(order)))
         index = order[start + (uniform * size).astype(np.int64)]
-        parts.append(moments(units, units.t, index)[1] - moments(units, units.b, index)[1])
+        parts.append(width_and_centroid(units, units.t, index)[1] - width_and_centroid(units, units.b, index)[1])
     shifts = np.concatenate(parts)
     if np.isnan(shifts).mean() > UNSEEN:
         return math.nan, math.nan

@@ -20,12 +20,12 @@ from vistudy.analysis.estimates.event_times import (
     EVENT,
     EVENTS,
     Curves,
-    Ends,
-    arm_ends,
+    TrialEnds,
     bootstrap,
     estimate,
     paired_ends,
     resampled,
+    trial_ends,
 )
 from vistudy.analysis.estimates.pairs import Floats
 from vistudy.analysis.estimates.risk_difference import mean_interval
@@ -208,7 +208,7 @@ def threshold_curve(
     table: pd.DataFrame, arm: str, clock: str = "images", *, alpha: float = 0.05, draws: int = 2000, seed: int = 0
 ) -> TimeCurve:
     """Share of an arm's trials that have reached the threshold for good, against time. Raises ValueError as E6."""
-    return _curve(arm_ends(table, arm, "threshold", clock), arm, "threshold", clock, alpha, draws, seed)
+    return _curve(trial_ends(table, arm, "threshold", clock), arm, "threshold", clock, alpha, draws, seed)
 
 
 def incidence_curve(
@@ -222,13 +222,13 @@ def incidence_curve(
     seed: int = 0,
 ) -> TimeCurve:
     """Cumulative incidence of `collapse` or `divergence` in one arm, against time. Raises ValueError as E7."""
-    return _curve(arm_ends(table, arm, event, clock), arm, event, clock, alpha, draws, seed)
+    return _curve(trial_ends(table, arm, event, clock), arm, event, clock, alpha, draws, seed)
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
-def _whole(ends: Ends) -> Curves:
+def _whole(ends: TrialEnds) -> Curves:
     return estimate(ends, np.ones((1, ends.n_configs)))
 
 
@@ -240,14 +240,14 @@ def _incidence(t: Curves, b: Curves) -> Floats:
     return np.asarray(t.event[:, -1] - b.event[:, -1])
 
 
-def _if_never(ends: Ends, never: bool) -> Floats:
+def _if_never(ends: TrialEnds, never: bool) -> Floats:
     """Times if stopped trials had never got there, or had at the moment of their stop."""
     return np.where(ends.stopped & never, ends.budget, ends.time)
 
 
 def _interval(
-    t: Ends,
-    b: Ends,
+    t: TrialEnds,
+    b: TrialEnds,
     differences: Floats,
     statistic: Callable[[Curves, Curves], Floats],
     alpha: float,
@@ -264,7 +264,7 @@ def _interval(
     return float(low), float(high), "percentile bootstrap by configuration"
 
 
-def _curve(ends: Ends, arm: str, event: str, clock: str, alpha: float, draws: int, seed: int) -> TimeCurve:
+def _curve(ends: TrialEnds, arm: str, event: str, clock: str, alpha: float, draws: int, seed: int) -> TimeCurve:
     found, drawn = _whole(ends), estimate(ends, resampled(ends.n_configs, draws, seed))
     low, high = np.quantile(drawn.event, [alpha / 2, 1 - alpha / 2], axis=0)
     shown = np.isin(found.time, ends.time[ends.cause != BUDGET])

@@ -20,7 +20,7 @@ from vistudy.analysis.ledger.errors import StoreError
 from vistudy.analysis.outcomes.histories import by_trial, judge_trial, planned, refuse_strangers, series_of
 from vistudy.analysis.outcomes.labels import OUTCOME_VERSION, Thresholds
 from vistudy.analysis.outcomes.rules import Outcome
-from vistudy.analysis.parallel import second_process
+from vistudy.analysis.parallel import helper_process
 
 if TYPE_CHECKING:
     from vistudy.analysis.ledger.ledger import Ledger
@@ -111,7 +111,7 @@ def _judge(
     ledger: Ledger, study: str, complete: Mapping[str, dict[str, Any]], entries: Mapping[str, dict[str, Any]]
 ) -> dict[str, tuple[int | None, Outcome]]:
     """trial_id -> (when its first record was written, what it showed) of complete trials; many: in two processes."""
-    other = second_process(len(complete))
+    other = helper_process(len(complete))
     if other is None or ledger.disk.local is None:  # a store in this process's memory is seen by no other
         return _judge_here(ledger, study, complete, entries)
     packs = sorted({outcome["pack_id"] for outcome in complete.values()})

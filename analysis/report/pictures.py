@@ -24,7 +24,7 @@ from vistudy.analysis.maps.heatmap import heatmaps
 from vistudy.analysis.maps.heatmap_cells import blocks
 from vistudy.analysis.outcomes.rules import Thresholds
 from vistudy.analysis.outcomes.study_trials import Trials
-from vistudy.analysis.parallel import second_process
+from vistudy.analysis.parallel import helper_process
 from vistudy.analysis.tables.trials import load_frame
 
 _log = logging.getLogger("vistudy.report")
@@ -53,7 +53,7 @@ class Painter:
 
     def __init__(self, folder: Path, trials: int, *, png: bool) -> None:
         self._folder, self._png = folder, png
-        self._other = second_process(trials)
+        self._other = helper_process(trials)
         self._figures: dict[str, AnyFigure | Figure] = {}
         self._waiting: deque[str] = deque()
         """What either process may draw: the other takes the oldest, this one the newest."""

@@ -1,4 +1,4 @@
-"""What stands beside the primary comparison of a block: slower generators, controls, doses, placebos."""
+"""Secondary comparisons of a block: slower generators, positive control, doses, placebos."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from vistudy.analysis.estimates.risk_difference import (
     risk_difference,
 )
 from vistudy.analysis.tables.formatting import percent, points
-from vistudy.analysis.verdict.results import HARMS, NOTHING, WORKS, Control, Dose, Identity, Slower
+from vistudy.analysis.verdict.results import HARMS, NOTHING, WORKS, Control, Dose, EquivalenceToSlower, Identity
 
-LIMIT = 0.05
-"""Largest share of the planned pairs that may lack a result; beyond it nothing is concluded."""
-EVIDENCE = ("outcome", "q_final", "q_best", "t_thr", "t_coll", "t_div")
-"""Columns in which identical trials agree to the last bit."""
+MAX_MISSING_SHARE = 0.05
+"""Maximum share of planned pairs without a result; above it, no conclusion is drawn."""
+IDENTITY_COLUMNS = ("outcome", "q_final", "q_best", "t_thr", "t_coll", "t_div")
+"""Columns in which identical trials agree bitwise."""
 NO_DOSE_RHO = 0.01
-"""A term whose gradient is below a hundredth of the loss's is no dose."""
+"""A term whose gradient norm is below 1 % of the loss's has no dose."""
 
 
-def left_out(pairs: Pairs) -> float:
-    """Share of the planned pairs without a result; NaN if none was planned."""
+def missing_share(pairs: Pairs) -> float:
+    """Return the share of planned pairs without a result; NaN if none was planned."""
     planned = pairs.n_pairs + sum(pairs.excluded.values())
     return sum(pairs.excluded.values()) / planned if planned else float("nan")
 
 
-def unusable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
-    """Why two arms cannot be compared, in words; None if they can."""
+def why_not_comparable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
+    """Explain why two arms cannot be compared; None if they can."""
     absent = [arm for arm in (treatment, baseline) if not (table["arm"] == arm).any()]
     if absent:
         return f"the block has no trial of arm {' or '.join(absent)}"
@@ -45,8 +45,8 @@ def unusable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
         return "not one of the pairs has a result in both arms"
     if pairs.n_configs < 2:
         return "there is only one configuration"
-    if left_out(pairs) > LIMIT:
-        return f"{percent(left_out(pairs))} of the pairs lack a result (allowed: {percent(LIMIT)})"
+    if missing_share(pairs) > MAX_MISSING_SHARE:
+        return f"{percent(missing_share(pairs))} of the pairs lack a result (allowed: {percent(MAX_MISSING_SHARE)})"
     return None
 
 
@@ -55,16 +55,18 @@ def unusable(table: pd.DataFrame, treatment: str, baseline: str) -> str | None:
 
 def against_slower(
     table: pd.DataFrame, treatment: str, arms: Sequence[str], margin: float, alpha: float, no_room: str = ""
-) -> list[Slower]:
+) -> list[EquivalenceToSlower]:
     """Test whether the treatment is equivalent to each arm that only slows the generator down.
 
-    `no_room`: why nothing could be seen in this block; then nothing is claimed of it.
+    `no_room`: why no effect could be detected in this block; then equivalence is not tested.
     """
     return [_slower(table, treatment, arm, margin, alpha, no_room) for arm in arms]
 
 
-def _slower(table: pd.DataFrame, treatment: str, arm: str, margin: float, alpha: float, no_room: str) -> Slower:
-    why = unusable(table, treatment, arm)
+def _slower(
+    table: pd.DataFrame, treatment: str, arm: str, margin: float, alpha: float, no_room: str
+) -> EquivalenceToSlower:
+    why = why_not_comparable(table, treatment, arm)
     test, equivalent = None, False
     if why is not None:
         said = f"{treatment} could not be compared with {arm}, a slower generator: {why}"
@@ -85,7 +87,7 @@ def _slower(table: pd.DataFrame, treatment: str, arm: str, margin: float, alpha:
     updates = g_updates(table, arm), g_updates(table, treatment)
     known = None if math.nan in updates or any(map(math.isnan, updates)) else updates
     parts = [said, *_budget_words(arm, treatment, share, known, test, equivalent)]
-    return Slower(
+    return EquivalenceToSlower(
         arm=arm, equivalence=test, equivalent=equivalent, share_slow=share, g_updates=known,
         sentence=f"{'. '.join(parts)}.",
     )  # fmt: skip
@@ -115,7 +117,7 @@ def _budget_words(
 
 
 def g_updates(table: pd.DataFrame, arm: str) -> float:
-    """Mean generator updates of a trial of an arm; NaN where they are not known."""
+    """Return the mean number of generator updates per trial of an arm; NaN if unknown."""
     rows = table[table["arm"] == arm]
     names = ("d_updates", "d_steps", "g_steps")
     if rows.empty or any(name not in rows or rows[name].isna().any() for name in names):
@@ -127,9 +129,9 @@ def g_updates(table: pd.DataFrame, arm: str) -> float:
 # -- the positive control ----------------------------------------------------------------------------------------------
 
 
-def positive(table: pd.DataFrame, arm: str, baseline: str, alpha: float) -> Control:
-    """Compare an arm that is known to help with the baseline: does it work here?"""
-    why = unusable(table, arm, baseline)
+def check_positive_control(table: pd.DataFrame, arm: str, baseline: str, alpha: float) -> Control:
+    """Test whether the positive control, an arm that is known to help, beats the baseline here."""
+    why = why_not_comparable(table, arm, baseline)
     if why is not None:
         sentence = f"Positive control: {arm} could not be compared with {baseline}: {why}."
         return Control(arm=arm, difference=None, word=None, sentence=sentence)
@@ -151,7 +153,7 @@ def positive(table: pd.DataFrame, arm: str, baseline: str, alpha: float) -> Cont
 
 
 def control_word(d: Difference) -> str:
-    """works, does nothing or harms: where its interval lies."""
+    """Return `works`, `does nothing` or `harms`, by where the interval lies."""
     return WORKS if d.low > 0 else HARMS if d.high < 0 else NOTHING
 
 
@@ -159,7 +161,7 @@ def control_word(d: Difference) -> str:
 
 
 def doses(table: pd.DataFrame) -> tuple[Dose, ...]:
-    """Median rho and drift of every arm of a block, where the table has them (`vistudy.analysis.tables.doses`)."""
+    """Return median rho and drift of every arm of a block, if the table has them (`tables.doses`)."""
     if not {"rho", "drift"} & set(table):
         return ()
     found = []
@@ -173,7 +175,7 @@ def doses(table: pd.DataFrame) -> tuple[Dose, ...]:
 
 
 def no_dose(found: Sequence[Dose], treatment: str, same: Identity) -> str | None:
-    """Why the treatment did nothing that could have had an effect, in words; None if it did, or if it is not known."""
+    """Explain why the treatment's dose was too small to have an effect; None if it was not, or if it is unknown."""
     if same.holds:
         return f"not one of {same.n_pairs} pairs differs in a bit"
     rho = next((dose.rho for dose in found if dose.arm == treatment), math.nan)
@@ -182,9 +184,9 @@ def no_dose(found: Sequence[Dose], treatment: str, same: Identity) -> str | None
     return None
 
 
-def identity(table: pd.DataFrame, treatment: str, baseline: str) -> Identity:
-    """Compare two arms bit by bit, pair by pair."""
-    columns = [name for name in EVIDENCE if name in table]
+def compare_bitwise(table: pd.DataFrame, treatment: str, baseline: str) -> Identity:
+    """Compare two arms bitwise, pair by pair."""
+    columns = [name for name in IDENTITY_COLUMNS if name in table]
     sides = [
         table.loc[table["arm"] == arm, ["config", "seed", "trial_id", "state", *columns]]
         for arm in (treatment, baseline)

@@ -1,7 +1,7 @@
-"""From an arm table and a claim to a decision: per block, per class, over all; predictions; registration.
+"""Decide a claim from an arm table: per block, per class and overall, with predictions and registration.
 
-The rule is in `rule`, what one block needs in `decide_block`, several blocks in `pooling`;
-`docs/verdict.md` explains them.
+`rule` holds the decision rule, `decide_block` applies it to one block, `pooling` combines blocks; `docs/verdict.md`
+explains them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from vistudy.analysis.outcomes.rules import Thresholds
 from vistudy.analysis.outcomes.study_trials import Store, Trials, read_trials
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.doses import with_doses
-from vistudy.analysis.verdict.decide_block import conclude, judge_block
+from vistudy.analysis.verdict.decide_block import conclude, decide_block
 from vistudy.analysis.verdict.earlier_rule import earlier_block, earlier_group
 from vistudy.analysis.verdict.pooling import group
-from vistudy.analysis.verdict.predictions import Judged, check_predictions
+from vistudy.analysis.verdict.predictions import BlockDecisions, check_predictions
 from vistudy.analysis.verdict.registration import ROOM, registration_status
 from vistudy.analysis.verdict.results import (
     DESCRIPTIVE,
@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "sesoi": 0.08, "margin": 0.08, "alpha": 0.05, **ROOM, "strong_margin": 0.05,
     "best_of": 20, "thresholds": {}, "predictions": (),
 }  # fmt: skip
-"""What a claim says where it says nothing."""
+"""Defaults of a claim."""
 WRITTEN_BY_1 = {"window_share", "window_min", "tau_ok", "tau_bad", "converged_share"}
 """Thresholds that every claim written under version 1 of the outcome rules lists; `end_min` came with version 2."""
 NEEDED = ("block", "family", "class", "arm", "config", "seed", "trial_id", "state", "outcome", "stable", "q", "q_final")
@@ -60,7 +60,7 @@ def decide_study(store: Store, study: str = "") -> Decision:
 
 
 def claim_of(trials: Trials) -> dict[str, Any]:
-    """The claim of a study's plan. Raises StudyError if it has none."""
+    """Return the claim of a study's plan. Raises StudyError if it has none."""
     if "claim" not in trials.plan:
         raise StudyError(
             f"study {trials.study!r} has no claim, so there is nothing to decide: "
@@ -71,7 +71,7 @@ def claim_of(trials: Trials) -> dict[str, Any]:
 
 
 def thresholds_of(claim: Mapping[str, Any]) -> Thresholds:
-    """The thresholds that a claim states. A claim written under version 1 of the outcome rules is judged by them."""
+    """Return the thresholds of a claim. A claim written under version 1 of the outcome rules keeps that version."""
     stated = claim["thresholds"]
     rules = RULES[1] if stated.keys() >= WRITTEN_BY_1 and "end_min" not in stated else Thresholds()
     try:
@@ -100,13 +100,13 @@ def decide(
     """Decide a claim from an arm table.
 
     Args:
-        table: of `load_arms`; its `attrs` say how blocks were sampled.
+        table: arm table of `load_arms`; its `attrs` say how blocks were sampled.
         claim: as in `plan.json`; at least `baseline` and `treatment`.
         registrations: oldest first, as `Ledger.registrations`.
-        draws: of the sign-flip test and the bootstrap, where they are not exact.
+        draws: number of resamples of the sign-flip test and the bootstrap, where they are not exact.
 
     Raises:
-        StudyError: a column that the table lacks; an arm or block of the claim that no block has.
+        StudyError: the table lacks a column, or no block has an arm or block that the claim names.
     """
     claim = DEFAULTS | dict(claim)
     _check(table, claim)
@@ -114,15 +114,15 @@ def decide(
     pilots = known.get("pilots", {})
     declared = {name: {**block, "pilot_trials": pilots.get(name, {})} for name, block in plan.items()}
     table = table.assign(**{"class": table["class"].fillna("").astype(str)})
-    table.attrs = {}  # pandas copies them, deeply, at every step
+    table.attrs = {}  # pandas deep-copies them at every step
     registered = registration_status(registrations, claim, plan, known.get("first_ms"))
     both = registered.earlier_rule
-    main = judge_all(table, claim, str(claim["treatment"]), declared, draws=draws, earlier=both)
+    main = decide_blocks(table, claim, str(claim["treatment"]), declared, draws=draws, earlier=both)
 
-    def judged(arm: str) -> Judged:
+    def judged(arm: str) -> BlockDecisions:
         if arm == claim["treatment"]:
             return main
-        return judge_all(table, claim, arm, declared, draws=draws, beside=False, earlier=both)
+        return decide_blocks(table, claim, arm, declared, draws=draws, beside=False, earlier=both)
 
     checks = check_predictions(claim["predictions"], table, claim, judged)
     overall = main.overall
@@ -167,7 +167,7 @@ def _arms(table: pd.DataFrame) -> set[str]:
     return {*table["arm"], *(arm for block in declared.values() for arm in block.get("arms", {}))}
 
 
-def judge_all(
+def decide_blocks(
     table: pd.DataFrame,
     claim: Mapping[str, Any],
     treatment: str,
@@ -176,11 +176,11 @@ def judge_all(
     draws: int = 100_000,
     beside: bool = True,
     earlier: bool = False,
-) -> Judged:
-    """Judge one treatment in every block that has both arms; then classes and all primary blocks together.
+) -> BlockDecisions:
+    """Decide one treatment in every block that has both arms, then per class and over all primary blocks.
 
-    `declared`: block -> what the plan says of it; `earlier`: also by the rule before there was room; other arguments
-    as of `vistudy.analysis.verdict.decide_block.judge_block`.
+    `declared`: block -> its entry in the plan; `earlier`: apply the earlier rule, which did not ask for room, as well;
+    other arguments as in `decide_block`.
 
     Raises:
         StudyError: no block has both arms.
@@ -191,7 +191,7 @@ def judge_all(
         rows, of_plan = table[table["block"] == name], declared.get(name, {})
         if both <= ({*rows["arm"]} | {*of_plan.get("arms", {})}):
             role = role_of(name, rows, claim, treatment)
-            found.append(judge_block(name, rows, claim, treatment, role, of_plan, draws=draws, beside=beside))
+            found.append(decide_block(name, rows, claim, treatment, role, of_plan, draws=draws, beside=beside))
     if not found:
         raise StudyError(f"no block has both arms, {claim['baseline']} and {treatment}: there is nothing to compare")
     blocks = _with_holm(found, claim)
@@ -207,7 +207,7 @@ def judge_all(
     if earlier:
         blocks, verdicts = _earlier(blocks, groups, verdicts, table, claim, declared)
     overall = verdicts.pop() if primary else None
-    return Judged(blocks=tuple(blocks), classes=tuple(verdicts), overall=overall)
+    return BlockDecisions(blocks=tuple(blocks), classes=tuple(verdicts), overall=overall)
 
 
 def _earlier(
@@ -218,7 +218,7 @@ def _earlier(
     claim: Mapping[str, Any],
     declared: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[BlockVerdict], list[GroupVerdict]]:
-    """The same blocks and groups with what the earlier rule says of them."""
+    """Add the earlier rule's verdicts to blocks and groups."""
     found = {
         block.block: earlier_block(block, table[table["block"] == block.block], claim, declared.get(block.block, {}))
         for block in blocks
@@ -231,7 +231,7 @@ def _earlier(
 
 
 def role_of(name: str, rows: pd.DataFrame, claim: Mapping[str, Any], treatment: str) -> str:
-    """Role of a block: a placebo if its term is inert in every trial, or if it is predicted to be identical."""
+    """Return a block's role: placebo if its term is inert in every trial or predicted to be identical."""
     treated = rows[rows["arm"] == treatment]
     inert = "inert" in treated and len(treated) > 0 and bool(treated["inert"].all())
     predicted = any(p["expect"] == "identical" and name in (p.get("blocks") or ()) for p in claim["predictions"])
@@ -241,16 +241,16 @@ def role_of(name: str, rows: pd.DataFrame, claim: Mapping[str, Any], treatment: 
 
 
 def _with_holm(blocks: Sequence[BlockVerdict], claim: Mapping[str, Any]) -> list[BlockVerdict]:
-    """Correct the primary tests for their number, give every block its verdict, and write the sentences.
+    """Correct the primary tests for multiplicity, conclude every block and write the sentences.
 
-    A refused test counts with p = 1, and one without room like all others: whether there is room depends on the data.
+    A refused test counts with p = 1; a test without room counts like any other, since room depends on the data.
     """
     alpha = float(claim["alpha"])
     tested = [i for i, block in enumerate(blocks) if block.role == PRIMARY and block.verdict != DESCRIPTIVE]
     p_values = {i: d.p if (d := blocks[i].difference) is not None else 1.0 for i in tested}
 
     def adjusted(i: int, p: float | None = None) -> float | None:
-        """Holm's p of a block; with `p` instead of its own."""
+        """Return Holm's p of a block, with `p` in place of its own."""
         if i not in p_values:
             return None
         of_all = p_values if p is None else p_values | {i: p}
@@ -264,7 +264,7 @@ def _with_holm(blocks: Sequence[BlockVerdict], claim: Mapping[str, Any]) -> list
     return out
 
 
-def _headline(judged: Judged) -> str:
+def _headline(judged: BlockDecisions) -> str:
     if judged.overall is None:
         return "No block tests the claim: all are controls or placebos."
     if len(judged.classes) < 2:
@@ -273,4 +273,4 @@ def _headline(judged: Judged) -> str:
     return f"{judged.overall.sentence} By class: {each}."
 
 
-__all__ = ["DEFAULTS", "claim_of", "decide", "decide_study", "judge_all", "role_of", "thresholds_of"]
+__all__ = ["DEFAULTS", "claim_of", "decide", "decide_blocks", "decide_study", "role_of", "thresholds_of"]

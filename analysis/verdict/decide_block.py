@@ -1,4 +1,4 @@
-"""The decision rule applied to one block: refusals first, then room, then the comparison and what stands beside it."""
+"""Apply the decision rule to one block: validity first, then room, then the primary and secondary comparisons."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from vistudy.analysis.estimates.risk_difference import Difference, Pairs, missin
 from vistudy.analysis.estimates.stable_width import WidthDifference, width_difference
 from vistudy.analysis.estimates.strata import box_of, dependent, factors, opposite
 from vistudy.analysis.tables.formatting import percent, points
-from vistudy.analysis.verdict.block_notes import (
-    FAIR,
-    block_notes,
-    box_text,
-    cut_text,
-    excluded_text,
-    is_grid,
-    missing_text,
+from vistudy.analysis.verdict.controls import (
+    MAX_MISSING_SHARE,
+    against_slower,
+    check_positive_control,
+    compare_bitwise,
+    doses,
+    missing_share,
+    no_dose,
 )
-from vistudy.analysis.verdict.controls import LIMIT, against_slower, doses, identity, left_out, no_dose, positive
 from vistudy.analysis.verdict.results import (
     DESCRIPTIVE,
     DIFFERENT,
@@ -42,12 +41,21 @@ from vistudy.analysis.verdict.results import (
 )
 from vistudy.analysis.verdict.rule import decide_rule, no_room
 from vistudy.analysis.verdict.tuning import strong_claim, trials_needed
+from vistudy.analysis.verdict.wording import (
+    NON_ADAPTIVE,
+    block_notes,
+    cut_text,
+    excluded_text,
+    is_grid,
+    missing_text,
+    search_space_text,
+)
 
 SHIFT_DRAWS = 10_000
-"""Of the bootstrap of the shift."""
+"""Resamples of the bootstrap of the shift of Q."""
 
 
-def judge_block(
+def decide_block(
     name: str,
     table: pd.DataFrame,
     claim: Mapping[str, Any],
@@ -58,17 +66,17 @@ def judge_block(
     draws: int = 100_000,
     beside: bool = True,
 ) -> BlockVerdict:
-    """Compare one block: everything but its verdict, which needs the other blocks' tests (`conclude`), unless it has
-    one already: refused, descriptive, a placebo's, or no dose.
+    """Compare the arms of one block. Its verdict needs the other blocks' tests (`conclude`), unless it is final: refused,
+    descriptive, a placebo's, or no dose.
 
     Args:
-        name: of the block.
-        table: arm table of this block alone; it may have no row.
+        name: name of the block.
+        table: arm table of this block; may be empty.
         claim: as in `plan.json`.
         treatment: arm that is compared with the claim's baseline.
         role: `primary`, `negative control` or `placebo`.
-        declared: what the plan says of the block; empty if it is not known.
-        draws: of the sign-flip test, the permutation test and the bootstrap of the shift.
+        declared: the block's entry in the plan; empty if unknown.
+        draws: resamples of the sign-flip test, the permutation test and the bootstrap of the shift.
         beside: also the strong claim and what tuning costs.
     """
     baseline = str(claim["baseline"])
@@ -76,14 +84,14 @@ def judge_block(
         block=name,
         family=str(table["family"].iloc[0] if len(table) else declared.get("family", name)),
         klass=str(table["class"].iloc[0] if len(table) else declared.get("class") or ""),
-        role=role, treatment=treatment, baseline=baseline, box=box_text(declared, table), verdict=REFUSED,
+        role=role, treatment=treatment, baseline=baseline, box=search_space_text(declared, table), verdict=REFUSED,
         sentence="", reasons=(), notes=(), caveats=(), difference=None, width=None, p_holm=None, room=None, odds=None,
         q_shift=None, factors=(), slower=(), positive=None, strong=None, tuning=None, doses=doses(table),
         identity=None, bounds=None,
     )  # fmt: skip
     if role == PLACEBO:
         return dataclasses.replace(found, **_placebo(table, treatment, baseline))
-    reasons, pairs = refusals(table, treatment, baseline, declared)
+    reasons, pairs = validity_problems(table, treatment, baseline, declared)
     notes, caveats = block_notes(table, pairs, treatment, baseline, declared) if pairs is not None else ([], [])
     found = dataclasses.replace(found, reasons=tuple(reasons), notes=tuple(notes), caveats=tuple(caveats))
     if reasons or pairs is None:
@@ -95,7 +103,7 @@ def judge_block(
             found = _compare(found, table, pairs, claim, declared, draws, beside)
     except ValueError as error:
         return dataclasses.replace(found, reasons=(str(error),))
-    why = no_dose(found.doses, treatment, identity(table, treatment, baseline))
+    why = no_dose(found.doses, treatment, compare_bitwise(table, treatment, baseline))
     if why is None:
         return found
     if role == NEGATIVE:
@@ -106,14 +114,14 @@ def judge_block(
 
 
 def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, Any]:
-    """A placebo needs no sample of a box: its pairs are identical or not."""
-    found = identity(table, treatment, baseline)
+    """Decide a placebo: its pairs are identical or not, however configurations were drawn."""
+    found = compare_bitwise(table, treatment, baseline)
     reasons = []
     if not found.n_pairs:
         reasons.append(f"no pair of two complete trials of {treatment} and {baseline} could be compared")
-    elif found.not_compared > LIMIT * (found.n_pairs + found.not_compared) and not found.differing:
+    elif found.not_compared > MAX_MISSING_SHARE * (found.n_pairs + found.not_compared) and not found.differing:
         share = percent(found.not_compared / (found.n_pairs + found.not_compared))
-        reasons.append(f"{share} of its pairs lack a result, more than {percent(LIMIT)}")
+        reasons.append(f"{share} of its pairs lack a result, more than {percent(MAX_MISSING_SHARE)}")
     verdict = REFUSED if reasons else DIFFERENT if found.differing else IDENTICAL
     notes = [f"{found.same_trial} pairs are one trial, trained once, and show nothing."] if found.same_trial else []
     if found.not_compared:
@@ -121,13 +129,13 @@ def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, An
     return {"identity": found, "verdict": verdict, "reasons": tuple(reasons), "notes": tuple(notes)}
 
 
-def refusals(
+def validity_problems(
     table: pd.DataFrame, treatment: str, baseline: str, declared: Mapping[str, Any]
 ) -> tuple[list[str], Pairs | None]:
-    """Reasons against a verdict that can be seen before comparing; and the pairs, where there are both arms."""
+    """Return reasons to refuse a verdict that are known before comparing, and the pairs if both arms exist."""
     reasons = []
     method = (declared.get("sample") or {}).get("method")
-    if method is not None and method not in FAIR:
+    if method is not None and method not in NON_ADAPTIVE:
         reasons.append(
             f"its configurations were placed by {method}, which looks at results: they are no sample of the box"
         )
@@ -142,9 +150,10 @@ def refusals(
         reasons.append(f"no pair of {treatment} and {baseline} has a result in both arms ({excluded_text(pairs)})")
     elif pairs.n_configs < 2:
         reasons.append("it has one configuration, and the spread between configurations cannot be seen")
-    if pairs.n_pairs and left_out(pairs) > LIMIT:
+    if pairs.n_pairs and missing_share(pairs) > MAX_MISSING_SHARE:
         reasons.append(
-            f"{percent(left_out(pairs))} of its pairs lack a result, more than {percent(LIMIT)}: {excluded_text(pairs)}"
+            f"{percent(missing_share(pairs))} of its pairs lack a result, more than {percent(MAX_MISSING_SHARE)}: "
+            f"{excluded_text(pairs)}"
         )
     return reasons, pairs
 
@@ -156,7 +165,7 @@ def _compare(
     treatment, baseline, alpha = found.treatment, found.baseline, float(claim["alpha"])
     difference = risk_difference(pairs, alpha=alpha, draws=draws)
     arm = claim.get("positive_control")
-    control = positive(table, arm, baseline, alpha) if arm and arm != treatment else None
+    control = check_positive_control(table, arm, baseline, alpha) if arm and arm != treatment else None
     room = find_room(difference, control, claim)
     width, why = widths(table, treatment, baseline, declared, alpha, min(draws, SHIFT_DRAWS))
     notes, caveats = list(found.notes), list(found.caveats)
@@ -184,9 +193,9 @@ def _compare(
 
 
 def find_room(difference: Difference, control: Control | None, claim: Mapping[str, Any]) -> Room:
-    """Whether an effect could have been seen: by the stable shares, and by the positive control.
+    """Return whether an effect was detectable, by the stable shares and by the positive control.
 
-    A failed control takes nothing from an effect that is seen, in either direction.
+    A failed control does not invalidate an effect that was detected, in either direction.
     """
     why = no_room(
         difference.share_baseline, difference.share_treatment, float(claim["room_low"]), float(claim["room_high"])
@@ -200,12 +209,12 @@ def find_room(difference: Difference, control: Control | None, claim: Mapping[st
 def conclude(
     block: BlockVerdict, p_holm: float | None, at_worst: Sequence[float | None], claim: Mapping[str, Any]
 ) -> BlockVerdict:
-    """Give a compared block its verdict.
+    """Conclude a compared block.
 
     Args:
-        block: of `judge_block`; one that has a verdict is returned with its `p_holm`.
-        p_holm: its p after Holm's correction; None of a block that is no test of the claim.
-        at_worst: the same with each of `bounds` instead of the block's own p.
+        block: result of `decide_block`; a final verdict stays, only `p_holm` is added.
+        p_holm: p after Holm's correction; None for a block that does not test the claim.
+        at_worst: the same for each of the block's `bounds`.
     """
     block = dataclasses.replace(block, p_holm=p_holm if block.difference else None)
     if block.verdict or block.difference is None:
@@ -249,14 +258,14 @@ def _verdict(block: BlockVerdict, difference: Difference, p: float | None, claim
 
 
 def is_wider(width: WidthDifference | None) -> bool:
-    """Whether a stable range is known to be wider."""
+    """Return whether the stable range is known to be wider."""
     return width is not None and width.difference > 0 and width.low > 0
 
 
 def widths(
     table: pd.DataFrame, treatment: str, baseline: str, declared: Mapping[str, Any], alpha: float, draws: int
 ) -> tuple[WidthDifference | None, str]:
-    """(E2, "") or (None, why it cannot be estimated)."""
+    """Return (difference of stable widths, "") or (None, why it cannot be estimated)."""
     if "lr" not in table or not table["lr"].notna().all():
         return None, "the configurations do not set `lr`, the learning rate of all nets together"
     space = (declared.get("sample") or {}).get("space", {}).get("lr")

@@ -1,4 +1,4 @@
-"""The decision rule before there was room, for claims that were registered under it (`docs/verdict.md`)."""
+"""The earlier decision rule, which did not ask for room, for claims registered under it (`docs/verdict.md`)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pandas as pd
 
 from vistudy.analysis.estimates.risk_difference import Difference, equivalence, pair, pool, risk_difference
 from vistudy.analysis.estimates.stable_width import WidthDifference
-from vistudy.analysis.verdict.block_notes import is_grid
-from vistudy.analysis.verdict.controls import unusable
-from vistudy.analysis.verdict.decide_block import is_wider, refusals, widths
+from vistudy.analysis.verdict.controls import why_not_comparable
+from vistudy.analysis.verdict.decide_block import is_wider, validity_problems, widths
 from vistudy.analysis.verdict.results import (
     DESCRIPTIVE,
     DIFFERENT,
@@ -26,6 +25,7 @@ from vistudy.analysis.verdict.results import (
     SUPPORTED,
     BlockVerdict,
 )
+from vistudy.analysis.verdict.wording import is_grid
 
 NO_EFFECT = "no effect"
 NOT_POOLED = "not pooled"
@@ -34,7 +34,7 @@ NOT_POOLED = "not pooled"
 def earlier_rule(
     estimate: float, low: float, high: float, *, wider: bool, equals_slower: bool, sesoi: float, margin: float
 ) -> str:
-    """The verdict string: neither room, nor correction for the number of blocks, nor edges of the box count."""
+    """Return the verdict string; ignores room, multiplicity over blocks and edges of the search space."""
     if low > 0 and estimate >= sesoi - 1e-12 and wider:
         return SLOWER if equals_slower else SUPPORTED
     if -margin < low and high < margin:
@@ -45,11 +45,11 @@ def earlier_rule(
 def earlier_block(
     block: BlockVerdict, table: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[str, Any]
 ) -> tuple[str, Difference | None, WidthDifference | None]:
-    """(verdict, difference, width) of one block; bounds were asked for only of censored trials, which no claim has."""
+    """Return (verdict, difference, width) of one block."""
     if block.role == PLACEBO:
         return block.verdict, None, None
     alpha = float(claim["alpha"])
-    reasons, pairs = refusals(table, block.treatment, block.baseline, declared)
+    reasons, pairs = validity_problems(table, block.treatment, block.baseline, declared)
     if reasons or pairs is None:
         return REFUSED, None, None
     try:
@@ -73,7 +73,7 @@ def _rule(
 
 
 def _equals(parts: Sequence[pd.DataFrame], treatment: str, arm: str, claim: Mapping[str, Any]) -> bool:
-    if any(unusable(rows, treatment, arm) is not None for rows in parts):
+    if any(why_not_comparable(rows, treatment, arm) is not None for rows in parts):
         return False
     pooled = pool([pair(rows, treatment, arm) for rows in parts])
     return equivalence(pooled, float(claim["margin"]), float(claim["alpha"])).equivalent
@@ -85,8 +85,8 @@ def earlier_group(
     table: pd.DataFrame,
     claim: Mapping[str, Any],
 ) -> tuple[str, Difference | None]:
-    """(verdict, pooled difference) of several blocks: pooled unless the signs of their estimates differ, every
-    configuration with the same weight; an effect needs a block that is significant after Holm's correction."""
+    """Return (verdict, pooled difference) of several blocks: pooled unless the signs of their estimates differ, with
+    equal weight per configuration; an effect needs a block that is significant after Holm's correction."""
     strings = {found[block.block][0] for block in members}
     if members[0].role == PLACEBO:
         return (REFUSED if REFUSED in strings else DIFFERENT if DIFFERENT in strings else IDENTICAL), None

@@ -1,4 +1,4 @@
-"""A decision as a page of Markdown."""
+"""Format a decision as a page of Markdown."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vistudy.analysis.verdict.wording import beside_text
 
 
 def page(decision: Decision) -> str:
-    """The page; text of the study file is shown as text."""
+    """Return the page; text of the study file is escaped."""
     return "\n".join(_lines(decision)) + "\n"
 
 
 def text(value: object) -> str:
-    """Text that Markdown shows as it is, in a table cell, too."""
+    """Escape text for Markdown, table cells included."""
     escaped = html.escape(str(value), quote=False)
     for mark in "\\`*_[]|~":
         escaped = escaped.replace(mark, f"\\{mark}")
@@ -26,7 +26,7 @@ def text(value: object) -> str:
 
 
 def said_of(block: BlockVerdict) -> list[str]:
-    """What is said of a block below its sentence."""
+    """Return the paragraphs below a block's sentence."""
     found = [*beside_text(block.odds, block.q_shift), *block.notes, *(each.sentence for each in block.slower)]
     return found + [part.sentence for part in (block.positive, block.strong, block.tuning) if part is not None]
 
@@ -78,7 +78,7 @@ def _block_rows(decision: Decision) -> list[Sequence[str]]:
 
 
 def earlier_rows(decision: Decision) -> list[Sequence[str]]:
-    """What was found by the rule of the registration, and by the present one."""
+    """Return the results by the rule of the registration and by the current one, row by row."""
     groups = [*decision.classes, *([decision.overall] if decision.overall else [])]
     rows: list[Sequence[str]] = [("", "earlier rule", "present rule", "")]
     for name, before, now in [
@@ -90,7 +90,7 @@ def earlier_rows(decision: Decision) -> list[Sequence[str]]:
 
 
 def factor_rows(factors: Sequence[Factor]) -> list[Sequence[str]]:
-    """Differences by stratum."""
+    """Return the differences by stratum, row by row."""
     rows: list[Sequence[str]] = [
         ("stratum", "configurations", "treatment", "baseline", "difference", "interval", "equal in all: p (Holm)")
     ]
@@ -104,7 +104,7 @@ def factor_rows(factors: Sequence[Factor]) -> list[Sequence[str]]:
 
 
 def dose_rows(doses: Sequence[Dose]) -> list[Sequence[str]]:
-    """Rho and drift by arm."""
+    """Return rho and drift by arm, row by row."""
     rows: list[Sequence[str]] = [("arm", "trials", "rho (median)", "drift (median)")]
     for dose in doses:
         values = ("not recorded" if math.isnan(value) else f"{value:.2g}" for value in (dose.rho, dose.drift))

@@ -1,4 +1,4 @@
-"""Would the verdict be another under other thresholds? The rule over a grid of analyses, from stored records."""
+"""Check whether other thresholds would change the verdict: the rule over a grid of analyses, from stored records."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from vistudy.analysis.outcomes.relabel import Relabelled
 from vistudy.analysis.outcomes.study_trials import Store, Trials, read_trials
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.formatting import percent
-from vistudy.analysis.verdict.block_notes import is_grid
 from vistudy.analysis.verdict.decide import DEFAULTS, claim_of, role_of, thresholds_of
-from vistudy.analysis.verdict.multiverse_pairs import TRIMMED, WHOLE, Comparison, Found, comparisons
+from vistudy.analysis.verdict.multiverse_pairs import TRIMMED, WHOLE, Found, RelabelledPairs, comparisons
 from vistudy.analysis.verdict.results import PLACEBO, PRIMARY
+from vistudy.analysis.verdict.wording import is_grid
 
 TAU_OK = (0.15, 0.25, 0.35)
-"""Q at or below which an evaluation is good."""
+"""Thresholds of Q at or below which an evaluation is good."""
 WINDOW = (0.15, 0.25, 0.35)
-"""Last quarter, share of the evaluations."""
+"""Final window, as a share of the evaluations."""
 PERSISTENCE = (3, 5)
-"""W, evaluations."""
+"""Persistence W, in evaluations."""
 LAST, BEST = "last window", "best so far"
 ENDPOINTS = (LAST, BEST)
 BOXES = (WHOLE, TRIMMED)
@@ -35,19 +35,19 @@ BOXES = (WHOLE, TRIMMED)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockVariants:
-    """One block under all variants."""
+    """One block under all variants of the analysis."""
 
     block: str
     treatment: str
     verdict: str
-    """Under the claim's own thresholds."""
+    """Verdict under the claim's own thresholds."""
     variants: int
     same: int
-    """Variants with that very string."""
+    """Number of variants with that verdict."""
     counts: dict[str, int]
-    """String -> variants."""
+    """Verdict -> number of variants."""
     other_weights: dict[str, int]
-    """String -> variants of arms that differ from the treatment in `reg_weight` alone."""
+    """Verdict -> number of variants with arms that differ from the treatment only in `reg_weight`."""
     sentence: str
 
 
@@ -58,13 +58,13 @@ class Multiverse:
     study: str
     blocks: tuple[BlockVariants, ...]
     share: float
-    """Of all variants of the treatment, those with their block's own string; NaN without blocks."""
+    """Share of the treatment's variants with their block's own verdict; NaN without blocks."""
     table: pd.DataFrame
-    """One row a variant: block, treatment, tau_ok, window, persistence, endpoint, box, estimate, low, high, verdict,
+    """One row per variant: block, treatment, tau_ok, window, persistence, endpoint, box, estimate, low, high, verdict,
     same."""
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values, with the rows of the table as `variants`."""
+        """Return plain JSON values, with the rows of the table as `variants`."""
         blocks = [dataclasses.asdict(block) for block in self.blocks]
         rows = [
             {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()}
@@ -74,7 +74,7 @@ class Multiverse:
         return {"study": self.study, "share": share, "blocks": blocks, "variants": rows}
 
     def to_markdown(self) -> str:
-        """The sentences, one a block."""
+        """Return the sentences, one per block."""
         head = (
             f"In {percent(self.share)} of the variants a block's verdict is the same." if self.blocks else "No block."
         )
@@ -87,18 +87,18 @@ def multiverse_check(
     claim: Mapping[str, Any] | None = None,
     table: pd.DataFrame | None = None,
 ) -> Multiverse:
-    """Decide every block again for all of TAU_OK x WINDOW x PERSISTENCE x ENDPOINTS x BOXES, and other weights.
+    """Decide every block for all of TAU_OK x WINDOW x PERSISTENCE x ENDPOINTS x BOXES, and for other weights.
 
-    The rule is that of the verdict with its correction for the number of blocks; strata and missing trials are not
-    looked at again. The labels see no arm: every trial is labelled first, arms are compared after. The window does
-    not matter to the best so far; all three count, as in the full product. Blocks that cannot be trimmed have one box;
-    placebos and blocks that cannot be judged have none.
+    The rule is that of the verdict, with its correction for the number of blocks; strata and missing trials are not
+    reconsidered. Labels are blind to arms: every trial is labelled before arms are compared. The best Q so far does not
+    depend on the window; all three windows count, as in the full product. Blocks that cannot be trimmed have one search
+    space; placebos and blocks that cannot be decided have none.
 
     Args:
-        store: the store, or what `read_trials` gave.
+        store: the store, or the result of `read_trials`.
         study: its name in the store.
         claim: as in `plan.json`; None: the plan's.
-        table: of `load_arms` under the claim's thresholds, where it is there already: labelling takes time.
+        table: arm table under the claim's thresholds, if already loaded: labelling takes time.
 
     Raises:
         StudyError: the study has no claim, or as `load_arms`.
@@ -127,8 +127,8 @@ def multiverse_check(
     ]
     unjudged, alpha = len(planned) - len(tested), float(claim["alpha"])
 
-    def verdicts(results: Mapping[Comparison, Found]) -> list[str]:
-        """Strings after Holm's correction over the primary blocks, as many tests as the claim has."""
+    def verdicts(results: Mapping[RelabelledPairs, Found]) -> list[str]:
+        """Return verdicts after Holm's correction over the primary blocks."""
         of_tests = [results[view].p for view in tested if view in results]
         adjusted = iter(holm([*of_tests, *[1.0] * unjudged], alpha).adjusted)
         p_values = {view: next(adjusted) for view in tested if view in results}
@@ -160,7 +160,7 @@ def multiverse_check(
 
 
 def _summary(
-    study: str, claim: Mapping[str, Any], views: Sequence[Comparison], own: Sequence[str], rows: pd.DataFrame
+    study: str, claim: Mapping[str, Any], views: Sequence[RelabelledPairs], own: Sequence[str], rows: pd.DataFrame
 ) -> Multiverse:
     blocks = []
     for view, string in zip(views, own, strict=True):

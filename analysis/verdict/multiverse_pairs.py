@@ -1,4 +1,4 @@
-"""One comparison of one block, prepared so that other labels of its trials are judged without pairing them again."""
+"""One comparison of one block, prepared so that relabelled trials need not be paired again."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import pandas as pd
 from vistudy.analysis.estimates.lr_axis import EDGE
 from vistudy.analysis.estimates.risk_difference import Pairs, equivalence, mean_interval, sign_flip
 from vistudy.analysis.outcomes.time_series import Bools, Floats
-from vistudy.analysis.verdict.block_notes import is_grid
-from vistudy.analysis.verdict.controls import LIMIT, unusable
-from vistudy.analysis.verdict.decide_block import refusals, widths
+from vistudy.analysis.verdict.controls import MAX_MISSING_SHARE, why_not_comparable
+from vistudy.analysis.verdict.decide_block import validity_problems, widths
 from vistudy.analysis.verdict.results import REFUSED, UNINFORMATIVE
 from vistudy.analysis.verdict.rule import decide_rule, no_room
+from vistudy.analysis.verdict.wording import is_grid
 
 WHOLE, TRIMMED = "whole", "trimmed"
-"""Boxes: `trimmed` is without half a decade of the learning rate at each end."""
+"""Search spaces: `trimmed` leaves out half a decade of the learning rate at each end."""
 TRIM = 0.5
 
 
 def same_but_weight(arms: Mapping[str, Mapping[str, Any]], treatment: str) -> list[str]:
-    """Arms that differ from the treatment in one number, `reg_weight`, which is above 0."""
+    """Return arms that differ from the treatment only in `reg_weight`, which is above 0."""
 
     def rest(arm: str) -> dict[str, Any]:
         return {name: value for name, value in arms[arm].items() if name != "reg_weight"}
@@ -38,8 +38,8 @@ def same_but_weight(arms: Mapping[str, Mapping[str, Any]], treatment: str) -> li
     return others if treatment in arms and weight(treatment) > 0 else []
 
 
-def comparisons(rows: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator[Comparison]:
-    """The comparisons of one block: the treatment's, then other weights'; none where it cannot be judged."""
+def comparisons(rows: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[str, Any]) -> Iterator[RelabelledPairs]:
+    """Return the comparisons of one block: the treatment's, then other weights'; none if it cannot be decided."""
     if is_grid(declared):
         return
     arms = declared["arms"]
@@ -47,28 +47,28 @@ def comparisons(rows: pd.DataFrame, claim: Mapping[str, Any], declared: Mapping[
         if (
             treatment in arms
             and claim["baseline"] in arms
-            and not refusals(rows, treatment, claim["baseline"], declared)[0]
+            and not validity_problems(rows, treatment, claim["baseline"], declared)[0]
         ):
-            yield Comparison(rows, treatment, claim, declared)
+            yield RelabelledPairs(rows, treatment, claim, declared)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Found:
-    """One comparison under some labels, before it is corrected for the number of tests."""
+    """One comparison under given labels, before correction for multiplicity."""
 
     estimate: float
     low: float
     high: float
     p: float
-    """1 where it is refused."""
+    """1 if it is refused."""
     refused: bool
     room: bool
     wider: bool
     equals_slower: bool
 
 
-class Comparison:
-    """One comparison of one block as places in its table, so that other labels are paired without pairing again."""
+class RelabelledPairs:
+    """One comparison of one block, as row indices of its table, so that other labels need no new pairing."""
 
     def __init__(
         self, rows: pd.DataFrame, treatment: str, claim: Mapping[str, Any], declared: Mapping[str, Any]
@@ -81,9 +81,9 @@ class Comparison:
         wide = rows.assign(at=np.arange(len(rows))).pivot(index="config", columns=["arm", "seed"], values="at")
         self._places = {arm: wide[arm].sort_index(axis=1) for arm in rows["arm"].unique()}
         self._configs = [str(config) for config in wide.index]
-        self.slower = [arm for arm in claim.get("slower") or () if unusable(rows, treatment, arm) is None]
+        self.slower = [arm for arm in claim.get("slower") or () if why_not_comparable(rows, treatment, arm) is None]
         control = claim.get("positive_control")
-        usable = control and control != treatment and unusable(rows, control, self.baseline) is None
+        usable = control and control != treatment and why_not_comparable(rows, control, self.baseline) is None
         self.control = str(control) if usable else None
         self._kept = {WHOLE: np.ones(len(wide), dtype=bool)}
         rate = rows.groupby("config")["lr"].first().reindex(wide.index).to_numpy(dtype=float)
@@ -102,18 +102,18 @@ class Comparison:
 
     @property
     def boxes(self) -> list[str]:
-        """Boxes in which the block can be judged."""
+        """Search spaces in which the block can be decided."""
         return list(self._kept)
 
     def relabel(self, labels: Mapping[str, float]) -> Floats:
-        """Stability of every row of the table."""
+        """Set the stability of every row of the table."""
         nan = float("nan")
         return np.array([labels.get(trial_id, nan) for trial_id in self._ids])
 
     def _pairs(
         self, stable: Floats, kept: np.ndarray, baseline: str, treatment: str | None = None
     ) -> tuple[Pairs, float]:
-        """Pairs, and the share of planned ones that lack a result. `treatment`: None is the comparison's own."""
+        """Return pairs, and the share of planned ones without a result. `treatment`: None is the comparison's own."""
         treatment = treatment or self.treatment
         seeds = sorted({*self._places[treatment].columns} | {*self._places[baseline].columns})
         sides = []
@@ -134,11 +134,11 @@ class Comparison:
         return pairs, 1 - both.sum() / planned.sum() if planned.any() else 1.0
 
     def find(self, stable: Floats, box: str) -> Found:
-        """The comparison under these labels."""
+        """Compare under these labels."""
         claim, kept, nan = self.claim, self._kept[box], float("nan")
         alpha, margin = float(claim["alpha"]), float(claim["margin"])
         pairs, without = self._pairs(stable, kept, self.baseline)
-        if pairs.n_configs < 2 or without > LIMIT:
+        if pairs.n_configs < 2 or without > MAX_MISSING_SHARE:
             return Found(
                 estimate=nan, low=nan, high=nan, p=1.0, refused=True, room=False, wider=False, equals_slower=False
             )
@@ -156,7 +156,7 @@ class Comparison:
         )  # fmt: skip
 
     def verdict(self, found: Found, p: float) -> str:
-        """The string of a comparison whose p after correction is `p`; strata are not looked at."""
+        """Return the verdict of a comparison with corrected `p`; strata are ignored."""
         if found.refused:
             return REFUSED
         if not found.room:
@@ -167,9 +167,9 @@ class Comparison:
         )  # fmt: skip
 
     def _wider(self, stable: Floats, box: str, pairs: Pairs) -> bool:
-        """Whether the stable range is wider, which is known only where no run is stable at the edges of the box.
+        """Return whether the stable range is wider: known only if no run is stable at the edges of the search space.
 
-        In a log-uniform sample its interval is that of E1 times a constant.
+        For a log-uniform sample its interval is that of the risk difference times a constant.
         """
         space = (self.declared.get("sample") or {}).get("space", {}).get("lr", {})
         if space.get("log") and "low" in space and self.rows["lr"].notna().all():

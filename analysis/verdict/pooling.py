@@ -1,7 +1,7 @@
-"""Blocks of a claim together: those with room are pooled by a random-effects mean, one weight a block.
+"""Pool the blocks of a claim that have room by a random-effects mean, with one weight per block.
 
-Blocks may share configurations (the same Sobol points), whose effects go together: that belongs in the variance of the
-mean, and in no weight.
+Blocks may share configurations (the same Sobol points), so their effects are correlated: that enters the variance of
+the mean, but no weight.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statsmodels.stats.meta_analysis import combine_effects
 from vistudy.analysis.estimates.pairs import Floats
 from vistudy.analysis.estimates.risk_difference import Pairs, mean_interval, pair
 from vistudy.analysis.estimates.strata import Factor, dependent
-from vistudy.analysis.verdict.controls import unusable
+from vistudy.analysis.verdict.controls import why_not_comparable
 from vistudy.analysis.verdict.results import (
     DEPENDS,
     DESCRIPTIVE,
@@ -43,11 +43,11 @@ from vistudy.analysis.verdict.rule import decide_rule
 from vistudy.analysis.verdict.wording import factor_text, group_sentence
 
 EFFECTS = (SUPPORTED, SLOWER, MORE, HARMS)
-"""Verdicts that say that there is an effect."""
+"""Verdicts that state an effect."""
 
 
 def group(name: str, members: Sequence[BlockVerdict], table: pd.DataFrame, claim: Mapping[str, Any]) -> GroupVerdict:
-    """Blocks together; an effect of all of them also needs a block whose own test holds after Holm's correction."""
+    """Decide blocks together; an overall effect also needs a block whose own test holds after Holm's correction."""
     room = [block for block in members if _informative(block)]
     verdict, pooled, extra = _together(members, room, table, claim)
     corrected = [block.p_holm for block in members if block.p_holm is not None]
@@ -71,7 +71,7 @@ def _informative(block: BlockVerdict) -> bool:
 
 
 def _caveats(members: Sequence[BlockVerdict]) -> list[str]:
-    """Caveats of blocks, the same of several once, with their names."""
+    """Return the blocks' caveats with their names; equal caveats once."""
     where: dict[str, list[str]] = {}
     for block in members:
         for caveat in dict.fromkeys(block.caveats):
@@ -121,7 +121,7 @@ def _together(
 
 
 def _unequal(block: BlockVerdict, claim: Mapping[str, Any]) -> tuple[Factor, ...]:
-    """Factors on which a block's verdict says that the effect depends."""
+    """Return the factors on which a block's effect depends, by its verdict."""
     if not block.verdict.startswith(DEPENDS):
         return ()
     return dependent(block.factors, float(claim["alpha"]), float(claim["sesoi"]))
@@ -145,10 +145,11 @@ def _pairs(table: pd.DataFrame, block: str, treatment: str, baseline: str) -> Pa
 
 
 def random_effects(parts: Mapping[str, Pairs], *, alpha: float = 0.05) -> Pooled:
-    """Random-effects mean of the blocks' differences, each with the weight 1 / (its variance + that between blocks).
+    """Return the random-effects mean of the blocks' differences; weights: 1 / (own + between-block variance).
 
-    The variance between blocks is Paule and Mandel's. That of the mean has a part within blocks, with the covariances
-    of blocks that share configurations, and a part between them; t has the degrees of freedom of both by Satterthwaite.
+    The variance between blocks is estimated after Paule and Mandel. The variance of the mean has a part within blocks,
+    with covariances of blocks that share configurations, and a part between blocks; t has Satterthwaite's degrees of
+    freedom of both parts.
 
     Args:
         parts: block -> its pairs.
@@ -187,7 +188,7 @@ def random_effects(parts: Mapping[str, Pairs], *, alpha: float = 0.05) -> Pooled
 
 
 def _covariance(parts: Sequence[Pairs]) -> Floats:
-    """Covariance of the blocks' mean differences, (blocks, blocks); a block's own variance is that of its interval."""
+    """Return the covariance (blocks, blocks) of the mean differences; the diagonal is that of the intervals."""
     k = len(parts)
     found = np.zeros((k, k))
     for i, one in enumerate(parts):
@@ -203,10 +204,10 @@ def _covariance(parts: Sequence[Pairs]) -> Floats:
 
 
 def _equals(room: Sequence[BlockVerdict], table: pd.DataFrame, arm: str, claim: Mapping[str, Any]) -> bool:
-    """Treatment against a slower arm over all blocks with room; False unless every one of them can be tested."""
+    """Return whether the treatment equals a slower arm over all blocks with room; False unless all can be tested."""
     rows = {block.block: table[table["block"] == block.block] for block in room}
     treatment, margin = room[0].treatment, float(claim["margin"])
-    if any(unusable(of_block, treatment, arm) is not None for of_block in rows.values()):
+    if any(why_not_comparable(of_block, treatment, arm) is not None for of_block in rows.values()):
         return False
     found = random_effects(
         {name: pair(of_block, treatment, arm) for name, of_block in rows.items()}, alpha=2 * float(claim["alpha"])
@@ -215,7 +216,7 @@ def _equals(room: Sequence[BlockVerdict], table: pd.DataFrame, arm: str, claim: 
 
 
 def _pooled_width(room: Sequence[BlockVerdict], alpha: float) -> tuple[bool, list[str]]:
-    """Whether the blocks' mean difference of widths lies above 0, from their intervals (normal approximation)."""
+    """Return whether the mean difference of widths lies above 0, by a normal approximation."""
     widths = [block.width for block in room if block.width is not None and math.isfinite(block.width.low)]
     if len(widths) < len(room):
         missing = len(room) - len(widths)

@@ -1,4 +1,4 @@
-"""Predictions of a claim, checked one by one with the figures."""
+"""Check the predictions of a claim one by one."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 
 from vistudy.analysis.estimates.risk_difference import Difference
 from vistudy.analysis.tables.formatting import points
-from vistudy.analysis.verdict.controls import identity
+from vistudy.analysis.verdict.controls import compare_bitwise
 from vistudy.analysis.verdict.results import (
     DIFFERENT,
     IDENTICAL,
     MORE,
     OLDER,
+    PREDICTION_NAMES,
     REFUSED,
-    SHORT,
     SILENT,
     WITHIN,
     BlockVerdict,
@@ -28,8 +28,8 @@ from vistudy.analysis.verdict.results import (
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
-    """All blocks, classes and everything together, for one treatment."""
+class BlockDecisions:
+    """Decisions for one treatment: all blocks, classes and overall."""
 
     blocks: tuple[BlockVerdict, ...]
     classes: tuple[GroupVerdict, ...]
@@ -40,9 +40,9 @@ def check_predictions(
     predictions: Sequence[Mapping[str, Any]],
     table: pd.DataFrame,
     claim: Mapping[str, Any],
-    judge: Callable[[str], Judged],
+    judge: Callable[[str], BlockDecisions],
 ) -> tuple[PredictionCheck, ...]:
-    """Compare each prediction with what was found. `judge`: treatment -> its verdicts."""
+    """Compare each prediction with the results. `judge`: treatment -> its decisions."""
     found = []
     for prediction in predictions:
         treatment = str(prediction.get("treatment") or claim["treatment"])
@@ -52,7 +52,7 @@ def check_predictions(
 
 
 def scope_text(prediction: Mapping[str, Any], treatment: str, claim: Mapping[str, Any]) -> str:
-    """What a prediction is about, in words."""
+    """Describe the scope of a prediction."""
     blocks, klass = prediction.get("blocks"), prediction.get("class")
     where = f"class {klass}" if klass else ", ".join(blocks) if blocks else "all blocks"
     return where if treatment == claim["treatment"] else f"{where}, arm {treatment}"
@@ -80,7 +80,7 @@ def _figures(name: str, verdict: str, difference: Difference | Pooled | None) ->
 
 
 def _verdict(
-    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: Judged
+    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: BlockDecisions
 ) -> PredictionCheck:
     scope = scope_text(prediction, treatment, claim)
     results: list[tuple[str, str, Difference | Pooled | None]]
@@ -98,12 +98,12 @@ def _verdict(
         earlier = [group.earlier for group in groups]
     if not results:
         return _result(prediction, scope, REFUSED, None, f"no block has arms {claim['baseline']} and {treatment}")
-    short = {SHORT.get(verdict, verdict) for _, verdict, _ in results}
+    short = {PREDICTION_NAMES.get(verdict, verdict) for _, verdict, _ in results}
     holds = _holds(short, str(prediction["expect"]))
     before = ""
     if (
         all(earlier)
-        and (held := _holds({SHORT.get(text, text) for text in earlier}, str(prediction["expect"]))) != holds
+        and (held := _holds({PREDICTION_NAMES.get(text, text) for text in earlier}, str(prediction["expect"]))) != holds
     ):
         before = f" By the earlier rule: {SAID[held]} ({', '.join(dict.fromkeys(earlier))})."
     figures = "; ".join(_figures(*result) for result in results)
@@ -111,7 +111,7 @@ def _verdict(
 
 
 def _holds(found: set[str], expect: str) -> bool | None:
-    """Whether verdicts are what was expected: one that is known to be another decides; one that says nothing cannot."""
+    """Return whether verdicts are as expected: one that is known to differ decides; uninformative ones cannot."""
     expected = OLDER.get(expect, expect)
     same = {expected} | ({IDENTICAL, *OLDER} if expected == WITHIN else set())
     unknown = {*SILENT, DIFFERENT} | ({MORE} if expected == "supported" else set())
@@ -121,7 +121,7 @@ def _holds(found: set[str], expect: str) -> bool | None:
 
 
 def _identical(
-    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: Judged
+    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: BlockDecisions
 ) -> PredictionCheck:
     scope = scope_text(prediction, treatment, claim)
     names = prediction.get("blocks") or [
@@ -132,7 +132,7 @@ def _identical(
     compared = differing = left = same = 0
     silent = []
     for name in names:
-        found = identity(table[table["block"] == name], treatment, str(claim["baseline"]))
+        found = compare_bitwise(table[table["block"] == name], treatment, str(claim["baseline"]))
         compared, differing = compared + found.n_pairs, differing + found.differing
         left, same = left + found.not_compared, same + found.same_trial
         silent += [] if found.n_pairs else [name]

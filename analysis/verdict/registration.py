@@ -1,4 +1,4 @@
-"""Whether a claim was fixed before its first record, and what has changed since. Pure."""
+"""Check whether a claim was registered before its first record, and what has changed since. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from vistudy.analysis.outcomes.rules import OUTCOME_VERSION
-from vistudy.analysis.verdict.results import Registered
+from vistudy.analysis.verdict.results import RegistrationStatus
 
 MOST_SHOWN = 6
 FOUND_LATER = ("scale",)
-"""Keys that a plan gains from pilots: no change of what was registered."""
+"""Keys that pilots add to a plan: they do not change what was registered."""
 ROOM = {"room_low": 0.10, "room_high": 0.90}
-"""Keys of a claim that came with the rule that asks for room -> their defaults."""
+"""Keys of a claim that the current rule added -> their defaults."""
 
 
 def registration_status(
@@ -21,16 +21,16 @@ def registration_status(
     claim: Mapping[str, Any],
     blocks: Mapping[str, Mapping[str, Any]],
     first_ms: int | None,
-) -> Registered:
-    """Compare the last registration that came before the first record with what is judged now.
+) -> RegistrationStatus:
+    """Compare the last registration before the first record with the current claim and blocks.
 
-    A later amendment does not count: it was written with results in sight.
+    A later amendment does not count: it was written after results existed.
 
     Args:
         registrations: oldest first, as `Ledger.registrations`.
         claim: as in `plan.json`.
         blocks: as in `plan.json`.
-        first_ms: when the study's first record was written; None: there is none, or it is not known.
+        first_ms: time of the study's first record; None if there is none or it is unknown.
     """
     early = [each for each in registrations if _early(each, first_ms)]
     if not early:
@@ -42,7 +42,7 @@ def registration_status(
     found = tuple(
         text
         for part in ("claim", "outcome_version", "blocks")
-        for text in differences(counted.get(part), now[part], part)
+        for text in diff_paths(counted.get(part), now[part], part)
     )
     sentence = (
         f"Registered on {_date(counted['registered_ms'])} (claim {counted['claim_hash']}), before the first record."
@@ -57,7 +57,7 @@ def registration_status(
         sentence += (
             f" {late} amendment{'s' if late > 1 else ''} after the first record do{'' if late > 1 else 'es'} not count."
         )
-    return Registered(
+    return RegistrationStatus(
         before_first_record=True,
         claim_hash=str(counted["claim_hash"]),
         registered_ms=int(counted["registered_ms"]),
@@ -74,7 +74,7 @@ def _early(registration: Mapping[str, Any], first_ms: int | None) -> bool:
     return int(registration["records_before"]) == 0 and by_clock
 
 
-def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> Registered:
+def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> RegistrationStatus:
     sentence = "Not registered before the first record: everything here is exploratory."
     if registrations:
         first = registrations[0]
@@ -84,7 +84,7 @@ def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> R
             sentence += f"when there were {count} records."
         else:
             sentence += f"after the first record of {_date(first_ms)}."
-    return Registered(
+    return RegistrationStatus(
         before_first_record=False,
         claim_hash=str(registrations[0]["claim_hash"]) if registrations else None,
         registered_ms=int(registrations[0]["registered_ms"]) if registrations else None,
@@ -95,13 +95,13 @@ def _late(registrations: Sequence[Mapping[str, Any]], first_ms: int | None) -> R
     )
 
 
-def differences(before: Any, now: Any, path: str) -> list[str]:
-    """What differs, as `path: old -> new`. Of two mappings deeper than the parts themselves, absent keys count."""
+def diff_paths(before: Any, now: Any, path: str) -> list[str]:
+    """Return differences as `path: old -> new`. Below the top level, absent keys count."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         names = [name for name in dict.fromkeys([*before, *now]) if name not in FOUND_LATER]
         if path.startswith("blocks.") and path.count(".") == 1:
             names = [name for name in names if name in before and name in now]  # a plan holds other things, too
-        return [text for name in names for text in differences(before.get(name), now.get(name), f"{path}.{name}")]
+        return [text for name in names for text in diff_paths(before.get(name), now.get(name), f"{path}.{name}")]
     return [] if _same(before, now) else [f"{path}: {_short(before)} -> {_short(now)}"]
 
 

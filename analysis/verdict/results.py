@@ -1,4 +1,4 @@
-"""What a decision is made of: verdict strings and frozen results that print as JSON or Markdown. No computation."""
+"""Parts of a decision: verdict strings and frozen results that print as JSON or Markdown. No computation."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ VERDICTS: dict[str, str] = {
     IDENTICAL: "of a placebo: no pair differs in anything",
     DIFFERENT: "of a placebo: some pairs differ, although the term cannot have an effect there",
 }
-"""Every verdict -> what it says. `depends on` is followed by what it depends on."""
-SHORT = {SUPPORTED: "supported", SLOWER: "supported"}
-"""Verdicts that predictions call by another name."""
+"""Verdict -> its meaning. `depends on` is followed by the factors."""
+PREDICTION_NAMES = {SUPPORTED: "supported", SLOWER: "supported"}
+"""Names that predictions use for verdicts."""
 OLDER = {"no effect": WITHIN}
-"""What predictions of earlier study files call a verdict."""
+"""Names that predictions of earlier study files use for verdicts."""
 WORKS, NOTHING = "works", "does nothing"
-"""Of a control; the third word is HARMS."""
+"""Results of a control; the third is HARMS."""
 SILENT = (REFUSED, DESCRIPTIVE, UNINFORMATIVE, NO_DOSE)
-"""Verdicts from which nothing follows: what is predicted of such a block cannot be checked."""
+"""Uninformative verdicts: predictions about such a block cannot be checked."""
 
 
 def depends_on(names: Iterable[str]) -> str:
@@ -61,26 +61,26 @@ def depends_on(names: Iterable[str]) -> str:
 
 
 def meaning(verdict: str) -> str:
-    """What a verdict says, in words."""
+    """Return the meaning of a verdict."""
     return VERDICTS[DEPENDS if verdict.startswith(DEPENDS) else verdict]
 
 
 PRIMARY, NEGATIVE, PLACEBO = "primary", "negative control", "placebo"
-"""Roles of a block. Only primary ones are tests of the claim."""
+"""Roles of a block. Only primary blocks test the claim."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """Whether two arms did the same, to the last bit."""
+    """Bitwise comparison of two arms."""
 
     n_pairs: int
-    """Pairs of two different complete trials that were compared."""
+    """Number of compared pairs of two different complete trials."""
     differing: int
-    """Those that differ in outcome, final or best Q, or an event time."""
+    """Number of those that differ in outcome, final or best Q, or an event time."""
     same_trial: int
-    """Pairs that are one trial, trained once: they show nothing."""
+    """Number of pairs that are one trial, trained once: they show nothing."""
     not_compared: int
-    """Pairs of which a trial is missing, failed or censored."""
+    """Number of pairs of which a trial has no result."""
 
     @property
     def holds(self) -> bool | None:
@@ -89,29 +89,29 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Slower:
-    """The treatment against an arm that only slows the generator down."""
+class EquivalenceToSlower:
+    """Equivalence test of the treatment and an arm that only slows the generator down."""
 
     arm: str
     equivalence: Equivalence | None
-    """None: it could not be tested, or the block had no room."""
+    """None if it could not be tested, or if the block had no room."""
     equivalent: bool
-    """Also at both extremes of what trials without a result would have done."""
+    """Whether it also holds for both extremes of the trials without a result."""
     share_slow: float
-    """Share of the arm's judged trials whose outcome is `slow`; NaN without any."""
+    """Share of the arm's evaluable trials whose outcome is `slow`; NaN without any."""
     g_updates: tuple[float, float] | None
-    """Mean generator updates of a trial of (the arm, the treatment); None where they are not known."""
+    """Mean generator updates per trial of (the arm, the treatment); None if unknown."""
     sentence: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Control:
-    """The positive control against the baseline."""
+    """Comparison of the positive control with the baseline."""
 
     arm: str
     difference: Difference | None
     word: str | None
-    """works, does nothing or harms; None: it could not be told."""
+    """`works`, `does nothing` or `harms`; None if unknown."""
     sentence: str
 
     @property
@@ -122,33 +122,33 @@ class Control:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Room:
-    """Whether an effect could have been seen in a block."""
+    """Whether an effect was detectable in a block."""
 
     informative: bool
     why: str
-    """Why not; empty if it could."""
+    """Why not; empty if it was."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dose:
-    """How much the term did in one arm of a block: medians over trials of their medians over evaluations."""
+    """Dose of the term in one arm of a block: medians over trials of medians over evaluations."""
 
     arm: str
     n_trials: int
     rho: float
-    """Gradient norm of the term over that of the loss; NaN where it is not recorded."""
+    """Gradient norm of the term divided by that of the loss; NaN if not recorded."""
     drift: float
-    """Mean squared change of the samples in a period; NaN where it is not recorded."""
+    """Mean squared change of the samples per period; NaN if not recorded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BestAtK:
-    """Expected smallest Q of k trials of the treatment, and what is lost against the baseline."""
+    """Expected best Q of k trials of the treatment, and its loss against the baseline."""
 
     k: int
     q_treatment: float
     q_baseline: float
-    """Of as many trials of the baseline: equal compute."""
+    """Expected best Q of as many trials of the baseline: equal compute."""
     difference: float
     high: float
     """Upper end of the one-sided 1 - alpha interval of the difference at equal compute."""
@@ -158,10 +158,10 @@ class BestAtK:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tuning:
-    """How many trials a user needs: what decides whether tuning is needed."""
+    """Number of trials that a user needs, which decides whether tuning is needed."""
 
     treatment: tuple[float, float, float]
-    """Expected number of random trials until one is stable, 1/p, with its interval; infinite where none is."""
+    """Expected number of random trials until one is stable, 1/p, with its interval; infinite if none is."""
     baseline: tuple[float, float, float]
     best: tuple[BestAtK, ...]
     removes_need: bool
@@ -169,21 +169,21 @@ class Tuning:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Strong:
-    """E8: one untuned trial of the treatment is as good as the tuned baseline, in every stratum of the box."""
+class StrongClaimTest:
+    """Strong claim: one untuned trial of the treatment is as good as the tuned baseline, in every stratum."""
 
     holds: bool | None
-    """None: it could not be tested in every stratum."""
+    """None if it could not be tested in every stratum."""
     removes_need: bool
-    """It holds, and trials to success and the regret of a few trials say so, too."""
+    """Whether it holds, and trials to success and the regret of a few trials agree."""
     strata: dict[str, str]
-    """Stratum -> what was found there."""
+    """Stratum -> result."""
     sentence: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BlockVerdict:
-    """The decision rule applied to one block."""
+    """Decision on one block."""
 
     block: str
     family: str
@@ -195,37 +195,37 @@ class BlockVerdict:
     """One of VERDICTS."""
     sentence: str
     reasons: tuple[str, ...]
-    """Of a refusal."""
+    """Reasons of a refusal."""
     notes: tuple[str, ...]
     caveats: tuple[str, ...]
-    """Those notes, in short, that travel upwards with the verdict."""
+    """Short forms of the notes that any summary must repeat."""
     box: str
     difference: Difference | None
-    """None where it was refused."""
+    """None if refused."""
     width: WidthDifference | None
-    """None where it is not known: among others, where an arm is stable at an edge of the box."""
+    """None if unknown, for example because an arm is stable at an edge of the search space."""
     p_holm: float | None
-    """p after Holm over all primary blocks; None of others."""
+    """p after Holm's correction over all primary blocks; None for other blocks."""
     room: Room | None
     odds: OddsRatio | None
     q_shift: QShift | None
     factors: tuple[Factor, ...]
     """Differences by stratum."""
-    slower: tuple[Slower, ...]
+    slower: tuple[EquivalenceToSlower, ...]
     positive: Control | None
-    strong: Strong | None
+    strong: StrongClaimTest | None
     tuning: Tuning | None
     doses: tuple[Dose, ...]
     identity: Identity | None
     bounds: MissingBounds | None
-    """Only with trials without a result."""
+    """None if every trial has a result."""
     earlier: str = ""
-    """Verdict by the rule before there was room; of a refused block `refused`."""
+    """Verdict by the earlier rule; `refused` for a refused block."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pooled:
-    """Random-effects mean of the differences of blocks with room, one weight a block."""
+    """Random-effects mean of the differences of blocks with room, one weight per block."""
 
     estimate: float
     low: float
@@ -237,28 +237,28 @@ class Pooled:
     p_equal: float
     """Cochran's Q test of equal differences; NaN with one block."""
     weights: dict[str, float]
-    """Block -> weight; they add up to 1."""
+    """Block -> weight; weights sum to 1."""
     n_configs: int
     n_pairs: int
     stable_treatment: int
-    """Stable trials of the treatment in these blocks, of the `n_pairs`: a plain count."""
+    """Number of stable trials of the treatment in these blocks, out of `n_pairs`."""
     stable_baseline: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupVerdict:
-    """The blocks of one class, or of all classes, together."""
+    """Decision on the blocks of one class, or of all classes."""
 
     name: str
     blocks: tuple[str, ...]
     with_room: tuple[str, ...]
-    """Those of them in which an effect could have been seen: only they are pooled."""
+    """Blocks in which an effect was detectable: only they are pooled."""
     verdict: str
     sentence: str
     pooled: Pooled | None
-    """None where nothing was pooled."""
+    """None if nothing was pooled."""
     notes: tuple[str, ...]
-    """What the blocks' notes say, with the blocks' names."""
+    """Caveats of the blocks, with the blocks' names."""
     earlier: str = ""
 
 
@@ -271,39 +271,39 @@ class PredictionCheck:
     expected: str
     found: str
     holds: bool | None
-    """None: it could not be checked."""
+    """None if it could not be checked."""
     figures: str
-    """The numbers that say so."""
+    """The figures behind `holds`."""
     sentence: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Registered:
-    """Whether the claim was fixed before its first record."""
+class RegistrationStatus:
+    """Whether the claim was registered before its first record."""
 
     before_first_record: bool
     claim_hash: str | None
     registered_ms: int | None
     first_ms: int | None
     amendments: int
-    """Registrations after the first."""
+    """Number of registrations after the first."""
     differences: tuple[str, ...]
-    """What differs between that registration and the present claim and blocks."""
+    """Differences between that registration and the current claim and blocks."""
     sentence: str
     earlier_rule: bool = False
-    """Whether it was registered before the rule asked for room; then both verdicts are given."""
+    """Whether it was registered under the earlier rule; then both verdicts are given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
-    """All that a claim's study says."""
+    """Decision on a claim."""
 
     study: str
     claim: Mapping[str, Any]
     verdict: str
-    """Of all primary blocks together."""
+    """Decision on all primary blocks together."""
     sentence: str
-    registered: Registered
+    registered: RegistrationStatus
     blocks: tuple[BlockVerdict, ...]
     classes: tuple[GroupVerdict, ...]
     overall: GroupVerdict | None
@@ -312,11 +312,11 @@ class Decision:
     warnings: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; a number that is not finite is null."""
+        """Return plain JSON values; non-finite numbers become null."""
         return {"verdict": self.verdict, **_plain(dataclasses.asdict(self))}
 
     def to_markdown(self) -> str:
-        """A page; text of the study file is shown as text."""
+        """Return a page; text of the study file is escaped."""
         from vistudy.analysis.verdict.markdown import page
 
         return page(self)

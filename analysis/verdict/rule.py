@@ -5,11 +5,11 @@ from __future__ import annotations
 from vistudy.analysis.verdict.results import HARMS, INCONCLUSIVE, MORE, SLOWER, SUPPORTED, WITHIN
 
 TOLERANCE = 1e-12
-"""A share of 8 in 100 is a share of 0.08."""
+"""Tolerance for rounding: 8 of 100 is a share of 0.08."""
 
 
 def no_room(baseline: float, treatment: float, room_low: float, room_high: float) -> str | None:
-    """Why shares of stable trials leave no room to see an effect, in words; None if they leave some."""
+    """Explain why the stable shares leave no room to detect an effect; None if they do."""
     if max(baseline, treatment) < room_low - TOLERANCE:
         return f"both arms are stable in less than {100 * room_low:g} % of runs"
     if min(baseline, treatment) > room_high + TOLERANCE:
@@ -28,7 +28,7 @@ def decide_rule(
     sesoi: float,
     margin: float,
 ) -> str:
-    """The verdict string of one comparison that has room. The first that holds:
+    """Return the verdict of one comparison that has room: the first that holds.
 
     1. the interval (`low`, `high`) of the difference lies above 0, the test is `significant` after correction, and the
        difference is at least `sesoi`: `supported (reduces sensitivity)` if the stable range of learning rates is

@@ -1,4 +1,4 @@
-"""Is tuning still needed? E8 (an untuned trial against the tuned baseline), trials to success, regret of few trials."""
+"""Is tuning still needed? An untuned trial against the tuned baseline, trials to success, regret of few trials."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from scipy.stats import t
 from vistudy.analysis.estimates.best_of_k import best_left_out, jackknife_error, non_inferior
 from vistudy.analysis.estimates.risk_difference import Pairs, mean_interval, pair
 from vistudy.analysis.tables.formatting import percent
-from vistudy.analysis.verdict.results import BestAtK, Strong, Tuning
+from vistudy.analysis.verdict.results import BestAtK, StrongClaimTest, Tuning
 from vistudy.analysis.verdict.rule import no_room
 
 STABLE_SHARE = 0.9
-"""Stable share from which one random trial is enough."""
+"""Stable share above which one random trial suffices."""
 FEW_TRIALS = (1, 2, 5, 10)
-"""Budgets of trials at which arms are compared at equal compute."""
+"""Numbers of trials at which arms are compared at equal compute."""
 
 
 def strong_claim(
@@ -29,15 +29,15 @@ def strong_claim(
     claim: Mapping[str, Any],
     tuning: Tuning | None,
     without: str = "",
-) -> Strong:
-    """Test E8 in every stratum: one untuned trial of the treatment against the best of k of the baseline.
+) -> StrongClaimTest:
+    """Test the strong claim in every stratum: one untuned trial of the treatment against the baseline's best of k.
 
-    Whether tuning is needed is not decided by that alone: `tuning` must say so, too. `without`: why the block has no
-    room; then nothing is tested.
+    It does not decide alone whether tuning is needed: `tuning` must agree. `without`: why the block has no room; then
+    nothing is tested.
     """
     if without:
         sentence = f"Strong claim not tested: no room ({without})."
-        return Strong(holds=None, removes_need=False, strata={}, sentence=sentence)
+        return StrongClaimTest(holds=None, removes_need=False, strata={}, sentence=sentence)
     k = int(claim["best_of"])
     strata, judged = _strata(table, treatment, baseline, claim)
     tested = [holds for holds in judged if holds is not None]
@@ -52,13 +52,13 @@ def strong_claim(
         None: f"Strong claim not tested: {judged.count(None)} of {len(judged)} strata allow no test of the best of {k} "
         f"({'; '.join(dict.fromkeys(text for text in strata.values() if text.startswith('not tested')))})",
     }[holds]
-    return Strong(holds=holds, removes_need=removes, strata=strata, sentence=f"{said}.")
+    return StrongClaimTest(holds=holds, removes_need=removes, strata=strata, sentence=f"{said}.")
 
 
 def _strata(
     table: pd.DataFrame, treatment: str, baseline: str, claim: Mapping[str, Any]
 ) -> tuple[dict[str, str], list[bool | None]]:
-    """(stratum -> what was found, whether E8 holds in each)."""
+    """Return (stratum -> result, whether the strong claim holds in each)."""
     k, margin, alpha = int(claim["best_of"]), float(claim["strong_margin"]), float(claim["alpha"])
     strata: dict[str, str] = {}
     judged: list[bool | None] = []
@@ -83,7 +83,7 @@ def _strata(
 
 
 def trials_needed(table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any]) -> Tuning:
-    """Trials to success of both arms, and the expected best of few trials at equal compute.
+    """Estimate trials to success of both arms, and the expected best of few trials at equal compute.
 
     Tuning is not needed if a random trial of the treatment is stable in at least STABLE_SHARE of cases (its whole
     interval), if the baseline's is not, and if no budget of FEW_TRIALS shows the treatment to be possibly worse by
@@ -116,11 +116,11 @@ def trials_needed(table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any]) -
 
 
 def _to_success(side: np.ndarray, alpha: float) -> tuple[float, float, float]:
-    """1/p with its interval."""
+    """Return 1/p with its interval."""
     shares = np.nanmean(side, axis=1)
     (low, high, _), (down, up, _) = (mean_interval(each, alpha=alpha, share=True) for each in (shares, 1 - shares))
     ends = (float(shares.mean()), 1.0, 0.0)
-    if math.isfinite(low):  # the wider of both: few that are stable, or few that are not
+    if math.isfinite(low):  # the wider of both: few stable trials, or few unstable ones
         ends = (ends[0], min(max(high, 1 - down), 1.0), max(min(low, 1 - up), 0.0))
     estimate, most, least = (1 / p if p > 0 else math.inf for p in ends)
     return estimate, most, least

@@ -1,4 +1,4 @@
-"""Verdicts as sentences: effect, interval, how many, which box. Pure text."""
+"""Verdicts as sentences: effect, interval, counts, search space, notes. Pure text."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import pandas as pd
+
 from vistudy.analysis.estimates.effect_sizes import OddsRatio, QShift
-from vistudy.analysis.estimates.risk_difference import Difference
+from vistudy.analysis.estimates.pairs import REASONS
+from vistudy.analysis.estimates.risk_difference import Difference, MissingBounds, Pairs
+from vistudy.analysis.estimates.stable_width import WidthDifference
 from vistudy.analysis.estimates.strata import LR, Factor
 from vistudy.analysis.tables.formatting import p_equals, percent, points
 from vistudy.analysis.verdict.results import (
@@ -29,13 +33,13 @@ from vistudy.analysis.verdict.results import (
 
 
 def place(block: BlockVerdict) -> str:
-    """A block by its name, family and class."""
+    """Name a block with its family and class."""
     named = f"{block.block} (family {block.family}"
     return f"{named}, class {block.klass})" if block.klass else f"{named})"
 
 
 def block_sentence(block: BlockVerdict, claim: Mapping[str, Any], tests: int) -> str:
-    """One sentence on a block; `tests`: primary tests that Holm corrects for."""
+    """Write one sentence on a block; `tests`: number of primary tests that Holm corrects for."""
     head = f"{place(block)}: {block.verdict}"
     if block.role != PRIMARY:
         head = f"{place(block)}, {block.role}: {block.verdict}"
@@ -62,7 +66,7 @@ def block_sentence(block: BlockVerdict, claim: Mapping[str, Any], tests: int) ->
 
 
 def effect(d: Difference, *, interval: bool = True) -> str:
-    """Counts, shares, difference, interval and numbers of a comparison."""
+    """Write counts, shares, difference and interval of a comparison."""
     n = f"{d.n_configs} configurations, {d.n_pairs} pairs"
     stable = f"{d.treatment} was stable in {_of(d.stable_treatment, d.n_pairs)}, {d.baseline} in "
     stable += f"{_of(d.stable_baseline, d.n_pairs)}: {points(d.estimate)} points"
@@ -85,7 +89,7 @@ def _upper(text: str) -> str:
 
 
 def _consequences(block: BlockVerdict, claim: Mapping[str, Any]) -> list[str]:
-    """What follows from the figures, what the width says, and why a verdict is not stronger than it is."""
+    """Write what follows from the figures, what the width shows, and why the verdict is not stronger."""
     d, w, found = block.difference, block.width, []
     assert d is not None, "only placebos and refused verdicts have no estimate"
     if block.verdict == UNINFORMATIVE:
@@ -130,7 +134,7 @@ def _why_inconclusive(d: Difference, p_holm: float | None, claim: Mapping[str, A
 
 
 def factor_text(factor: Factor) -> str:
-    """The differences of a factor's strata, and the test that they are equal."""
+    """Write the differences by a factor's strata, and the test that they are equal."""
     name = factor.name.replace("_", " ")
     at = "" if factor.name == LR else "at "
     each = ", ".join(f"{points(s.estimate)} ({points(s.low)} to {points(s.high)}) {at}{s.level}" for s in factor.strata)
@@ -143,7 +147,7 @@ def factor_text(factor: Factor) -> str:
 
 
 def beside_text(odds: OddsRatio | None, shift: QShift | None) -> list[str]:
-    """What stands beside the difference in points: odds ratio and the shift of the capped final Q."""
+    """Write the co-primary effects: odds ratio and shift of the capped final Q."""
     found = []
     if odds is not None:
         how = " (half a trial added to each count, Haldane, as one of them is 0)" if odds.haldane else ""
@@ -165,7 +169,7 @@ def group_sentence(
     pooled: Pooled | None,
     extra: Sequence[str],
 ) -> str:
-    """One sentence on several blocks together; `room`: those in which an effect could have been seen."""
+    """Write one sentence on several blocks; `room`: those in which an effect was detectable."""
     if not blocks:
         return f"{_upper(name)}: no block of the claim."
     head = f"{_upper(name)}: {verdict}"
@@ -185,7 +189,7 @@ def group_sentence(
 
 
 def _counts(blocks: Sequence[BlockVerdict]) -> str:
-    """Plain counts over all blocks, with room or without."""
+    """Write the counts over all blocks, with room or without."""
     found = [block.difference for block in blocks if block.difference is not None]
     n = sum(d.n_pairs for d in found)
     t, b = sum(d.stable_treatment for d in found), sum(d.stable_baseline for d in found)
@@ -194,7 +198,7 @@ def _counts(blocks: Sequence[BlockVerdict]) -> str:
 
 
 def pooled_text(pooled: Pooled, room: Sequence[BlockVerdict]) -> str:
-    """Counts, mean and interval over blocks with room."""
+    """Write counts, mean and interval over blocks with room."""
     treatment, baseline = room[0].treatment, room[0].baseline
     said = (
         f"{treatment} was stable in {_of(pooled.stable_treatment, pooled.n_pairs)}, {baseline} in "
@@ -213,7 +217,7 @@ def pooled_text(pooled: Pooled, room: Sequence[BlockVerdict]) -> str:
 
 
 def warnings(blocks: Sequence[BlockVerdict]) -> list[str]:
-    """What a reader must know before any verdict."""
+    """List what a reader must know before any verdict."""
     found = []
     for block in blocks:
         if block.identity is not None and block.identity.differing:
@@ -227,3 +231,106 @@ def warnings(blocks: Sequence[BlockVerdict]) -> list[str]:
                 "doubt the pipeline or the design before believing another block."
             )
     return found
+
+
+FEW_CONFIGS = 20
+"""Fewer configurations than this are called few."""
+
+
+NON_ADAPTIVE = ("sobol", "random")
+"""Sampling methods whose configurations are a sample of the search space."""
+
+
+def is_grid(declared: Mapping[str, Any]) -> bool:
+    """Return whether a block is a grid of levels rather than a sample of a search space."""
+    return not declared.get("sampled") and not declared.get("sample")
+
+
+def known_sampling(declared: Mapping[str, Any]) -> bool:
+    """Return whether it is known how a block's configurations were drawn."""
+    return bool(declared) and (is_grid(declared) or bool((declared.get("sample") or {}).get("method")))
+
+
+def excluded_text(pairs: Pairs) -> str:
+    """Write why pairs were excluded, with counts and shares."""
+    planned = pairs.n_pairs + sum(pairs.excluded.values())
+    parts = [
+        f"{count} of {planned} pairs ({percent(count / planned)}): {REASONS[name]}"
+        for name, count in pairs.excluded.items()
+    ]
+    return "; ".join(parts) or "no pairs were planned"
+
+
+def cut_text(width: WidthDifference) -> str:
+    """Write how the search space truncates the stable range."""
+    ends = [
+        f"{percent(share)} of runs are stable at its {name} end"
+        if math.isfinite(share)
+        else f"no run is at its {name} end"
+        for name, share in width.cut.items()
+    ]
+    return f"the box cuts it ({' and '.join(ends)}), so wider or moved cannot be told"
+
+
+def missing_text(table: pd.DataFrame, treatment: str, baseline: str, bounds: MissingBounds) -> str:
+    """Write the trials without a result by arm, and what they could have changed."""
+    counts = []
+    for arm in (treatment, baseline):
+        lost = table[(table["arm"] == arm) & table["stable"].isna()]
+        states = lost["state"].where(lost["state"] != "complete", "undetermined").value_counts()
+        each = ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
+        counts.append(f"{arm} {each} of {(table['arm'] == arm).sum()}")
+    said = f"Trials without a result: {'; '.join(counts)} (equal in both arms: sign-flip p = {bounds.p:.2g})"
+    ends = f"{points(bounds.low.estimate)} to {points(bounds.high.estimate)} points"
+    return f"{said}. Whatever they would have done, the difference is {ends}."
+
+
+def block_notes(
+    table: pd.DataFrame, pairs: Pairs, treatment: str, baseline: str, declared: Mapping[str, Any]
+) -> tuple[list[str], list[str]]:
+    """Return notes on a block, and their short forms for summaries (caveats)."""
+    notes = [f"Left out: {excluded_text(pairs)}."] if pairs.excluded and pairs.n_pairs else []
+    caveats = []
+    if pairs.n_pairs and len(pairs.seeds) == 1:
+        notes.append("One seed a configuration: the noise of seeds and the effect of configurations are one.")
+        caveats.append("one seed a configuration")
+    if 0 < pairs.n_configs < FEW_CONFIGS:
+        notes.append(f"Few configurations: {pairs.n_configs}.")
+        caveats.append(f"only {pairs.n_configs} configurations")
+    if not known_sampling(declared):
+        notes.append("How the configurations were drawn is not known here; the interval takes them as a sample.")
+        caveats.append("how the configurations were drawn is not known")
+    if declared.get("pilot_trials"):
+        counts = ", ".join(f"{arm} {count}" for arm, count in declared["pilot_trials"].items())
+        notes.append(f"Pilot trials, which find a scale, are in no comparison ({counts}).")
+    rows = table[table["arm"] == treatment]
+    inert = int(rows["inert"].sum()) if "inert" in rows else 0
+    if inert:
+        notes.append(f"In {inert} of {len(rows)} trials of {treatment} the term provably has no effect (placebos).")
+        caveats.append("part of the trials are placebos")
+    same = rows.merge(table[table["arm"] == baseline], on=["config", "seed", "trial_id"])
+    if len(same):
+        notes.append(f"{len(same)} of the pairs are one trial, which both arms share: their difference is 0.")
+        caveats.append("pairs that are one trial")
+    return notes, caveats
+
+
+def search_space_text(declared: Mapping[str, Any], table: pd.DataFrame) -> str:
+    """Describe the search space of a block."""
+    space = (declared.get("sample") or {}).get("space", {})
+    parts = [f"{name} in {{{', '.join(map(_level, levels))}}}" for name, levels in declared.get("factors", {}).items()]
+    for name, dim in space.items():
+        if "choices" in dim:
+            parts.append(f"{name} in {{{', '.join(map(_level, dim['choices']))}}}")
+        else:
+            parts.append(f"{name} {dim['low']:g} to {dim['high']:g}{' (log-uniform)' if dim.get('log') else ''}")
+    if not space and "lr" in table and table["lr"].notna().any() and "lr" not in declared.get("factors", {}):
+        parts.append(f"lr {table['lr'].min():g} to {table['lr'].max():g} (as trained)")
+    drawn = [name for name in declared.get("sampled", ()) if name not in space and name != "lr"]
+    parts += [f"{name} (sampled)" for name in drawn]
+    parts += [f"{name} = {_level(level)}" for name, level in declared.get("fixed", {}).items()]
+    return ", ".join(parts) or "a single configuration"
+
+
+def _level(level: object) -> str:
+    return str(level).lower() if isinstance(level, bool) else f"{level:g}" if isinstance(level, float) else str(level)

@@ -15,7 +15,7 @@ from vistudy.analysis.ledger.errors import ReadOnlyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.api.status import DEFAULT_STORE, Standing, Status, counts, standing, status
 from vistudy.study.execution.interrupts import DRAWING, SYNCING, Stop, Stopping, listening
-from vistudy.study.execution.runner import Say, Tick, Trainer, judged_all, quiet, sync_all
+from vistudy.study.execution.runner import LogFn, ProgressFn, StudyRunner, judged_all, no_op, sync_all
 from vistudy.study.tracking.locations import unshare
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vistudy.analysis.report.report import Report
     from vistudy.clusters import Cluster
     from vistudy.study.packing.runtime_estimate import Estimate
-    from vistudy.study.packing.workload import Work
+    from vistudy.study.packing.workload import Workload
     from vistudy.study.planning.plan import Plan
     from vistudy.study.spec.parser import Study
     from vistudy.study.tracking.sync import SyncReport
@@ -81,7 +81,7 @@ class Preview:
     """A plan held against a store and a cluster."""
 
     plan: Plan
-    work: Work
+    work: Workload
     cluster: str
     slots: int
     gpus: int
@@ -125,38 +125,40 @@ def plan(
     check_data(planned)
     planned = planned.noting(other_data(planned, ledger))
     if cluster == "local":
-        from vistudy.study.execution.preflight import this_machine
+        from vistudy.study.execution.preflight import local_cluster
 
-        return _plan_here(planned, ledger, this_machine(packs_per_gpu, gpus), pilot=pilot)
-    from vistudy.study.execution import prepare as launch
+        return _plan_here(planned, ledger, local_cluster(packs_per_gpu, gpus), pilot=pilot)
+    from vistudy.study.execution.connect import connected
+    from vistudy.study.execution.remote_profiling import estimate_runtime, profile_packs
+    from vistudy.study.packing.workload import plan_workload
 
-    with launch.cluster(cluster, packs_per_gpu, gpus) as on:
-        costs = launch.costs([trial.config for trial in planned.trials], on) if pilot else None
-        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
-        cost = launch.pilot(todo.packs, on) if pilot and todo.packs else None
+    with connected(cluster, packs_per_gpu, gpus) as on:
+        costs = profile_packs([trial.config for trial in planned.trials], on) if pilot else None
+        todo = plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+        cost = estimate_runtime(todo.packs, on) if pilot and todo.packs else None
         return _preview(planned, ledger, todo, on, cost)
 
 
 def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Preview:
     """As on the cluster `local`: it is this machine, so nothing of Ray's has to be started, or imported."""
     from vistudy.study.execution.data_check import data_errors
-    from vistudy.study.packing import profiling as probe
-    from vistudy.study.packing.runtime_estimate import PILOT_STRUCTURES, estimate, measure, representatives
-    from vistudy.study.packing.workload import work
+    from vistudy.study.packing import profiling
+    from vistudy.study.packing.runtime_estimate import PILOT_STRUCTURES, estimate, representatives, time_pack
+    from vistudy.study.packing.workload import plan_workload
 
     configs = [trial.config for trial in planned.trials]
-    costs = probe.costs(configs, PILOT_STRUCTURES, on.gpu_share) if pilot else None
-    todo = work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+    costs = profiling.costs(configs, PILOT_STRUCTURES, on.gpu_share) if pilot else None
+    todo = plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
     cost = None
     if pilot and todo.packs:
         with data_errors():
             chosen = representatives(todo.packs, PILOT_STRUCTURES)
-            timings = {pack.pack_id: measure(pack.configs, on.cpus) for pack in chosen}
+            timings = {pack.pack_id: time_pack(pack.configs, on.cpus) for pack in chosen}
         cost = estimate(todo.packs, timings, on.slots)
     return _preview(planned, ledger, todo, on, cost)
 
 
-def _preview(planned: Plan, ledger: Ledger, todo: Work, on: Cluster, cost: Estimate | None) -> Preview:
+def _preview(planned: Plan, ledger: Ledger, todo: Workload, on: Cluster, cost: Estimate | None) -> Preview:
     found = standing(ledger, planned)
     return Preview(
         plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost, standing=found
@@ -175,8 +177,8 @@ def run(
     retry_failed: bool = False,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
     hang_after_s: float = HANG_AFTER_S,
-    say: Say = quiet,
-    tick: Tick = quiet,
+    say: LogFn = no_op,
+    tick: ProgressFn = no_op,
     end_now: Callable[[int], None] | None = None,
 ) -> RunReport:
     """Run the trials of a study that the store lacks, mirror them to MLflow and draw the heatmaps.
@@ -206,12 +208,12 @@ def run(
         KeyboardInterrupt: Ctrl-C before the study was planned, or a second one without `end_now`.
         Terminated: SIGTERM before the study was planned.
     """
-    aloud = functools.partial(print, file=sys.stderr, flush=True) if say is quiet else say
+    aloud = functools.partial(print, file=sys.stderr, flush=True) if say is no_op else say
     with listening(aloud, end_now) as stop:
         return _run(
             study, store, tracking_uri, yes, stop, say,
             functools.partial(
-                Trainer, cluster=cluster, gpus=gpus, packs_per_gpu=packs_per_gpu, retry_failed=retry_failed,
+                StudyRunner, cluster=cluster, gpus=gpus, packs_per_gpu=packs_per_gpu, retry_failed=retry_failed,
                 checkpoint_every_s=checkpoint_every_s, hang_after_s=hang_after_s, stop=stop, say=say, tick=tick,
             ),
         )  # fmt: skip
@@ -223,18 +225,18 @@ def _run(
     tracking_uri: str | None,
     yes: bool,
     stop: Stop,
-    say: Say,
-    trainer_on: Callable[..., Trainer],
+    say: LogFn,
+    trainer_on: Callable[..., StudyRunner],
 ) -> RunReport:
     from vistudy.study.execution.data_changes import other_data
     from vistudy.study.execution.data_check import check_data
     from vistudy.study.planning.rounds import rounds
-    from vistudy.study.tracking import mirror as tracking
+    from vistudy.study.tracking import mirror
     from vistudy.trainables.data import look_again
 
     wanted = as_study(study)
-    uri = tracking_uri or tracking.default_tracking_uri(store)
-    tracking.check_tracking_uri(uri)
+    uri = tracking_uri or mirror.default_tracking_uri(store)
+    mirror.check_tracking_uri(uri)
     ledger = Ledger(store)
     look_again()
     plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, yes=yes)
@@ -268,7 +270,7 @@ def _run(
         return _report(ledger, planned, trainer, drawn, stop)
 
 
-def _report(ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Path], stop: Stop) -> RunReport:
+def _report(ledger: Ledger, planned: Plan, trainer: StudyRunner, drawn: Sequence[Path], stop: Stop) -> RunReport:
     """What a run did, counted in the ledger."""
     name, found = planned.study.name, standing(ledger, planned)
     ended = found.states.keys() - found.left
@@ -294,7 +296,7 @@ def _report(ledger: Ledger, planned: Plan, trainer: Trainer, drawn: Sequence[Pat
 
 
 def sync(
-    study: str, *, store: str = DEFAULT_STORE, tracking_uri: str | None = None, tick: Tick | None = None
+    study: str, *, store: str = DEFAULT_STORE, tracking_uri: str | None = None, tick: ProgressFn | None = None
 ) -> SyncReport:
     """Bring MLflow up to date with the ledger, outcomes of the present rules included; rebuilds it if it was wiped.
 
@@ -316,7 +318,7 @@ def draw(
     store: str = DEFAULT_STORE,
     tracking_uri: str | None = None,
     out: str | os.PathLike[str] | None = None,
-    say: Say = quiet,
+    say: LogFn = no_op,
 ) -> tuple[pd.DataFrame, list[Path]]:
     """Draw a study's heatmaps as PNG, SVG and one offline HTML page. Returns its frame of trials and the files.
 

@@ -31,14 +31,14 @@ def check(
     """Say what a cluster has, and whether studies can run there: packs, store, versions, clocks, tracking server."""
     from vistudy.analysis.ledger.ledger import Ledger
     from vistudy.study.execution import preflight
-    from vistudy.study.execution import prepare as launch
-    from vistudy.study.tracking import mirror as tracking
+    from vistudy.study.execution.connect import connected as reached
+    from vistudy.study.tracking import mirror
 
     if tracking_uri:
-        tracking.check_tracking_uri(tracking_uri)
+        mirror.check_tracking_uri(tracking_uri)
     if store:
         Ledger(store).create()
-    with launch.cluster(address) as connected:
+    with reached(address) as connected:
         found = preflight.inspect(connected, store, _host_and_port(tracking_uri))
         on, problems = found.on, list(found.problems)
         if on.gpus < gpus:

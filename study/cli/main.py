@@ -301,11 +301,11 @@ def ui(
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
 ) -> None:
     """Serve MLflow's pages for a store, and print searches worth typing."""
-    from vistudy.study.tracking.mirror import SEARCHES, UI_ENVIRONMENT, pages
+    from vistudy.study.tracking.mirror import EXAMPLE_FILTERS, UI_ENVIRONMENT, pages
 
     command, folder = pages(store, tracking_uri, host, port)
     out.print(f"http://{host}:{port}  (Ctrl-C ends it). In the search field of an experiment:")
-    for what, search in SEARCHES:
+    for what, search in EXAMPLE_FILTERS:
         out.print(f"  {escape(search)}\n      {what}", soft_wrap=True, style="")
     sys.stdout.flush()
     if folder is not None:

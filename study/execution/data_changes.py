@@ -1,4 +1,4 @@
-"""What a store holds of the same trials on other data: said in a sentence for each data set, and never mixed."""
+"""Sentences about trials that a store holds of the same configurations on other data, one per data set."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vistudy.study.planning.plan import Plan
 from vistudy.trainables.config import NOT_RECORDED
 
 Found = dict[str, set[str]]
-"""Fingerprint -> trials that were trained on it, but for the data."""
+"""Fingerprint -> configurations (without the data) trained on it."""
 
 
 def other_data(planned: Plan, ledger: Ledger) -> Iterator[str]:
-    """Sentences that say which data sets of a plan held something else when the store's trials were trained."""
+    """Yield sentences on data sets of a plan that have changed since trials of the store were trained."""
     if not ledger.exists():
         return
     done, now = ledger.done(), planned.data
@@ -34,7 +34,7 @@ def other_data(planned: Plan, ledger: Ledger) -> Iterator[str]:
 
 
 def _sentences(data: str, here: str, same: Found, others: Found, kept: str) -> Iterator[str]:
-    """Of one data set: of trials that differ from those of the plan in it alone, else of others."""
+    """Yield the sentences of one data set: about the plan's own trials on other data, else about other trials."""
     if prints := [print_ for print_ in same if print_ != NOT_RECORDED]:
         count = len(set[str]().union(*(same[print_] for print_ in prints)))
         yield (
@@ -56,7 +56,7 @@ def _sentences(data: str, here: str, same: Found, others: Found, kept: str) -> I
 
 
 def earlier_study(planned: Plan, ledger: Ledger) -> str | None:
-    """The name under which a run will keep the plan that it replaces, if that was of other data."""
+    """Name under which a run keeps the plan that it replaces, if that plan was for other data; else None."""
     return ledger.earlier_name(planned.study.name, {of: {"fingerprint": p} for of, p in planned.data.items()})
 
 

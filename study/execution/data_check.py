@@ -1,4 +1,4 @@
-"""Are the data of a plan there, whole, and enough of them? Asked before anything is written or started."""
+"""Check that a plan's data exist, are undamaged and suffice, before anything is written or started."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BATCH = "batch_size"
 
 
 def check_data(planned: Plan) -> None:
-    """Read every data set of a plan once: files are prepared here, not by many workers at once.
+    """Read every data set of a plan once, so that files are prepared here and not by many workers at once.
 
     Raises:
         StudyError: files are missing or damaged, or there are too few images for the metrics or for a minibatch.
@@ -42,7 +42,7 @@ def check_data(planned: Plan) -> None:
 
 
 def _check_space(block: Block, dataset: Dataset) -> None:
-    """The largest minibatch that a sample may draw, in a later round perhaps."""
+    """Check the largest minibatch that the search space allows, since a later round may draw it."""
 
     def check(dims: tuple[Dimension, ...], path: KeyPath) -> None:
         for dim in dims:
@@ -65,7 +65,7 @@ def _check_batch(block: Block, path: KeyPath, size: int) -> None:
 
 
 def _place(block: Block, trial: Trial) -> KeyPath:
-    """Where a trial's minibatch was written, if it was."""
+    """Key path of a trial's batch size in the study file."""
     arm = block.arms.get(str(trial.cell.get("arm", "")).partition("~")[0])  # a pilot's arm is `NAME~SCALE`
     if arm is not None and BATCH in arm.written:
         return ("arms", arm.name, BATCH)
@@ -79,7 +79,7 @@ def _place(block: Block, trial: Trial) -> KeyPath:
 
 @contextlib.contextmanager
 def data_errors() -> Iterator[None]:
-    """What is found wrong with data later (a cache that was changed, files that are gone) as a StudyError."""
+    """Turn data errors that appear later (a changed cache, missing files) into a StudyError."""
     try:
         yield
     except DataError as error:

@@ -1,4 +1,4 @@
-"""Trains packs one after another in this process, without Ray: for debuggers, and to compare with."""
+"""Train packs one after another in this process, without Ray: for debuggers and comparisons."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.execution.interrupts import TRAINING, Stop
 from vistudy.study.execution.provenance import now_ms
-from vistudy.study.execution.supervisor import Executed, Supervisor
+from vistudy.study.execution.supervisor import ExecutionResult, Supervisor
 from vistudy.study.packing.packs import Pack
 from vistudy.trainables.worker import train_pack
 
@@ -21,15 +21,15 @@ POLL_S = 0.1
 _log = logging.getLogger("vistudy.supervisor")
 
 
-def execute_here(
+def execute_in_process(
     packs: Sequence[Pack], ledger: Ledger, *, checkpoint_every_s: float, stop: Stop | None = None
-) -> Executed:
-    """Train the packs to their ends, in order. What `vistudy.study.execution.ray_tune.execute` does, in this process.
+) -> ExecutionResult:
+    """Train the packs to completion, in order: `ray_tune.execute` in this process.
 
-    `stop`: at a signal the pack in training writes a checkpoint before its next period, and ends.
+    `stop`: after a signal, the current pack writes a checkpoint before its next period and ends.
 
     Raises:
-        StudyError: the store failed for good.
+        StudyError: the store failed permanently.
     """
     started, run = time.monotonic(), f"run-{secrets.token_hex(6)}"
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=True)
@@ -48,13 +48,13 @@ def execute_here(
         with (stop or Stop()).patient(TRAINING, ask):
             while not supervisor.finished:
                 pack = supervisor.next()
-                if pack is None:  # one waits for its next try
+                if pack is None:  # one pack waits for its next attempt
                     time.sleep(POLL_S)
                     continue
                 supervisor.ended(pack.pack_id, train({"pack_id": pack.pack_id}))
     finally:
-        with contextlib.suppress(StudyError):  # a file that nobody will ask for again
+        with contextlib.suppress(StudyError):  # a file that nobody reads again
             ledger.withdraw_stop(run)
     if supervisor.broken is not None:
         raise supervisor.broken
-    return Executed(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)
+    return ExecutionResult(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)

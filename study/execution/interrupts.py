@@ -1,6 +1,6 @@
-"""What Ctrl-C (SIGINT) and SIGTERM do to a run: the first one stops it in order, the second one ends it.
+"""Handling of Ctrl-C (SIGINT) and SIGTERM: the first signal stops a run in an orderly way, the second ends it at once.
 
-The line that says so is printed by a thread that the signal wakes: the main thread may be inside a library for seconds.
+A thread that the signal wakes prints the message, because the main thread may be inside a library for seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vistudy.analysis.ledger.errors import Terminated
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 LOOK_EVERY_S = 0.5
-"""How often whoever waits looks whether it is to stop, should the exception have been lost in a finalizer."""
+"""Polling interval of waits, in case the exception was lost in a finalizer."""
 STARTING = "no pack is in training yet"
 TRAINING = "writing checkpoints"
 DRAWING = "heatmaps are left out"
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Stopping(BaseException):
-    """The first signal came at a moment when nothing had to be waited for."""
+    """Raised by the first signal where no orderly stop is needed."""
 
 
 class Stop:
@@ -43,15 +43,15 @@ class Stop:
         self._lock, self._twice = threading.Lock(), threading.Event()
         self.asked = threading.Event()
         self.again = False
-        """A second signal came."""
+        """A second signal arrived."""
         self.number: int | None = None
         """The first signal."""
         self.doing = STARTING
-        """What the first signal says that the run does now."""
+        """Current activity, as the message of the first signal names it."""
 
     @property
     def terminated(self) -> bool:
-        """By SIGTERM: somebody is about to send SIGKILL."""
+        """Whether the signal was SIGTERM, which SIGKILL usually follows."""
         return self.number == signal.SIGTERM
 
     def check(self) -> None:
@@ -60,28 +60,28 @@ class Stop:
             raise Stopping
 
     def wait(self, future: Future[T]) -> T:
-        """Its result. Raises Stopping once the run is asked to stop."""
+        """Wait for a future and return its result. Raises Stopping once the run is asked to stop."""
         while True:
             self.check()
             if wait([future], LOOK_EVERY_S).done:
                 return future.result()
 
     def here(self, error: BaseException) -> bool:
-        """Whether an exception is how a first signal ended what was being done (Ray raises exceptions of its own)."""
+        """Whether an exception is the effect of a first signal (Ray raises exceptions of its own)."""
         self._handled = self.asked.is_set()
         return self._handled and not self.again and isinstance(error, Stopping | KeyboardInterrupt | SystemExit)
 
     def settle(self, doing: str) -> None:
-        """From here on the first signal raises nothing: what is left to do is short, or waits no longer after it."""
+        """From now on the first signal raises nothing: the remaining work is short, or stops waiting by itself."""
         self.doing, self._patient = doing, True
 
     @contextlib.contextmanager
     def patient(self, doing: str | None = None, then: Callable[[], None] | None = None) -> Iterator[None]:
-        """For the time of a `with` the first signal raises nothing: `then` is called, in a thread of its own."""
+        """For the time of a `with`, the first signal calls `then` in a separate thread instead of raising."""
         before = self.doing, self._then, self._patient
         self._then, self._patient = then, True
         self.doing = doing or self.doing
-        if self.asked.is_set():  # it came just before
+        if self.asked.is_set():  # the signal came just before
             self._tell()
         try:
             yield
@@ -94,14 +94,14 @@ class Stop:
         self.asked.set()
 
     def _tell(self) -> None:
-        """Call what `patient` was given, once."""
+        """Call the function given to `patient`, once."""
         with self._lock:
             then, self._then = self._then, None
         if then:
             threading.Thread(target=then, name="vistudy-stop", daemon=True).start()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, when Python gets to it."""
+        """Handle a signal in the main thread, when Python gets to it."""
         self._ask(number)
         if self._handled:
             self.again = True
@@ -112,11 +112,11 @@ class Stop:
             raise Stopping
 
     def _listen(self, pipe: int, before: int) -> None:
-        """In a thread, at once."""
+        """React to signals at once, in a separate thread."""
         count = 0
         while data := os.read(pipe, 1):
             if before != -1:
-                with contextlib.suppress(OSError):  # an event loop's, full or closed
+                with contextlib.suppress(OSError):  # the wakeup descriptor of an event loop, full or closed
                     os.write(before, data)
             if data[0] not in SIGNALS:
                 continue
@@ -127,20 +127,20 @@ class Stop:
                 self._tell()
             elif self._end_now:
                 self._end_now(data[0])
-            elif count == 2 and not self._twice.wait(LOOK_EVERY_S):  # Python took two signals for one
+            elif count == 2 and not self._twice.wait(LOOK_EVERY_S):  # Python merged two signals into one
                 _thread.interrupt_main(signal.Signals(data[0]))
 
 
 @contextlib.contextmanager
 def listening(say: Callable[[str], None], end_now: Callable[[int], None] | None = None) -> Iterator[Stop]:
-    """Take over both signals for the time of a `with`; in another thread than the main one, neither.
+    """Handle both signals for the time of a `with`; outside the main thread, handle neither.
 
     Args:
         say: called with a line at the first signal, in another thread.
         end_now: called with the number of a second signal, in another thread. Without it KeyboardInterrupt is raised.
 
     Raises:
-        KeyboardInterrupt: the first signal was SIGINT, and nobody inside has taken Stopping; or the second signal.
+        KeyboardInterrupt: the first signal was SIGINT and Stopping was not caught; or the second signal was SIGINT.
         Terminated: likewise SIGTERM.
     """
     stop = Stop(say, end_now)

@@ -1,6 +1,6 @@
-"""Before a study runs on many machines: do all of them see the store, run the same code, and agree on the time?
+"""Check before a run that all nodes share the store, run the same code and agree on the time.
 
-Without shared storage a trial would end well and its records be gone; with other versions its numbers would be others.
+Without shared storage a trial would succeed but its records would be lost; other versions give other numbers.
 """
 
 from __future__ import annotations
@@ -18,30 +18,25 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from vistudy.analysis.ledger.atomic_files import Storage
 from vistudy.analysis.ledger.errors import StoreError, StudyError
-from vistudy.clusters.base import PACKAGE, ClusterError
-
-if TYPE_CHECKING:
-    from vistudy.clusters import Cluster
-    from vistudy.clusters.base import Node
+from vistudy.clusters.base import PACKAGE, Cluster, ClusterError, Node
 
 PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray")
 """Packages that trials need, equal on every node. Local parts of versions (+cpu, +cu130) may differ."""
 MAX_SKEW_S = 2.0
 MIN_FREE_GB = 0.2
 ANSWER_WITHIN_S = 60.0
-"""The first task on a node waits for a worker process, which reads Ray and this code, from a network disk perhaps."""
+"""The first task on a node waits for a worker process to import Ray and this code, perhaps from a network disk."""
 CONNECT_WITHIN_S = 5.0
 _MISSING = "not installed"
 _log = logging.getLogger("vistudy.preflight")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Facts:
-    """What one machine says of itself."""
+class NodeInfo:
+    """Versions, clock and resources that one machine reports."""
 
     host: str
     versions: dict[str, str]
@@ -49,44 +44,44 @@ class Facts:
     code: str
     """Hash of the code of all packages of vistudy."""
     answer: str
-    """The file that it wrote into the store."""
+    """File that the node wrote into the store."""
     store: str | None
-    """Why it does not share the store; None if it does, or was not asked."""
+    """Why the node does not share the store; None if it does, or if that was not checked."""
     store_free_gb: float | None
-    """On the store's disk, where it is one."""
+    """Free space on the store's disk; None for object stores."""
     scratch_free_gb: float
-    """Where temporary files go."""
+    """Directory of temporary files."""
     tracking: str | None
-    """Why it does not reach the tracking server; None if it does, or there is none."""
+    """Why the node cannot reach the tracking server; None if it can, or if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NodeReport:
-    """One node, held against this process."""
+    """Comparison of one node with this process."""
 
     node: Node
-    facts: Facts | None
+    facts: NodeInfo | None
     skew_s: float | None
-    """Its clock minus ours, without what the question itself took."""
+    """Clock skew against this machine in seconds, network delay excluded."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preflight:
-    """A cluster, and what is wrong with it."""
+    """Result of the check: the usable cluster and its problems."""
 
     on: Cluster
-    """Without nodes that left while they were asked."""
+    """The cluster without nodes that left during the check."""
     nodes: tuple[NodeReport, ...]
     left: tuple[Node, ...]
     problems: tuple[str, ...]
-    """One message each: which node, what, what to do."""
+    """One message per problem: which node, what is wrong, what to do."""
 
 
-def before_run(on: Cluster, store: str) -> Cluster:
-    """Refuse a cluster on which records would be lost or be others. Returns it without nodes that have just left.
+def require_usable(on: Cluster, store: str) -> Cluster:
+    """Refuse a cluster on which records would be lost or would differ. Returns it without nodes that have just left.
 
     Raises:
-        StudyError: all that is wrong, one line each.
+        StudyError: all problems, one line per problem.
     """
     if on.local:
         return on
@@ -95,11 +90,11 @@ def before_run(on: Cluster, store: str) -> Cluster:
         raise StudyError(f"cluster {on.name}: " + "\n".join(found.problems))
     for node in found.left:
         _log.warning("%s has left the cluster; the study runs on the other nodes", node.name)
-    return checked(found.on)
+    return validated(found.on)
 
 
-def checked(on: Cluster) -> Cluster:
-    """The cluster. Raises StudyError if it cannot hold a pack, or has too few GPUs."""
+def validated(on: Cluster) -> Cluster:
+    """Return the cluster. Raises StudyError if it cannot hold a pack or has too few GPUs."""
     try:
         on.check()
     except ClusterError as error:
@@ -108,23 +103,23 @@ def checked(on: Cluster) -> Cluster:
 
 
 def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = None) -> Preflight:
-    """Ask every node, and hold its answers against this machine's. `tracking`: host and port of a server."""
+    """Query every node and compare it with this machine. `tracking`: host and port of a server."""
     from vistudy.clusters.broadcast import in_this_process, on_every_node
 
     ask = in_this_process if on.inline else on_every_node
     with _nonce(store) as (nonce, answers):
-        asked = ask(facts, store, nonce, tracking, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
+        asked = ask(collect_node_info, store, nonce, tracking, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
         before = time.time()
         clocks = ask(clock, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
         after = time.time()
-        here = facts(store, nonce, None)
+        here = collect_node_info(store, nonce, None)
         answers += [here.answer, *(answer.value.answer for answer in asked if answer.value)]
         problems, reports, left = [], [], []
         for answer, read in zip(asked, clocks, strict=True):
             if answer.left or read.left:
                 left.append(answer.node)
                 continue
-            skew = None if read.value is None else _outside(read.value, before, after)
+            skew = None if read.value is None else _clock_skew(read.value, before, after)
             reports.append(NodeReport(node=answer.node, facts=answer.value, skew_s=skew))
             if answer.value is None:
                 problems.append(
@@ -140,15 +135,15 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
     return Preflight(on=still, nodes=tuple(reports), left=tuple(left), problems=tuple(problems))
 
 
-def facts(store: str | None, nonce: str, tracking: tuple[str, int] | None) -> Facts:
-    """What this process's machine has. Reads the driver's nonce from the store, and answers it with a file there."""
+def collect_node_info(store: str | None, nonce: str, tracking: tuple[str, int] | None) -> NodeInfo:
+    """Report this machine's properties. Reads the driver's nonce from the store and answers with a file there."""
     answer = f"{nonce}-{uuid.uuid4().hex[:8]}"
-    return Facts(
+    return NodeInfo(
         host=socket.gethostname(),
         versions={"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
         code=code_hash(),
         answer=answer,
-        store=_shares(store, nonce, answer) if store else None,
+        store=_check_store_access(store, nonce, answer) if store else None,
         store_free_gb=_free_gb(store) if store else None,
         scratch_free_gb=round(shutil.disk_usage(tempfile.gettempdir()).free / 1e9, 1),
         tracking=_reaches(*tracking) if tracking else None,
@@ -156,12 +151,12 @@ def facts(store: str | None, nonce: str, tracking: tuple[str, int] | None) -> Fa
 
 
 def clock() -> float:
-    """This machine's time, in seconds since 1970."""
+    """Return this machine's time in seconds since 1970."""
     return time.time()
 
 
 def code_hash() -> str:
-    """Of every Python file of vistudy, as this process imports it."""
+    """Hash every Python file of vistudy, as this process imports it."""
     found = hashlib.sha256()
     for path in sorted(PACKAGE.glob("*/**/*.py")):
         found.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
@@ -177,7 +172,7 @@ def _version(package: str) -> str:
 
 @contextlib.contextmanager
 def _nonce(store: str | None) -> Iterator[tuple[str, list[str]]]:
-    """A file in the store that only those see who share it, and a list for answers to it; all are gone afterwards."""
+    """Write a file that only sharers of the store see; yields its name and a list of answers, removes all files."""
     nonce, answers = f".preflight-{uuid.uuid4().hex}", list[str]()
     if store is None:
         yield nonce, answers
@@ -191,8 +186,8 @@ def _nonce(store: str | None) -> Iterator[tuple[str, list[str]]]:
             disk.remove(name)
 
 
-def _shares(store: str, nonce: str, answer: str) -> str | None:
-    """None if this machine sees what the driver wrote, and could write beside it."""
+def _check_store_access(store: str, nonce: str, answer: str) -> str | None:
+    """Return None if this machine reads the driver's file and can write next to it, else the reason."""
     disk = Storage(store)
     try:
         if disk.read(nonce) != nonce.encode():
@@ -218,16 +213,16 @@ def _reaches(host: str, port: int) -> str | None:
     return None
 
 
-def _outside(clock: float, before: float, after: float) -> float:
-    """How far a clock's reading lies outside the time in which it was read."""
+def _clock_skew(clock: float, before: float, after: float) -> float:
+    """Distance of a clock reading from the interval in which it was taken, in seconds."""
     return min(clock - before, 0.0) + max(clock - after, 0.0)
 
 
-def _public(text: str) -> str:
+def _without_local_version(text: str) -> str:
     return text.partition("+")[0]
 
 
-def _compare(name: str, there: Facts, here: Facts, store: str | None, skew_s: float | None) -> Sequence[str]:
+def _compare(name: str, there: NodeInfo, here: NodeInfo, store: str | None, skew_s: float | None) -> Sequence[str]:
     found = []
     if there.store:
         found.append(
@@ -242,7 +237,7 @@ def _compare(name: str, there: Facts, here: Facts, store: str | None, skew_s: fl
     other = [
         f"{what} {there.versions[what]} (here {mine})"
         for what, mine in here.versions.items()
-        if _public(there.versions[what]) != _public(mine)
+        if _without_local_version(there.versions[what]) != _without_local_version(mine)
     ]
     if other:
         found.append(
@@ -267,10 +262,10 @@ def _compare(name: str, there: Facts, here: Facts, store: str | None, skew_s: fl
     return found
 
 
-def this_machine(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:
-    """CPUs and GPUs that this process may use: the cluster `local`, which need not be started to be known."""
+def local_cluster(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:
+    """Describe the cluster `local`, without starting it: CPUs and GPUs that this process may use."""
     import torch
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = Node(name="local", cpus=cpus, gpus=torch.cuda.device_count())
-    return checked(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
+    return validated(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, least_gpus=gpus))

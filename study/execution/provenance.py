@@ -1,4 +1,4 @@
-"""Where and with what a study was run."""
+"""Record of where and with which versions a study was run."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ RECORDED_PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray", "mlflow"
 
 
 def now_ms() -> int:
-    """The clock, in milliseconds since 1970 (UTC)."""
+    """Return the time in milliseconds since 1970 (UTC)."""
     return time.time_ns() // 1_000_000
 
 
 def provenance(
     name: str, ledger: Ledger, data: Mapping[str, str], metrics: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Where and with what a study was run last, and when first.
+    """Return machine, versions and commit of a study's latest run, and the time of its first.
 
     `data`: data set -> its fingerprint; `metrics`: how each data set's samples were judged.
     """
@@ -46,13 +46,17 @@ def provenance(
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages that results depend on."""
+    """Return the versions of Python and of the packages that results depend on."""
     return {"python": platform.python_version()} | {name: version(name) for name in RECORDED_PACKAGES}
 
 
 def git_state() -> dict[str, str | bool | None]:
-    """Commit of this project's checkout, and whether it has uncommitted changes; None outside a checkout."""
-    root = Path(__file__).resolve().parent
+    """Return the commit of vistudy's checkout, and whether it has uncommitted changes; None outside a checkout.
+
+    A repository that only happens to hold the folder in which vistudy is installed is not its checkout.
+    """
+    file = Path(__file__).resolve()
+    root = file.parent
 
     def git(*args: str) -> str | None:
         try:
@@ -61,5 +65,7 @@ def git_state() -> dict[str, str | bool | None]:
             return None
         return done.stdout.strip()
 
+    if git("ls-files", "--error-unmatch", file.name) is None:
+        return {"commit": None, "dirty": None}
     changes = git("status", "--porcelain")
     return {"commit": git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}

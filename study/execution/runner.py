@@ -1,4 +1,4 @@
-"""Trains what the ledger lacks of a study, while a mirror brings it to MLflow."""
+"""Train the pending trials of a study, while the mirror syncs them to MLflow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vistudy.study.execution.provenance import now_ms, provenance
 
 if TYPE_CHECKING:
     from vistudy.clusters import Cluster
-    from vistudy.study.execution.supervisor import Executed
+    from vistudy.study.execution.supervisor import ExecutionResult
     from vistudy.study.packing.packs import Pack
     from vistudy.study.planning.plan import Plan
     from vistudy.study.spec.schema import ExploreSpec
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 MIRROR_EVERY_S = 10.0
 MIRROR_RUNNING_EVERY_S = 60.0
-"""Trials that have ended are mirrored soon, once and whole; those that go on seldom, since each time costs processor
-time that training would use. The ledger is never behind."""
+"""Finished trials are synced soon and only once; running trials rarely, because each sync takes processor time from
+training. The ledger is always up to date."""
 
 LAST_SYNC_S = 6.0
-"""After a signal, how long MLflow may take."""
+"""Seconds that MLflow may take after a signal."""
 
 T = TypeVar("T")
-Say = Callable[[str], None]
-Tick = Callable[[int, int], None]
+LogFn = Callable[[str], None]
+ProgressFn = Callable[[int, int], None]
 
 
-def quiet(*_: object) -> None:
-    """Say and tick nothing."""
+def no_op(*_: object) -> None:
+    """Ignore messages and progress."""
 
 
-class Trainer:
-    """Trains plan after plan of one study on one cluster, with one mirror. Leave it by its `with`."""
+class StudyRunner:
+    """Train the plans of one study, one after another, on one cluster with one mirror. A context manager."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Trainer:
         checkpoint_every_s: float,
         hang_after_s: float,
         stop: Stop,
-        say: Say,
-        tick: Tick,
+        say: LogFn,
+        tick: ProgressFn,
     ) -> None:
         self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
         self._gpus, self._packs_per_gpu = gpus, packs_per_gpu
@@ -71,29 +71,31 @@ class Trainer:
         self._connection = contextlib.ExitStack()
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="vistudy-aside")
         self.before = ledger.done()
-        """Trials that had ended before this run, without those that are run again."""
+        """Trials that had finished before this run, without those that are trained again."""
         self.train_s = 0.0
         self.synced = False
         self.behind: str | None = None
-        """Whether the last sync was begun, and why MLflow lacks something after it."""
+        """Whether the final sync has started, and why MLflow is incomplete after it."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self._mirror is not None and not self._stop.again:
-            self._stop_mirror()  # after an error: leave no run open
+            self._stop_mirror()  # after an error, too: close all runs
         self.release()
-        stopped = self._stop.asked.is_set()  # then what is still done aside is not waited for
+        stopped = self._stop.asked.is_set()  # do not wait for background work then
         self._aside.shutdown(wait=not stopped, cancel_futures=stopped)
 
     def train(self, planned: Plan) -> None:
-        """Run what the ledger lacks of a plan.
+        """Train the pending trials of a plan.
 
         Raises:
             Stopping: the run was asked to stop before training or after it.
         """
-        from vistudy.study.execution import prepare as launch
+        from vistudy.study.execution import prepare
+        from vistudy.study.execution.remote_profiling import profile_packs
+        from vistudy.study.packing.workload import plan_workload
         from vistudy.study.tracking.mirror import open_database
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
@@ -109,35 +111,35 @@ class Trainer:
             write(provenance(name, ledger, planned.data))
             return
         meanwhile = self._aside.submit(self._get_ready, planned)
-        self._aside.submit(open_database, self._uri)  # seconds of work, which training does not wait for
+        self._aside.submit(open_database, self._uri)  # takes seconds; training does not wait for it
         on = self._connect()
         known, metrics = self._stop.wait(meanwhile)
         write(provenance(name, ledger, planned.data, metrics))  # a cluster that refuses leaves no trace in the store
-        costs = launch.costs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
-        todo = launch.work(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
-        launch.prepare(planned, todo, ledger, known, now_ms=now_ms())
+        costs = profile_packs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
+        todo = plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+        prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
         self._say(
             f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
             f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
         )
         self._start_mirror(name)
-        with ticking(ledger, set(todo.pending), self._tick):
+        with report_progress(ledger, set(todo.pending), self._tick):
             executed = self._execute(todo.packs, on, planned.study.explore)
         self.train_s += executed.wall_s
         self._stop.check()
 
-    def _execute(self, packs: Sequence[Pack], on: Cluster, explore: ExploreSpec | None) -> Executed:
+    def _execute(self, packs: Sequence[Pack], on: Cluster, explore: ExploreSpec | None) -> ExecutionResult:
         if on.inline:
-            from vistudy.study.execution.in_process import execute_here
+            from vistudy.study.execution.in_process import execute_in_process
 
             if explore:
                 raise StudyError(
                     "explore: trials are stopped by Ray Tune, and cluster 'debug' has no Ray; use 'local'."
                 )
-            return execute_here(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s, stop=self._stop)
-        from vistudy.study.execution import ray_tune as executor  # ready, see launch.preload
+            return execute_in_process(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s, stop=self._stop)
+        from vistudy.study.execution import ray_tune  # already imported
 
-        return executor.execute(
+        return ray_tune.execute(
             packs,
             self._ledger,
             on,
@@ -148,30 +150,30 @@ class Trainer:
         )
 
     def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
-        """What this process has to do before training: it may, while Ray starts its own processes."""
+        """Prepare training while Ray starts its processes."""
         from vistudy.clusters import needs_ray
-        from vistudy.study.execution import prepare as launch
+        from vistudy.study.execution import prepare
         from vistudy.study.execution.data_check import data_errors
 
         if needs_ray(self._cluster):
-            launch.preload()
+            import vistudy.study.execution.ray_tune  # noqa: F401  (a second, while Ray starts)
         with data_errors():
-            return launch.references(planned, self._ledger, self._say), launch.judged_by(planned)
+            return prepare.references(planned, self._ledger, self._say), prepare.evaluation_protocols(planned)
 
     def _connect(self) -> Cluster:
-        from vistudy.study.execution import prepare as launch
-        from vistudy.study.execution.preflight import before_run
+        from vistudy.study.execution.connect import connected
+        from vistudy.study.execution.preflight import require_usable
 
         if self._on is None:
-            on = self._connection.enter_context(launch.cluster(self._cluster, self._packs_per_gpu, self._gpus))
-            self._on = before_run(on, self._ledger.uri)
+            on = self._connection.enter_context(connected(self._cluster, self._packs_per_gpu, self._gpus))
+            self._on = require_usable(on, self._ledger.uri)
         return self._on
 
     def release(self) -> None:
-        """Leave the cluster.
+        """Disconnect from the cluster.
 
-        A Ray object that dies while Ray ends takes the process with it. Tune leaves cycles of such objects, and the
-        mirror's thread may be the one that collects them: so they are collected before, and none while Ray ends.
+        Collecting a Ray object during `ray.shutdown` crashes the process, and Tune leaves reference cycles that another
+        thread may collect. Collect them first, and disable the garbage collector during shutdown.
         """
         gc.collect()
         gc.disable()
@@ -183,7 +185,7 @@ class Trainer:
 
     @property
     def mirrors(self) -> bool:
-        """Whether anything was trained in this run that MLflow may lack."""
+        """Whether this run trained anything that may be missing in MLflow."""
         return self._mirror is not None
 
     def _start_mirror(self, name: str) -> None:
@@ -209,7 +211,7 @@ class Trainer:
         return self._mirror.stop(final=True, artifacts=artifacts)
 
     def release_while(self, work: Callable[[], T]) -> T:
-        """Leave the cluster, in this thread, while another does `work`. Returns its result.
+        """Disconnect in this thread while another thread does `work`. Returns the result of `work`.
 
         Raises:
             Stopping: the run was asked to stop.
@@ -219,7 +221,7 @@ class Trainer:
         return self._stop.wait(meanwhile)
 
     def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> None:
-        """Mirror everything, leaving no run open, within LAST_SYNC_S of a signal."""
+        """Sync everything and close all runs, within LAST_SYNC_S seconds of a signal."""
         self.synced = True
         last: Future[str | None] = Future()
 
@@ -250,7 +252,7 @@ class Trainer:
 def judged(
     ledger: Ledger, name: str, records: Mapping[str, Records], outcomes: Mapping[str, dict[str, Any]]
 ) -> tuple[Labels, Series]:
-    """Outcomes in the words of MLflow's tags, and Q."""
+    """Return outcomes as MLflow tags, and Q."""
     from vistudy.analysis.tables.trials import judge
 
     labels, q = judge(ledger, name, records, outcomes)
@@ -258,7 +260,7 @@ def judged(
 
 
 def judged_all(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
-    """Outcomes of all complete trials of a study among `ids`, by the present rules."""
+    """Return outcomes of the complete trials among `ids`, by the current rules."""
     from vistudy.analysis.outcomes.label_study import judge_study
 
     found, wanted = judge_study(ledger, name).outcomes, set(ids)
@@ -270,14 +272,16 @@ def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {renamed.get(name, name): value for name, value in fields.items()} | {"flags": ";".join(fields["flags"])}
 
 
-def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tick: Tick | None = None) -> SyncReport:
-    """Bring MLflow up to date with everything that the ledger has, outcomes of ended trials included.
+def sync_all(
+    ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tick: ProgressFn | None = None
+) -> SyncReport:
+    """Sync the whole ledger to MLflow, outcomes of finished trials included.
 
-    Where a run goes on at this moment, the runs of its trials stay open.
+    Runs of trials that are training at this moment stay open.
     """
-    from vistudy.study.tracking import mirror as tracking
+    from vistudy.study.tracking import mirror
 
-    return tracking.sync(
+    return mirror.sync(
         ledger,
         name,
         uri,
@@ -291,8 +295,8 @@ def sync_all(ledger: Ledger, name: str, uri: str, artifacts: Sequence[Path], tic
 
 
 @contextlib.contextmanager
-def ticking(ledger: Ledger, pending: set[str], tick: Tick) -> Iterator[None]:
-    """Call `tick` with (done, to do) every second for the time of a `with`."""
+def report_progress(ledger: Ledger, pending: set[str], tick: ProgressFn) -> Iterator[None]:
+    """Call `tick(done, total)` every second for the time of a `with`."""
     stop = threading.Event()
 
     def count() -> None:
@@ -310,7 +314,7 @@ def ticking(ledger: Ledger, pending: set[str], tick: Tick) -> Iterator[None]:
 
 
 def real_modes() -> dict[str, Any]:
-    """Data set -> centres of its modes, for pictures of samples."""
+    """Return, per data set, the centres of its modes, for pictures of samples."""
     from vistudy.trainables.data import DATASETS
     from vistudy.trainables.data.gaussians import GaussianMixture
 

@@ -1,7 +1,7 @@
-"""What follows when a try at a pack has ended: nothing, another try, two halves, or a failed trial. Knows no Ray.
+"""Decide what follows the end of an attempt: nothing, a retry, a split, or a failed trial. Knows no Ray.
 
-A machine's failure is retried, with a growing delay, for as long as the pack gets further. A pack that no longer does,
-or whose code or memory fails, is split until the trial that is to blame is alone: it alone becomes `failed`.
+Infrastructure failures are retried with a growing delay, as long as the pack makes progress. A pack that makes none,
+or whose code or memory fails, is split in half repeatedly, until only the trial that causes it becomes `failed`.
 """
 
 from __future__ import annotations
@@ -20,51 +20,51 @@ from vistudy.study.packing.packs import Pack, pack_id
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.models import config_from_dict
 
-POISONED = 3
-"""Deaths in a row, none of them further than the one before, after which a pack is poisoned."""
+MAX_STALLED_DEATHS = 3
+"""Consecutive deaths without progress after which a pack is split."""
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
-"""Delay before the second try, doubled for each one that follows."""
+"""Delay in seconds before the second attempt; doubled for each further one."""
 STAND_IN_SEEDS = 1_000_003
-"""Stand-ins have seeds that far apart from those of trials."""
-PLACE_FAILURES = 5
-"""Failures of the store or of nodes in a row, no pack having ended well in between, after which the run is stopped."""
+"""Offset between the seeds of filler trials and of real ones."""
+MAX_INFRASTRUCTURE_FAILURES = 5
+"""Consecutive failures of the store or of nodes, without a success in between, after which the run stops."""
 
 PLACES = {
     "store": "the store failed",
     "node": "a node cannot train it",
     "data": "a node has other data",
 }
-"""What may be wrong with a place and not with a pack, in words: another node may be able to train it."""
+"""Failures of a node rather than of a pack, in words: another node may be able to train it."""
 
 _log = logging.getLogger("vistudy.supervisor")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Executed:
-    """What became of a run's packs."""
+class ExecutionResult:
+    """How a run's packs ended."""
 
     wall_s: float
     interrupted: bool
-    """Packs are left."""
+    """Whether unfinished packs remain."""
 
 
 @dataclass(kw_only=True, slots=True)
 class _Job:
-    """A pack that is to be trained."""
+    """A queued pack."""
 
     pack: Pack
     suspect: bool = False
-    """Half of a pack that was split."""
+    """Whether it is half of a pack that was split."""
     ready_at: float = 0.0
     deaths: int = 0
     furthest: tuple[int, int] = (-1, -1)
-    """Last evaluation recorded, and updates of D in a checkpoint, when it died last."""
+    """Last recorded evaluation and D updates in the last checkpoint, at its latest death."""
     tries: int = 0
-    """Tries in a row that ended badly, for whatever reason."""
+    """Consecutive failed attempts, for any reason."""
 
 
 class Supervisor:
-    """A queue of packs: `next` gives one that is due, `ended` or `died` tells what became of it."""
+    """A queue of packs: `next` returns one that is due; `ended` or `died` reports its end."""
 
     def __init__(
         self,
@@ -75,41 +75,41 @@ class Supervisor:
         now_ms: Callable[[], int],
         one_machine: bool = False,
     ) -> None:
-        """`one_machine`: there is no other that might have what this one lacks."""
+        """`one_machine`: there is no other machine that could train the packs."""
         self._ledger, self._clock, self._now_ms, self._one_machine = ledger, clock, now_ms, one_machine
         self._waiting = [_Job(pack=pack) for pack in packs]
         self._running: dict[str, _Job] = {}
         self._place_failures = 0
         self.stopping = False
-        """No pack is started any more."""
+        """Whether no further pack is started."""
         self.unfinished = 0
-        """Packs that were left before their end."""
+        """Number of packs that were abandoned."""
         self.broken: StoppedError | None = None
-        """Why the store or a node made the run stop."""
+        """Failure of the store or of a node that stopped the run."""
         self.splits = self.retries = 0
 
     @property
     def finished(self) -> bool:
-        """Nothing waits and nothing runs; when stopping, nothing will be started."""
+        """Whether the queue is empty and nothing runs; when stopping, whether nothing runs."""
         return self.stopping or not (self._waiting or self._running)
 
     @property
     def left(self) -> int:
-        """Packs that have not come to their end."""
+        """Number of unfinished packs."""
         return self.unfinished + len(self._waiting) + len(self._running)
 
     def stop(self) -> None:
-        """Start no more packs."""
+        """Start no further packs."""
         self.stopping = True
 
     def lay_down(self) -> None:
-        """Note in the store that nobody trains the packs whose workers were ended from outside."""
+        """Record in the store that packs whose workers were killed from outside are not running."""
         for name in self._running:
-            with contextlib.suppress(StudyError):  # then their silence will tell
+            with contextlib.suppress(StudyError):  # the watchdog will notice then
                 self._ledger.lay_down(name)
 
     def next(self) -> Pack | None:
-        """A pack to train now: the first in order that is due. None if there is none now."""
+        """Return the first pack that is due, None if there is none now."""
         if self.stopping:
             return None
         now = self._clock()
@@ -121,7 +121,7 @@ class Supervisor:
         return None
 
     def ended(self, name: str, result: dict[str, Any]) -> None:
-        """A try returned: `result` is what `vistudy.trainables.worker.train_pack` gave."""
+        """Report that an attempt has returned; `result` is that of `train_pack`."""
         job, end = self._running.pop(name), str(result["end"])
         if end == "complete":
             self._place_failures = 0
@@ -139,7 +139,7 @@ class Supervisor:
             self._finish(job.pack, config.trial_id(), "censored", wall_s, None)
 
     def died(self, name: str, error: str, *, hung: bool = False) -> None:
-        """The process of a try is gone; `error` is what is known of it. `hung`: it was killed because it hung."""
+        """Report that the process of an attempt has died of `error`. `hung`: the watchdog killed it."""
         job = self._running.pop(name)
         if not self._open(job.pack):
             return
@@ -148,13 +148,13 @@ class Supervisor:
         job.deaths = job.deaths + 1 if furthest <= job.furthest else 1
         job.furthest = furthest
         crash = self._ledger.crash(name)
-        if job.deaths < POISONED and not (job.suspect and len(self._open(job.pack)) > 1):
+        if job.deaths < MAX_STALLED_DEATHS and not (job.suspect and len(self._open(job.pack)) > 1):
             _log.warning("pack %s: its process died (%s); it goes on from its checkpoint", name, _first_line(error))
             self._retry(job)
             return
         where = f" after update {beat['d_updates']} of D" if beat else ""
         known = f"the worker process died {job.deaths} times without getting further, the last time{where}: {error}"
-        # A process that is gone without a word may have been killed for its memory: then only smaller packs help.
+        # A process without a last message may have been killed for its memory: then only smaller packs help.
         self._split_or_fail(job, f"{known}\n{crash}" if crash else known, memory=not (crash or hung))
 
     def _retry(self, job: _Job) -> None:
@@ -166,7 +166,7 @@ class Supervisor:
     def _place_failed(self, job: _Job, place: str, text: str, number: int) -> None:
         self._place_failures += 1
         hopeless = number in FULL or (place != "store" and self._one_machine)
-        if not hopeless and self._place_failures < PLACE_FAILURES:
+        if not hopeless and self._place_failures < MAX_INFRASTRUCTURE_FAILURES:
             _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, PLACES[place], _last_line(text))
             self._retry(job)
             return
@@ -179,7 +179,7 @@ class Supervisor:
         what, mend = (
             (f"store {self._ledger.uri}: {why}", "Mend that (space, rights)")
             if place == "store"
-            else (f"cluster: {why}", "Mend that")  # nodes say themselves how
+            else (f"cluster: {why}", "Mend that")  # the message of a node says how
         )
         self.broken = StoppedError(
             f"{what}. The run has stopped; what is recorded is whole. {mend}; the same command goes on from the last "
@@ -202,10 +202,10 @@ class Supervisor:
             self._fail(job.pack, config.trial_id(), why)
 
     def _half(self, parent: Pack, configs: Sequence[TrainConfig], *, memory: bool) -> _Job:
-        """A new pack, stored before it starts. It is younger than its parent, so that a later run prefers it.
+        """Create and store a new pack. It is newer than its parent, so a later run prefers it.
 
-        Unless it is to need less memory, it has as many slots as its parent, and each trial its own: matrix libraries
-        choose kernels by size, so only then its records keep the last bit. Stand-ins train in the other slots.
+        Unless it must need less memory, it keeps its parent's size, and each trial keeps its slot: matrix libraries
+        choose kernels by size, so only then do records stay bitwise equal. Filler trials occupy the other slots.
         """
         ids = [config.trial_id() for config in configs]
         stored = dict(self._ledger.read_pack(parent.pack_id))
@@ -213,7 +213,7 @@ class Supervisor:
         if not memory:
             mine = {c.trial_id(): c for c in configs}
             there = [config_from_dict(slot) for slot in slots]
-            kept = [mine.get(c.trial_id()) or stand_in(configs[0], place) for place, c in enumerate(there)]
+            kept = [mine.get(c.trial_id()) or filler_trial(configs[0], place) for place, c in enumerate(there)]
             stored["slots"] = [c.to_dict() for c in kept]
         half = Pack(pack_id=pack_id(ids), configs=tuple(configs), cost=parent.cost)
         self._ledger.write_pack(
@@ -246,8 +246,8 @@ class Supervisor:
         )
 
 
-def stand_in(like: TrainConfig, place: int) -> TrainConfig:
-    """A trial that nobody wants, to fill a slot."""
+def filler_trial(like: TrainConfig, place: int) -> TrainConfig:
+    """Return a dummy trial that fills a slot and is not recorded."""
     return dataclasses.replace(like, seed=like.seed + STAND_IN_SEEDS * (place + 1))
 
 

@@ -1,6 +1,6 @@
-"""Trials -> Packs: trials of equal structure, trained fused in one process, sized so that all slots end together.
+"""Group trials into packs: trials of equal structure train fused in one process, and all slots finish together.
 
-A pure function of the trials and of what packs cost. Costs are measured (`profiling`), or else `default_cost`.
+Pure function of the trials and of the cost of packs, which is measured (`profiling`) or else `default_cost`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.models import config_from_dict
 
 MAX_TRIALS_CPU = 24
-"""Beyond it, the activations of a pack of small nets leave a core's cache and throughput falls (`make bench`)."""
+"""Larger packs of small nets overflow a core's cache, and throughput falls (`make bench`)."""
 MAX_TRIALS_GPU = 512
-"""Of small nets, four times as many are an eighth faster (`make bench-gpu`)."""
+"""For small nets, packs four times as large are one eighth faster (`make bench-gpu`)."""
 OVERHEAD_TRIALS = 5
-"""What a pack costs besides its trials (dispatch of operations), in trials: a pack of K costs 5 + K."""
-MOST_LIMITS = 64
-"""Longest packs that are tried, at most."""
+"""Fixed cost of a pack (dispatch of operations), in units of one trial: a pack of K trials costs 5 + K."""
+MAX_CANDIDATES = 64
+"""Maximum number of pack lengths that are tried."""
 STEP_S = 6e-5
-"""Seconds of one update of one trial of the ring's nets in a full pack on one core: the scale of `default_cost`."""
+"""Seconds per update and trial, for the ring's nets in a full pack on one core: the scale of `default_cost`."""
 
 _COSTS_NOTHING = ("d_updates", "evaluations", "data_fingerprint")
 
@@ -33,33 +33,33 @@ Structure = tuple[tuple[str, Any], ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackCost:
-    """What a period of a pack of one structure costs, by the number of its trials."""
+    """Cost of one period of a pack of one structure, by its number of trials."""
 
     sizes: tuple[int, ...]
-    """Numbers of trials, at least two, ascending from 1."""
+    """Numbers of trials: at least two, ascending, starting at 1."""
     period_s: tuple[float, ...]
-    """Seconds of a period with so many."""
-    most: int
-    """Trials that may share a pack: more do not fit, or are not known to be faster."""
+    """Seconds per period, for each of `sizes`."""
+    max_trials: int
+    """Largest pack: more trials do not fit into memory, or are not known to be faster."""
     measured: bool = True
 
     def seconds(self, trials: int) -> float:
-        """Seconds of a period; straight lines between the sizes, the last one continued."""
+        """Seconds per period, by linear interpolation between the measured sizes and extrapolation beyond the last."""
         i = min(max(bisect.bisect_left(self.sizes, trials), 1), len(self.sizes) - 1)
         (a, b), (low, high) = self.sizes[i - 1 : i + 1], self.period_s[i - 1 : i + 1]
         return low + (high - low) * (trials - a) / (b - a)
 
     @property
     def best(self) -> int:
-        """The size, up to `most`, with which a trial costs least."""
-        return min(range(1, self.most + 1), key=lambda trials: self.seconds(trials) / trials)
+        """Size up to `max_trials` with the lowest cost per trial."""
+        return min(range(1, self.max_trials + 1), key=lambda trials: self.seconds(trials) / trials)
 
 
 def default_cost(config: TrainConfig, most: int) -> PackCost:
-    """What packs of small nets cost on a core, where nothing was measured."""
+    """Cost of packs of small nets on one core, used where nothing was measured."""
     unit = sum(config.steps_of_period()) * STEP_S
     period_s = (unit * (OVERHEAD_TRIALS + 1), unit * (OVERHEAD_TRIALS + 2))
-    return PackCost(sizes=(1, 2), period_s=period_s, most=most, measured=False)
+    return PackCost(sizes=(1, 2), period_s=period_s, max_trials=most, measured=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +70,9 @@ class Pack:
     """`p-<12 hex digits>`: hash of its trial ids in order."""
     configs: tuple[TrainConfig, ...]
     resumed: bool = False
-    """Begun by an earlier run: it goes on from its checkpoint, as it was composed then."""
+    """Started by an earlier run: it resumes from its checkpoint with the same trials."""
     cost: float = field(compare=False)
-    """Estimated seconds of training; of little meaning beyond comparisons where nothing was measured."""
+    """Estimated seconds of training; where nothing was measured, good for comparisons only."""
 
 
 def pack_id(trial_ids: Iterable[str]) -> str:
@@ -80,8 +80,8 @@ def pack_id(trial_ids: Iterable[str]) -> str:
     return "p-" + hashlib.sha256(",".join(trial_ids).encode()).hexdigest()[:12]
 
 
-def training(config: TrainConfig) -> Structure:
-    """What the cost of a period depends on: the structure without the length of the run and what the data hold."""
+def cost_key(config: TrainConfig) -> Structure:
+    """Key of a measured cost: the structure without the length of the run and without the data's fingerprint."""
     return tuple(item for item in config.structure() if item[0] not in _COSTS_NOTHING)
 
 
@@ -92,13 +92,13 @@ def _periods(config: TrainConfig) -> int:
 def make_packs(
     configs: Sequence[TrainConfig], *, slots: int, max_trials: int, costs: Mapping[Structure, PackCost] | None = None
 ) -> list[Pack]:
-    """Split the configurations into packs, costliest first, so that `slots` processes are estimated to end soonest.
+    """Split configurations into packs, costliest first, to minimise the estimated makespan of `slots` processes.
 
     Args:
-        configs: resolved configurations, each once.
-        slots: processes that train at once.
-        max_trials: most trials of a pack whose structure has no measured cost.
-        costs: measured costs by `training(config)`.
+        configs: resolved configurations without duplicates.
+        slots: number of concurrent processes.
+        max_trials: largest pack of a structure without a measured cost.
+        costs: measured costs by `cost_key(config)`.
     """
     if not configs:  # a resumed study whose packs have all begun
         return []
@@ -117,7 +117,7 @@ def make_packs(
 
 
 def _cost(config: TrainConfig, costs: Mapping[Structure, PackCost] | None, max_trials: int) -> PackCost:
-    return (costs or {}).get(training(config)) or default_cost(config, max_trials)
+    return (costs or {}).get(cost_key(config)) or default_cost(config, max_trials)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +126,7 @@ class _Option:
 
     packs: int
     seconds: tuple[tuple[float, int], ...]
-    """(seconds, number of packs that take them), longest first: sizes differ by one at most."""
+    """(seconds, number of packs), longest first: pack sizes differ by at most one."""
 
     @property
     def longest(self) -> float:
@@ -137,19 +137,19 @@ class _Option:
         return sum(seconds * count for seconds, count in self.seconds)
 
 
-Group = tuple[Sequence[TrainConfig], PackCost, int]
-"""Trials of one structure, their cost, its best size."""
+StructureGroup = tuple[Sequence[TrainConfig], PackCost, int]
+"""Trials of one structure, their cost and the best pack size."""
 
 
-def _split(group: Group, packs: int) -> _Option:
+def _split(group: StructureGroup, packs: int) -> _Option:
     (configs, cost, _), periods = group, _periods(group[0][0])
     small, larger = divmod(len(configs), packs)
     parts = [(size, count) for size, count in ((small + 1, larger), (small, packs - larger)) if count]
     return _Option(packs=packs, seconds=tuple((periods * cost.seconds(size), count) for size, count in parts))
 
 
-def _options(group: Group, multiple: int) -> list[_Option]:
-    """The splits of a group, fewest packs first: of every size up to the best, in a multiple of so many packs."""
+def _options(group: StructureGroup, multiple: int) -> list[_Option]:
+    """Splits of a group, fewest packs first: every size up to the best, with a multiple of `of` packs."""
     trials, best = len(group[0]), group[2]
     return [
         _split(group, packs)
@@ -157,25 +157,25 @@ def _options(group: Group, multiple: int) -> list[_Option]:
     ]
 
 
-def _plans(groups: Sequence[Group], slots: int) -> Iterator[list[_Option]]:
-    """Splits of all groups that are worth a look.
+def _candidate_splits(groups: Sequence[StructureGroup], slots: int) -> Iterator[list[_Option]]:
+    """Candidate splits of all groups.
 
-    No pack longer than T, for (some of) the T that make a difference, longest first; that again with a multiple of
-    `slots` packs in every group, so that each slot takes as many; and one size for all.
+    No pack takes longer than T, for (some of) the values of T that matter, longest first; the same with a multiple of
+    `slots` packs in every group, so that slots share evenly; and one size for all.
     """
     for multiple in (1, slots):
         options = [_options(group, multiple) for group in groups]
         limits = sorted({option.longest for of_group in options for option in of_group}, reverse=True)
-        for limit in limits[:: -(-len(limits) // MOST_LIMITS)]:
+        for limit in limits[:: -(-len(limits) // MAX_CANDIDATES)]:
             yield [next((o for o in of_group if o.longest <= limit), of_group[-1]) for of_group in options]
     for size in range(max((best for _, _, best in groups), default=0), 0, -1):
         yield [_split(group, -(-len(group[0]) // min(size, group[2]))) for group in groups]
 
 
-def _counts(groups: Sequence[Group], slots: int) -> list[int]:
-    """Packs of each group, so that all slots have ended soonest."""
+def _counts(groups: Sequence[StructureGroup], slots: int) -> list[int]:
+    """Number of packs per group that minimises the makespan."""
     best, chosen = float("inf"), list[_Option]()
-    for plan in _plans(groups, slots):
+    for plan in _candidate_splits(groups, slots):
         if sum(option.total for option in plan) / slots >= best:
             continue  # it cannot be sooner
         ends = makespan((s for option in plan for s, count in option.seconds for _ in range(count)), slots)
@@ -185,7 +185,7 @@ def _counts(groups: Sequence[Group], slots: int) -> list[int]:
 
 
 def makespan(costs: Iterable[float], slots: int) -> float:
-    """When the last of `slots` processes ends if each takes the costliest pack that is left."""
+    """Time at which the last of `slots` processes finishes if each always takes the costliest pending pack."""
     ends = [0.0] * slots
     for cost in sorted(costs, reverse=True):
         heapq.heapreplace(ends, ends[0] + cost)
@@ -198,7 +198,7 @@ def resumable(
     done: set[str],
     costs: Mapping[Structure, PackCost] | None = None,
 ) -> list[Pack]:
-    """Packs of earlier runs whose unfinished trials are all wanted now: composed as then, for the same numbers."""
+    """Packs of earlier runs whose unfinished trials are all pending now, with the same trials for the same numbers."""
     found, taken = [], set[str]()
     for name, stored in sorted(packs.items(), key=lambda item: (-item[1]["created_ms"], item[0])):
         left = set(_trial_ids(stored)) - done
@@ -211,5 +211,5 @@ def resumable(
 
 
 def _trial_ids(stored: Mapping[str, Any]) -> Iterable[str]:
-    """Of a stored pack; those written before ids were part of it are hashed anew."""
+    """Trial ids of a stored pack; hashed anew for packs that were written without ids."""
     return stored.get("trial_ids") or (config_from_dict(trial).trial_id() for trial in stored["trials"])

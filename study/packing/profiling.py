@@ -1,4 +1,4 @@
-"""What packs of a structure cost on this hardware, measured for a second or two and kept in the user's cache."""
+"""Measure what packs of a structure cost on this hardware, in a second or two; results are cached per user."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 
-from vistudy.study.packing.packs import PackCost, Structure, training
+from vistudy.study.packing.packs import PackCost, Structure, cost_key
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data.data_root import DataError
 from vistudy.trainables.data.images.prepared_images import cache_root
@@ -27,43 +27,43 @@ from vistudy.trainables.worker import limit_memory
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 SIZES_GPU = (1, 4, 16, 64, 256, 512)
-"""Numbers of trials that are tried. On a GPU each size is captured, which takes a second."""
+"""Pack sizes that are measured. On a GPU each size is captured as a CUDA graph, which takes a second."""
 SEEDS = 8
-"""Seeds among them, as in studies, whose arms share seeds."""
+"""Number of distinct seeds among the trials: in studies, arms share seeds."""
 BUDGET_S = 1.5
 BUDGET_GPU_S = 15.0
-"""After so long no further size is tried."""
+"""No further size is measured after this many seconds."""
 POINT_S = 0.05
-"""Seconds for which the periods of one size are timed, and three of them at least."""
-WORSE = 1.1
-"""Two sizes in a row whose trials cost more than this multiple of the best: no larger one is tried."""
-SAME = 0.95
-"""On a GPU nor where the trials of the last cost more than this multiple of those of the one before: it is full."""
+"""Seconds for which periods of one size are timed; at least three periods."""
+STOP_RATIO = 1.1
+"""Stop once two sizes in a row cost more than this multiple of the best cost per trial."""
+SATURATION_RATIO = 0.95
+"""On a GPU, also stop once the cost per trial improves by less than 5 %: the device is saturated."""
 MEMORY_SHARE = 0.9
-EVALUATED = 10_000
-"""Samples of a trial whose memory is measured: as many as images are judged by."""
+EVAL_SAMPLES = 10_000
+"""Samples per trial whose memory is measured: the number that image metrics use."""
 WORTH_UPDATES = 1_000_000
-"""Structures whose trials have fewer updates together are not measured at all."""
-WORTH_S = 200 * BUDGET_S
-"""Nor are those whose training turns out to take less than this on one core or GPU."""
+"""Structures with fewer updates in total are not measured."""
+MIN_TRAINING_S = 200 * BUDGET_S
+"""Structures whose training takes less than this on one core or GPU are not measured further."""
 
 _log = logging.getLogger("vistudy.probe")
 
 
-class Meter(Protocol):
-    """The clock and the memory of a device."""
+class DeviceMeter(Protocol):
+    """Clock and memory of a device."""
 
     total_bytes: int | None
-    """Memory of the device; None: it is not what limits packs."""
+    """Bytes of memory of the device; None if memory does not limit packs."""
 
     def now(self) -> float:
-        """Seconds, when everything that was started has ended."""
+        """Current time in seconds, after all started work has finished."""
 
     def reset(self) -> None:
-        """Count the peak from here on."""
+        """Reset the peak memory."""
 
     def peak_bytes(self) -> int:
-        """Most memory held since `reset`."""
+        """Peak bytes since `reset`."""
 
 
 class CpuMeter:
@@ -90,30 +90,30 @@ class CudaMeter:
         self.total_bytes: int | None = limit_memory(torch.device("cuda:0"), gpu_share)
 
     def now(self) -> float:
-        """Seconds, when the GPU has done what it was told."""
+        """Current time in seconds, after the GPU has finished its queue."""
         torch.cuda.synchronize()
         return time.perf_counter()
 
     def reset(self) -> None:
-        """Give back what nobody holds, and count anew."""
+        """Release cached memory and reset the peak."""
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
 
     def peak_bytes(self) -> int:
-        """Most memory that tensors held."""
+        """Peak bytes held by tensors."""
         return torch.cuda.max_memory_allocated()
 
 
-def worth(configs: Sequence[TrainConfig]) -> dict[Structure, list[TrainConfig]]:
-    """Trials by structure, of those structures that train long enough for a probe to be worth its time."""
+def worth_profiling(configs: Sequence[TrainConfig]) -> dict[Structure, list[TrainConfig]]:
+    """Group trials by structure, for structures that train long enough to be worth profiling."""
     groups: dict[Structure, list[TrainConfig]] = {}
     for config in configs:
-        groups.setdefault(training(config), []).append(config)
+        groups.setdefault(cost_key(config), []).append(config)
     return {key: group for key, group in groups.items() if sum(map(_updates, group)) >= WORTH_UPDATES}
 
 
 def periods(group: Sequence[TrainConfig]) -> int:
-    """Of all trials of a group together."""
+    """Total number of periods of a group's trials."""
     return sum(map(_periods, group))
 
 
@@ -126,17 +126,20 @@ def _periods(config: TrainConfig) -> int:
 
 
 def costs(configs: Sequence[TrainConfig], most: int, gpu_share: float) -> dict[Structure, PackCost]:
-    """Measured costs of the structures that are worth it, of `most` structures at most, on this machine."""
-    found = {key: cost_of(group[0], periods(group), gpu_share) for key, group in list(worth(configs).items())[:most]}
+    """Measure the costs of the structures that are worth it, of at most `most` structures, on this machine."""
+    found = {
+        key: profile_structure(group[0], periods(group), gpu_share)
+        for key, group in list(worth_profiling(configs).items())[:most]
+    }
     return {key: cost for key, cost in found.items() if cost is not None}
 
 
-def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | None:
-    """The cost of a structure from the cache of this machine, or measured here and kept there.
+def profile_structure(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | None:
+    """Return the cost of a structure from this machine's cache, or measure it and cache it.
 
-    `of_all`: periods of all trials together; if they would take less than WORTH_S, this stops and gives None. So does
-    an error of the training code, which is the trials' to report. `gpu_share`: packs have to fit that much of a GPU's
-    memory. How fast they are is measured with the whole GPU.
+    `of_all`: number of periods of all trials together; if they would take less than MIN_TRAINING_S, profiling stops and
+    returns None. So does an error of the training code, which the trials will report. `gpu_share`: share of a GPU's
+    memory into which packs must fit. Speed is measured with the whole GPU.
     """
     torch.set_num_threads(1)  # as a pack's process
     gpu = torch.cuda.is_available()
@@ -147,10 +150,10 @@ def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | No
             return from_json(known)
     except (DataError, ValueError, KeyError, TypeError, OSError) as error:
         _log.info("a probe in the cache cannot be used, and is made anew: %s", error)
-    meter: Meter = CudaMeter(gpu_share) if gpu else CpuMeter()
+    meter: DeviceMeter = CudaMeter(gpu_share) if gpu else CpuMeter()
     try:
         cost = measure(config, of_all, meter, torch.device("cuda" if gpu else "cpu"))
-    except Exception as error:  # whatever a model may raise: its trials will, too, and have a state for it
+    except Exception as error:  # any error of a model: its trials will report it
         _log.warning("packs of %s on %s are not measured: %s", config.model, config.data, error)
         return None
     if cost is not None:
@@ -162,8 +165,8 @@ def cost_of(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | No
     return cost
 
 
-def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device) -> PackCost | None:
-    """Time a period of packs of growing size until the budget is spent, trials get dearer, or memory would not do."""
+def measure(config: TrainConfig, of_all: int, meter: DeviceMeter, device: torch.device) -> PackCost | None:
+    """Time packs of growing size until the budget is spent, the cost per trial rises, or memory is short."""
     begun, sizes, period_s, peaks = meter.now(), list[int](), list[float](), list[int]()
     gpu = meter.total_bytes is not None
     tried, budget_s = (SIZES_GPU, BUDGET_GPU_S) if gpu else (SIZES, BUDGET_S)
@@ -179,25 +182,25 @@ def measure(config: TrainConfig, of_all: int, meter: Meter, device: torch.device
             largest = sizes[-1]
             break
         sizes, period_s, peaks = [*sizes, size], [*period_s, seconds], [*peaks, peak]
-        if seconds / size * of_all < WORTH_S:
+        if seconds / size * of_all < MIN_TRAINING_S:
             return None
         each = [s / n for s, n in zip(period_s, sizes, strict=True)]
-        full = gpu and len(each) > 1 and each[-1] > SAME * each[-2]
-        if full or meter.now() - begun > budget_s or min(each[-2:]) > WORSE * min(each):
+        full = gpu and len(each) > 1 and each[-1] > SATURATION_RATIO * each[-2]
+        if full or meter.now() - begun > budget_s or min(each[-2:]) > STOP_RATIO * min(each):
             break
-    if len(sizes) < 2:  # one trial takes the whole budget: such nets fill the device alone
-        return PackCost(sizes=(1, 2), period_s=(period_s[0], 2 * period_s[0]), most=1)
+    if len(sizes) < 2:  # one trial takes the whole budget: such nets saturate the device alone
+        return PackCost(sizes=(1, 2), period_s=(period_s[0], 2 * period_s[0]), max_trials=1)
     most = min(sizes[-1], _fitting(sizes, peaks, meter.total_bytes, largest))
-    return PackCost(sizes=tuple(sizes), period_s=tuple(period_s), most=max(1, most))
+    return PackCost(sizes=tuple(sizes), period_s=tuple(period_s), max_trials=max(1, most))
 
 
-def _time(config: TrainConfig, size: int, meter: Meter, device: torch.device) -> tuple[float, int]:
-    """Seconds of a period of so many trials, and the peak memory of training and evaluating them."""
+def _time(config: TrainConfig, size: int, meter: DeviceMeter, device: torch.device) -> tuple[float, int]:
+    """Return seconds per period of a pack of `size` trials, and its peak memory in training and evaluation."""
     meter.reset()
     pack = make_pack([dataclasses.replace(config, seed=i % SEEDS) for i in range(size)], device)
     with denormals_flushed(), arithmetic(config.precision, device):
         if meter.total_bytes:
-            pack.evaluation_samples(EVALUATED, 0)
+            pack.evaluation_samples(EVAL_SAMPLES, 0)
         period = at_full_speed(pack, device)
         count, started = 0, meter.now()
         while count < 3 or meter.now() - started < POINT_S:
@@ -207,7 +210,7 @@ def _time(config: TrainConfig, size: int, meter: Meter, device: torch.device) ->
 
 
 def _fitting(sizes: Sequence[int], peaks: Sequence[int], total: int | None, largest: int) -> int:
-    """Trials that fit: memory is taken to grow in a straight line through the last two sizes."""
+    """Number of trials that fit, extrapolating memory linearly from the last two sizes."""
     if total is None or len(sizes) < 2:
         return largest
     (a, b), (low, high) = sizes[-2:], peaks[-2:]
@@ -216,14 +219,14 @@ def _fitting(sizes: Sequence[int], peaks: Sequence[int], total: int | None, larg
 
 
 def _key(config: TrainConfig, gpu: bool, gpu_share: float) -> str:
-    """What a probe depends on: machine, versions, structure, memory."""
+    """Cache key of a measurement: machine, versions, structure, memory."""
     device = torch.cuda.get_device_name(0) if gpu else _cpu()
     versions = {name: version(name) for name in ("vistudy", "torch")} | {"python": platform.python_version()}
     what = [
         device,
         os.cpu_count(),
         versions,
-        training(config),
+        cost_key(config),
         SIZES_GPU if gpu else SIZES,
         gpu_share if gpu else 1.0,
     ]
@@ -239,14 +242,14 @@ def _cpu() -> str:
 
 
 def to_json(cost: PackCost) -> bytes:
-    """A cost as it is kept."""
+    """Serialize a cost."""
     return json.dumps(dataclasses.asdict(cost)).encode()
 
 
 def from_json(data: bytes) -> PackCost:
-    """The inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
+    """Inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
     found: Mapping[str, object] = json.loads(data)
     cost = PackCost(**{**found, "sizes": tuple(found["sizes"]), "period_s": tuple(found["period_s"])})  # type: ignore[arg-type]
-    if len(cost.sizes) < 2 or len(cost.sizes) != len(cost.period_s) or cost.most < 1:
+    if len(cost.sizes) < 2 or len(cost.sizes) != len(cost.period_s) or cost.max_trials < 1:
         raise ValueError(f"no cost of packs: {found}")
     return cost

@@ -1,4 +1,4 @@
-"""What a study will cost, from training each of its structures for a moment on the hardware that will run it."""
+"""Estimate a study's runtime by training each of its structures briefly on the hardware that will run it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from vistudy.trainables.engine import Engine, at_full_speed
 from vistudy.trainables.precision import arithmetic
 
 PILOT_STRUCTURES = 8
-"""Structures that are measured, at most: the costliest."""
+"""Maximum number of structures that are measured: the costliest ones."""
 PERIODS_S = 0.4
-"""Seconds for which the periods of one pack are timed."""
+"""Seconds for which periods of one pack are timed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,13 +29,13 @@ class Timing:
     """Building the pack."""
 
     def total_s(self, config: TrainConfig) -> float:
-        """Seconds of the whole training."""
+        """Seconds of the complete training."""
         periods = -(-config.d_updates // config.steps_of_period()[0])
         return self.start_s + periods * self.period_s + (config.evaluations + 1) * self.evaluation_s
 
 
-def measure(configs: Sequence[TrainConfig], judges: int) -> Timing:
-    """Train a pack for a moment in this process, on its GPU if it has one, and time it; `judges` as in `Engine`."""
+def time_pack(configs: Sequence[TrainConfig], judges: int) -> Timing:
+    """Train a pack briefly in this process, on its GPU if there is one, and time it; `judges` as in `Engine`."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -61,16 +61,16 @@ def measure(configs: Sequence[TrainConfig], judges: int) -> Timing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Estimate:
-    """What the packs of a plan will take."""
+    """Estimated time for the packs of a plan."""
 
     slot_s: float
-    """Sum over packs: seconds of one CPU core or one GPU."""
+    """Core seconds or GPU seconds, summed over packs."""
     wall_s: float
-    """Until the last slot ends."""
+    """Seconds until the last slot finishes."""
 
 
 def estimate(packs: Sequence[Pack], timings: dict[str, Timing], slots: int) -> Estimate:
-    """Add up packs; one that was not measured takes the time of the measured one of most similar cost, scaled."""
+    """Sum over packs; a pack without a measurement takes that of the most similar structure, scaled by cost."""
     seconds = []
     for pack in packs:
         known = timings.get(pack.pack_id)
@@ -83,13 +83,13 @@ def estimate(packs: Sequence[Pack], timings: dict[str, Timing], slots: int) -> E
 
 
 def _distance(a: Pack, b: Pack) -> tuple[int, float]:
-    """Structures that differ in few fields first, then sizes."""
+    """Distance of two packs: number of differing fields first, then size."""
     differing = sum(x != y for x, y in zip(a.configs[0].structure(), b.configs[0].structure(), strict=False))
     return differing, abs(a.cost - b.cost)
 
 
 def representatives(packs: Sequence[Pack], most: int) -> list[Pack]:
-    """One pack of each structure, the largest, and the `most` costliest structures of those."""
+    """Largest pack of each of the `most` costliest structures."""
     best: dict[object, Pack] = {}
     for pack in packs:
         key = pack.configs[0].structure()

@@ -1,4 +1,4 @@
-"""What a run has to do: a plan held against the ledger, and packed. Needs no Ray."""
+"""Compare a plan with the ledger and pack the pending trials. Needs no Ray."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from vistudy.study.packing.packs import (
     Pack,
     PackCost,
     Structure,
+    cost_key,
     make_packs,
     resumable,
-    training,
 )
 from vistudy.study.planning.plan import Plan
 from vistudy.trainables.config import TrainConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Work:
-    """What a run has to do."""
+class Workload:
+    """Trials that a run has to train, in packs."""
 
     pending: dict[str, TrainConfig]
-    """Trials that the ledger has no outcome of."""
+    """Trials without an outcome in the ledger."""
     packs: tuple[Pack, ...]
     done: int
-    """Trials of the plan that are in the store already."""
+    """Number of the plan's trials that are already in the store."""
     failed: int
-    """Those of them that failed."""
+    """How many of those failed."""
     sizes: tuple[str, ...]
-    """Why the new packs are as large as they are, a sentence for each reason."""
+    """Reasons for the sizes of the new packs, one sentence each."""
 
 
-def work(
+def plan_workload(
     plan: Plan, ledger: Ledger, *, slots: int, gpu: bool, costs: Mapping[Structure, PackCost] | None = None
-) -> Work:
-    """Compare a plan with the ledger and pack what is missing. Packs that were begun go on as they were composed."""
+) -> Workload:
+    """Compare a plan with the ledger and pack pending trials. Packs that have started keep their trials."""
     exists = ledger.exists()
     done = ledger.done() if exists else set()
     pending = {trial.trial_id: trial.config for trial in plan.trials if trial.trial_id not in done}
@@ -51,7 +51,7 @@ def work(
     new = make_packs(fresh, slots=slots, max_trials=most, costs=costs)
     mine = {trial.trial_id for trial in plan.trials} & done
     outcomes = ledger.read_outcomes(mine) if mine else {}
-    return Work(
+    return Workload(
         pending=pending,
         packs=tuple(sorted([*begun, *new], key=lambda pack: -pack.cost)),
         done=len(mine),
@@ -61,11 +61,11 @@ def work(
 
 
 def _reason(config: TrainConfig, most: int, costs: Mapping[Structure, PackCost]) -> str:
-    cost = costs.get(training(config))
+    cost = costs.get(cost_key(config))
     if cost is None:
         return f"at most {most} trials share a pack: the default, since training is too short to measure better"
     alone, best = cost.seconds(1), cost.seconds(cost.best) / cost.best
     return (
         f"{config.model} on {config.data}: at most {cost.best} trials share a pack: measured, a period of one takes "
-        f"{1e3 * best:.2g} ms then and {1e3 * alone:.2g} ms alone; up to {cost.most} were tried or fit"
+        f"{1e3 * best:.2g} ms then and {1e3 * alone:.2g} ms alone; up to {cost.max_trials} were tried or fit"
     )

@@ -31,7 +31,7 @@ _DEFAULTS = {
 }
 
 
-def prepare() -> None:
+def import_mlflow() -> None:
     """Import MLflow (a second or two) so that it is quiet, sends no telemetry and fails fast."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -50,7 +50,7 @@ def connect(uri: str, *, reads: bool = False) -> Any:
     `reads`: nothing will be written. Else an SQLite database is made if it is not there, and the locations of a store's
     own are those of the store.
     """
-    prepare()
+    import_mlflow()
     from mlflow import MlflowClient
 
     path = database_file(uri)
@@ -58,7 +58,7 @@ def connect(uri: str, *, reads: bool = False) -> Any:
         _mend_mlflow()
     if path is not None and not reads:
         check_database(uri)
-        _make_whole(path)
+        _create_database_atomically(path)
         settle(path)
     client = MlflowClient(uri)
     if path is not None and path.is_file():
@@ -96,7 +96,7 @@ def _mend_mlflow() -> None:
         utils._make_parent_dirs_if_sqlite = make
 
 
-def _make_whole(path: Path) -> None:
+def _create_database_atomically(path: Path) -> None:
     """Make a new SQLite database aside and move it into place when it is complete.
 
     MLflow makes it by dozens of migrations. One that is killed in the middle can never be opened again.

@@ -18,12 +18,12 @@ from typing import Any
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.tracking.client import Experiment, connect, prepare
+from vistudy.study.tracking.client import Experiment, connect, import_mlflow
 from vistudy.study.tracking.locations import OWNER, elsewhere_in, elsewhere_text, other_owner, owned, settle
 from vistudy.study.tracking.sql import BulkExperiment, writable
 from vistudy.study.tracking.sync import Judge, Labels, Syncer, SyncReport, newer
 from vistudy.study.tracking.uri import (
-    SEARCHES,
+    EXAMPLE_FILTERS,
     UI_ENVIRONMENT,
     TrackingError,
     artifact_location,
@@ -36,7 +36,7 @@ from vistudy.study.tracking.uri import (
 )
 
 __all__ = [
-    "SEARCHES", "UI_ENVIRONMENT", "Mirror", "MirrorStatus", "SyncReport", "TrackingError", "check_tracking_uri",
+    "EXAMPLE_FILTERS", "UI_ENVIRONMENT", "Mirror", "MirrorStatus", "SyncReport", "TrackingError", "check_tracking_uri",
     "default_tracking_uri", "pages", "sync", "ui_command",
 ]  # fmt: skip
 
@@ -158,7 +158,7 @@ def pages(store: str, tracking_uri: str | None, host: str, port: int) -> tuple[l
 @contextlib.contextmanager
 def _translated(uri: str) -> Iterator[None]:
     """Every failure of MLflow, its database or the network as one TrackingError."""
-    prepare()
+    import_mlflow()
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError

@@ -15,7 +15,7 @@ from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.tables.columns import NO_DATA
 from vistudy.analysis.tables.trials import cell_tag
 from vistudy.study.tracking.artifacts import SampleFiles, pictures_in, study_files
-from vistudy.study.tracking.uri import SEARCHES
+from vistudy.study.tracking.uri import EXAMPLE_FILTERS
 
 if TYPE_CHECKING:
     from vistudy.study.tracking.client import Experiment
@@ -57,7 +57,7 @@ class Run:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
+class SyncRequest:
     """What one sync was asked for. See `vistudy.study.tracking.mirror.sync`."""
 
     judge: Judge | None
@@ -223,7 +223,9 @@ class Syncer:
                 plan = self._ledger.read_plan(self._study)
                 api = self._api or self._open()
                 ended = self._read_outcomes(plan, final)
-                job = Job(judge=judge, outcomes=outcomes or {}, relabel=relabel, artifacts=artifacts, final=final)
+                job = SyncRequest(
+                    judge=judge, outcomes=outcomes or {}, relabel=relabel, artifacts=artifacts, final=final
+                )
                 parent = self._write_parent(api, plan, job)
                 done = Counter[str]()
                 chunks = self._chunks(plan, ended, before, job, running)
@@ -280,7 +282,7 @@ class Syncer:
         plan: Mapping[str, Any],
         ended: Mapping[str, Mapping[str, Any]],
         progress: Mapping[str, int],
-        job: Job,
+        job: SyncRequest,
         running: bool,
     ) -> list[list[Mapping[str, Any]]]:
         """Trials that may have something to write, those of a pack together, so few that memory holds their records."""
@@ -295,7 +297,12 @@ class Syncer:
         return [todo[i : i + size] for i in range(0, len(todo), size)]
 
     def _write_chunk(
-        self, api: Experiment, parent: Run, chunk: Sequence[Mapping[str, Any]], ended: Mapping[str, Any], job: Job
+        self,
+        api: Experiment,
+        parent: Run,
+        chunk: Sequence[Mapping[str, Any]],
+        ended: Mapping[str, Any],
+        job: SyncRequest,
     ) -> Iterator[Counter[str]]:
         """Bring the runs of some trials up to date: first all are made, then written, so that files have a run."""
         ids = [trial["trial_id"] for trial in chunk]
@@ -330,16 +337,18 @@ class Syncer:
             api.pause()
         api.flush()
 
-    def _end_parent(self, api: Experiment, parent: Run, trials: int, ended: Mapping[str, Any], job: Job) -> None:
+    def _end_parent(
+        self, api: Experiment, parent: Run, trials: int, ended: Mapping[str, Any], job: SyncRequest
+    ) -> None:
         last = max((int(outcome["unix_ms"]) for outcome in ended.values()), default=int(time.time() * 1000))
         status = "FINISHED" if len(ended) == trials else "KILLED" if job.final else "RUNNING"
         api.set_status(parent, status, last)
         api.flush()
 
-    def _write_parent(self, api: Experiment, plan: Mapping[str, Any], job: Job) -> Run:
+    def _write_parent(self, api: Experiment, plan: Mapping[str, Any], job: SyncRequest) -> Run:
         meta = self._ledger.read_meta(self._study)
         if self._parent is None:
-            lines = [f"* {what}: `{search}`" for what, search in SEARCHES]
+            lines = [f"* {what}: `{search}`" for what, search in EXAMPLE_FILTERS]
             tags = {
                 "vistudy.kind": "study",
                 "vistudy.study": self._study,

@@ -11,7 +11,7 @@ from pathlib import Path
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 
-SEARCHES: tuple[tuple[str, str], ...] = (
+EXAMPLE_FILTERS: tuple[tuple[str, str], ...] = (
     ("all trials, without the run of the study itself", "tags.vistudy.kind = 'trial'"),
     ("trials that were good throughout their final window", "tags.vistudy.outcome = 'converged'"),
     ("trials that found the modes and lost them again", "tags.vistudy.outcome = 'mode_collapse_late'"),

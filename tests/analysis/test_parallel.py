@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.report_cost import CLAIM, make_study
-from vistudy.analysis import parallel as workers
+from vistudy.analysis import parallel
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.outcomes import label_study as judged
 from vistudy.analysis.outcomes.label_study import judge_study
@@ -43,7 +43,7 @@ def test_two_processes_judge_as_one(store: Path, monkeypatch: pytest.MonkeyPatch
     alone = judge_study(Ledger(store), "synthetic")
     noted = note.read_bytes()
     note.unlink()
-    monkeypatch.setattr(workers, "LARGE", 1)
+    monkeypatch.setattr(parallel, "LARGE", 1)
     together = judge_study(Ledger(store), "synthetic")
     assert together == alone
     assert len(note.read_bytes()) == len(noted)
@@ -70,7 +70,7 @@ def test_a_second_process_that_dies_costs_nothing(store: Path, tmp_path: Path, m
     (store / "studies" / "synthetic" / "judged.json").unlink()
 
     def dying(_: int) -> Executor:
-        found = workers.second_process(workers.LARGE)
+        found = parallel.helper_process(parallel.LARGE)
         assert found is not None
         found.submit(os._exit, 1)
         return found

@@ -57,16 +57,16 @@ def test_intervals_cover(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_broken_interval_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    from vistudy.analysis.estimates import risk_difference as paired
+    from vistudy.analysis.estimates import risk_difference
 
-    half = paired.mean_interval
+    half = risk_difference.mean_interval
 
     def halved(values: np.ndarray, **options: object) -> tuple[float, float, str]:
         low, high, method = half(values, **options)  # type: ignore[arg-type]
         middle = values.mean()
         return (low + middle) / 2, (high + middle) / 2, method
 
-    monkeypatch.setattr(paired, "mean_interval", halved)
+    monkeypatch.setattr(risk_difference, "mean_interval", halved)
     count = decisions(Design(n_configs=60, n_seeds=2), 100, rng())
     assert share(count["covered"], 100)["high"] < 0.93
 

@@ -146,8 +146,8 @@ def test_a_study_that_needs_gpus_is_refused_where_there_are_none(tmp_path):
 def test_a_node_is_asked_without_torch():
     """Which takes seconds to import, on every node before every run, and more on a network disk."""
     asks = (
-        "import sys; from vistudy.study.execution.preflight import facts;"
-        "facts(None, 'n', None); print('torch' in sys.modules)"
+        "import sys; from vistudy.study.execution.preflight import collect_node_info;"
+        "collect_node_info(None, 'n', None); print('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True).stdout == "False\n"
 

@@ -12,14 +12,14 @@ import pytest
 
 from tests.study.mlflow_study import finish, new_ledger, records
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
-from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking import mirror
 
 
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated database without experiments: making one takes seconds, a copy takes none."""
     path = tmp_path_factory.mktemp("mlflow") / "empty.db"
-    tracking.connect(f"sqlite:///{path}").search_experiments()
+    mirror.connect(f"sqlite:///{path}").search_experiments()
     return path
 
 
@@ -27,7 +27,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """How rows are written: by us, into MLflow's tables, or by MLflow's client."""
     if request.param == "client":
-        monkeypatch.setattr(tracking, "writable", lambda client: False)
+        monkeypatch.setattr(mirror, "writable", lambda client: False)
     return str(request.param)
 
 

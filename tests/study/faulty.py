@@ -30,7 +30,7 @@ def act(pack):
 
 class Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
-        if name != "trainables.models.gan":
+        if name != "vistudy.trainables.models.gan":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
-from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking import mirror
 
 STUDY = "ring-test"
 FINGERPRINT = "0123456789abcdef"
@@ -67,7 +67,7 @@ def new_ledger(root: Path, ids: str = "abcd") -> tuple[Ledger, Attempt]:
 
 def content(uri: str) -> dict[str, Any]:
     """Everything that a user can see, without MLflow's own ids."""
-    client = tracking.connect(uri)
+    client = mirror.connect(uri)
     experiment = client.get_experiment_by_name(STUDY)
     found: dict[str, Any] = {}
     runs = client.search_runs([experiment.experiment_id], max_results=1000)

@@ -13,7 +13,7 @@ from vistudy.analysis.ledger.errors import StudyBusyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.api.doctor import Finding, doctor
 from vistudy.study.packing.packs import resumable
-from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking import mirror
 from vistudy.trainables.worker import train_pack
 
 CONFIGS = [gan(seed=s, evaluations=4) for s in (0, 1)]
@@ -182,8 +182,8 @@ def test_a_running_study_is_looked_at_but_not_repaired(tmp_path):
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_orphan_double_and_running_runs(tmp_path, uri):
     ledger = trained(tmp_path / "store")
-    tracking.sync(ledger, "small", uri)
-    client = tracking.connect(uri)
+    mirror.sync(ledger, "small", uri)
+    client = mirror.connect(uri)
     experiment = client.get_experiment_by_name("small").experiment_id
 
     def runs() -> dict[str, str]:
@@ -207,7 +207,7 @@ def test_orphan_double_and_running_runs(tmp_path, uri):
 def test_runs_of_an_earlier_plan_are_no_orphans(tmp_path, uri):
     """Other data make a plan of new trials: those of the one before stay, in the store and in MLflow."""
     ledger = trained(tmp_path / "store")
-    tracking.sync(ledger, "small", uri)
+    mirror.sync(ledger, "small", uri)
     plan = ledger.read_plan("small")
     ledger.write_study("small", "study: small\n", plan | {"trials": plan["trials"][:1]}, {"created_ms": 1})
     assert examine(ledger, uri=uri) == []

@@ -19,7 +19,7 @@ from vistudy.study.api.register import claim_hash, differences, frozen, register
 from vistudy.study.planning.plan import plan
 from vistudy.study.spec.arms import Match
 from vistudy.study.spec.parser import parse_study
-from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking import mirror
 from vistudy.study.tracking.sync import registration_tags
 from vistudy.trainables.data import DATASETS, fingerprint
 from vistudy.trainables.data.mixtures import RING8
@@ -190,8 +190,8 @@ def test_mlflow_says_what_is_registered(tmp_path: Path, uri: str) -> None:
     registration = {"claim": {"id": "c"}, "claim_hash": "abc", "registered_ms": 1_700_000_000_000}
     ledger.write_registration(STUDY, registration)
     ledger.write_registration(STUDY, registration | {"claim_hash": "def"})
-    tracking.sync(ledger, STUDY, uri, samples=False)
-    client = tracking.connect(uri)
+    mirror.sync(ledger, STUDY, uri, samples=False)
+    client = mirror.connect(uri)
     experiment = client.get_experiment_by_name(STUDY)
     (parent,) = client.search_runs([experiment.experiment_id], "tags.vistudy.kind = 'study'")
     tags = {name: value for name, value in parent.data.tags.items() if "claim" in name or "registered" in name}

@@ -18,7 +18,7 @@ from vistudy.analysis.tables.trials import load_frame
 from vistudy.study.api import commands
 from vistudy.study.api.doctor import doctor
 from vistudy.study.execution.data_changes import other_data
-from vistudy.study.execution.supervisor import PLACE_FAILURES, Supervisor
+from vistudy.study.execution.supervisor import MAX_INFRASTRUCTURE_FAILURES, Supervisor
 from vistudy.study.films.retrain import replay
 from vistudy.study.packing.packs import Pack, make_packs, pack_id
 from vistudy.study.planning.plan import plan
@@ -177,7 +177,7 @@ def test_a_worker_without_the_data_is_no_failure_of_its_trials(disk: Ledger, mon
     def gone(name: str, recorded: str) -> None:
         raise DataError(f"data {name!r} is not there")
 
-    monkeypatch.setattr("trainables.node_checks.refuse_other_data", gone)
+    monkeypatch.setattr("vistudy.trainables.node_checks.refuse_other_data", gone)
     result = train(disk, pack)
     assert (result["end"], disk.done()) == ("node", set())
     assert "data 'ring8' is not there" in result["text"]
@@ -188,7 +188,7 @@ def test_a_run_whose_nodes_have_other_data_stops_and_names_both(disk: Ledger, mo
     pack = Pack(pack_id=stored(disk, [config]), configs=(config,), cost=1.0)
     supervisor = Supervisor([pack], disk, clock=lambda: now[0], now_ms=lambda: 1)
     here = wider(monkeypatch)
-    for _ in range(PLACE_FAILURES):  # another node may have the right ones
+    for _ in range(MAX_INFRASTRUCTURE_FAILURES):  # another node may have the right ones
         assert supervisor.broken is None
         now[0] += 100
         assert supervisor.next() == pack

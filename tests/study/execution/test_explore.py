@@ -11,7 +11,7 @@ import pytest
 from tests.study.runs import mlflow_runs, records, vistudy, write
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.packing.workload import work
+from vistudy.study.packing.workload import plan_workload
 from vistudy.study.planning.plan import plan
 from vistudy.study.spec.parser import parse_study
 
@@ -55,7 +55,7 @@ def test_trials_that_fall_behind_are_censored_and_trained_to_their_end_by_a_stud
 
 
 def test_packs_of_one(tmp_path):
-    todo = work(plan(parse_study(json.dumps(STUDY))), Ledger(str(tmp_path)), slots=2, gpu=False)
+    todo = plan_workload(plan(parse_study(json.dumps(STUDY))), Ledger(str(tmp_path)), slots=2, gpu=False)
     assert [len(pack.configs) for pack in todo.packs] == [1] * 12
 
 

@@ -27,11 +27,11 @@ STUDY: dict[str, Any] = {
 LONG = STUDY | {"budget": {"d_updates": 400_000, "evaluations": 1000}, "seeds": [0], "factors": {"lr": [1e-3]}}
 """One trial: how many share a pack is measured."""
 HELD = {
-    "start-up": ("clusters.debug:Node", "no pack is in training yet"),
+    "start-up": ("vistudy.clusters.debug:Node", "no pack is in training yet"),
     "baselines": ("vistudy.study.execution.prepare:references", "no pack is in training yet"),
-    "training": ("trainables.engine:Engine._evaluate", "writing checkpoints"),
+    "training": ("vistudy.trainables.engine:Engine._evaluate", "writing checkpoints"),
     "drawing": ("vistudy.study.api.commands:draw", "heatmaps are left out"),
-    "sync": ("vistudy.study.execution.runner:Trainer._finish_mirror", "MLflow gets some seconds more"),
+    "sync": ("vistudy.study.execution.runner:StudyRunner._finish_mirror", "MLflow gets some seconds more"),
 }
 """Moment -> function that is held at it, and what the first signal says."""
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 75}

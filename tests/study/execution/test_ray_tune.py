@@ -14,78 +14,10 @@ from ray.remote_function import RemoteFunction
 
 from vistudy.analysis.ledger.errors import StoreError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.execution import ray_tune as executor
+from vistudy.study.execution import ray_tune
 from vistudy.study.execution.interrupts import listening
-from vistudy.study.execution.ray_tune import _Asked, _Watch
+from vistudy.study.execution.ray_tune import _StopRequested
 from vistudy.study.execution.supervisor import Supervisor
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
-    now = {"s": 1000.0}
-    monkeypatch.setattr(executor.time, "monotonic", lambda: now["s"])
-    return now
-
-
-@pytest.fixture
-def killed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    found: list[tuple[str, int]] = []
-    monkeypatch.setattr(executor, "_kill", lambda node, pid: found.append((node, pid)))
-    return found
-
-
-def sign(at: float) -> dict[str, Any]:
-    return {"pid": 7, "place": "node", "host": "h", "d_updates": at}
-
-
-def test_silence_is_killed_and_told(disk: Ledger, clock: dict[str, float], killed: list[Any]) -> None:
-    watch = _Watch(disk, hang_after_s=300.0)
-    watch.started("p-1")
-    for at in range(20):
-        clock["s"] += 5.0
-        watch._look("p-1", sign(at))
-    clock["s"] += 299.0
-    watch._look("p-1", sign(at))
-    assert killed == []
-    clock["s"] += 1.0
-    watch._look("p-1", sign(at))
-    assert killed == [("node", 7)]
-    assert "no sign of life for 300 s" in str(watch.ended("p-1"))
-    assert watch.ended("p-1") is None
-
-
-def test_a_slow_pack_is_given_ten_times_its_longest_silence(
-    disk: Ledger, clock: dict[str, float], killed: list[Any]
-) -> None:
-    watch = _Watch(disk, hang_after_s=300.0)
-    watch.started("p-1")
-    for at in range(3):
-        clock["s"] += 200.0
-        watch._look("p-1", sign(at))
-    clock["s"] += 1999.0
-    watch._look("p-1", sign(at))
-    assert killed == []
-    clock["s"] += 1.0
-    watch._look("p-1", sign(at))
-    assert len(killed) == 1
-
-
-def test_patience_doubles_each_time_and_a_pack_that_has_not_begun_is_waited_for(
-    disk: Ledger, clock: dict[str, float], killed: list[Any]
-) -> None:
-    watch = _Watch(disk, hang_after_s=100.0)
-    for times in range(3):
-        watch.started("p-1")
-        clock["s"] += 10_000.0  # its node is loading torch from a slow disk
-        watch._look("p-1", None)
-        watch._look("p-1", sign(0))
-        clock["s"] += 100.0 * 2**times - 1.0
-        watch._look("p-1", sign(0))
-        assert len(killed) == times
-        clock["s"] += 1.0
-        watch._look("p-1", sign(0))
-        assert len(killed) == times + 1
-        watch.ended("p-1")
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -97,7 +29,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 def test_a_signal_asks_the_workers_to_stop_and_starts_no_more(disk: Ledger) -> None:
     supervisor = Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1)
-    asked = _Asked(supervisor, disk, "run-1")
+    asked = _StopRequested(supervisor, disk, "run-1")
     with listening(lambda line: None) as stop, asked, stop.patient("here", asked.stop):
         signal.raise_signal(signal.SIGTERM)
         wait_until(lambda: disk.stop_asked("run-1"))
@@ -107,8 +39,8 @@ def test_a_signal_asks_the_workers_to_stop_and_starts_no_more(disk: Ledger) -> N
 
 
 def test_workers_that_do_not_stop_in_time_are_left(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "GRACE_S", 0.05)
-    asked = _Asked(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1")
+    monkeypatch.setattr(ray_tune, "GRACE_S", 0.05)
+    asked = _StopRequested(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1")
     with listening(lambda line: None) as stop, asked, stop.patient("here", asked.stop):
         signal.raise_signal(signal.SIGINT)
         wait_until(asked.stop_all)
@@ -119,7 +51,7 @@ def test_a_store_that_cannot_ask_is_not_waited_for(disk: Ledger, monkeypatch: py
         raise StoreError("no space")
 
     monkeypatch.setattr(Ledger, "ask_stop", full)
-    asked = _Asked(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1")
+    asked = _StopRequested(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1")
     asked.stop()
     assert asked.stop_all()
 
@@ -133,7 +65,7 @@ def test_what_kills_a_process_is_something_that_ray_takes(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(RemoteFunction, "_remote", run)
     with subprocess.Popen(["sleep", "60"]) as sleeper:
-        executor._kill("ab" * 28, sleeper.pid)
+        ray_tune._kill("ab" * 28, sleeper.pid)
         assert sleeper.wait(10) == -signal.SIGKILL
 
 
@@ -166,7 +98,7 @@ def test_code_that_a_worker_cannot_import_is_named(
     if shadow:
         (tmp_path / shadow).parent.mkdir(exist_ok=True)
         (tmp_path / shadow).touch()
-    said = executor.not_loaded(NOT_LOADED)
+    said = ray_tune.not_loaded(NOT_LOADED)
     assert said is not None
     assert (
         "10.0.0.7 cannot load this code: ModuleNotFoundError: No module named 'vistudy.analysis.outcomes.rules'" in said
@@ -177,4 +109,4 @@ def test_code_that_a_worker_cannot_import_is_named(
 
 
 def test_another_death_is_a_death() -> None:
-    assert executor.not_loaded("The actor is dead because its node has died.") is None
+    assert ray_tune.not_loaded("The actor is dead because its node has died.") is None

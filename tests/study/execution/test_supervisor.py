@@ -10,7 +10,7 @@ import pytest
 
 from tests.trainables.configs import gan
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.execution.supervisor import PLACE_FAILURES, POISONED, Supervisor
+from vistudy.study.execution.supervisor import MAX_INFRASTRUCTURE_FAILURES, MAX_STALLED_DEATHS, Supervisor
 from vistudy.study.packing.packs import Pack, pack_id, resumable
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.models.gan import GanPack
@@ -127,7 +127,7 @@ def test_deaths_are_retried_with_growing_delay_as_long_as_the_pack_gets_further(
 def test_a_checkpoint_between_evaluations_is_getting_further_too(disk: Ledger) -> None:
     pack = stored(disk)
     s, clock = supervisor(disk, pack)
-    for saved in range(2 * POISONED):
+    for saved in range(2 * MAX_STALLED_DEATHS):
         assert next_due(s, clock) == pack
         disk.open_attempt(pack.pack_id).beat({"d_updates": 99, "saved_updates": saved})
         s.died(pack.pack_id, "the node is gone")
@@ -141,7 +141,7 @@ def test_a_poisoned_pack_gives_up_its_guilty_trials_only(disk: Ledger, guilty: l
     play(s, clock, disk, lambda _, left: "killed" if culprits & {c.trial_id() for c in left} else COMPLETE)
     assert states(disk) == {i: "failed" if i in culprits else "complete" for i in IDS}
     for trial_id in culprits:
-        assert f"died {POISONED} times" in disk.read_outcomes()[trial_id]["error"]
+        assert f"died {MAX_STALLED_DEATHS} times" in disk.read_outcomes()[trial_id]["error"]
 
 
 def test_trials_that_ended_before_are_in_no_half(disk: Ledger) -> None:
@@ -202,7 +202,7 @@ def test_a_full_store_stops_the_run_at_once_and_fails_no_trial(disk: Ledger) -> 
 def test_a_store_that_fails_now_and_then_is_tried_again_and_one_that_always_does_is_not(disk: Ledger) -> None:
     pack = stored(disk)
     s, clock = supervisor(disk, pack)
-    for _ in range(PLACE_FAILURES):
+    for _ in range(MAX_INFRASTRUCTURE_FAILURES):
         assert not s.finished
         next_due(s, clock)
         s.ended(pack.pack_id, error("OSError: stale handle", "store") | {"errno": errno.ESTALE})
@@ -216,11 +216,11 @@ def test_a_node_with_other_versions_stops_the_run_if_nothing_else_trains(disk: L
     s, clock = supervisor(disk, *packs)
     other = error("n7 has torch 2.0.1 (the run: 2.14.1)", "node")
     assert [next_due(s, clock), next_due(s, clock)] == packs
-    for _ in range(PLACE_FAILURES - 1):
+    for _ in range(MAX_INFRASTRUCTURE_FAILURES - 1):
         s.ended(packs[0].pack_id, other)
         assert next_due(s, clock) == packs[0]
     s.ended(packs[1].pack_id, error("", "complete"))  # elsewhere, meanwhile
-    for _ in range(PLACE_FAILURES - 1):
+    for _ in range(MAX_INFRASTRUCTURE_FAILURES - 1):
         s.ended(packs[0].pack_id, other)
         assert next_due(s, clock) == packs[0]
     assert not s.finished

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables.configs import gan
-from vistudy.study.packing.packs import Pack, PackCost, default_cost, make_packs, makespan, resumable, training
+from vistudy.study.packing.packs import Pack, PackCost, cost_key, default_cost, make_packs, makespan, resumable
 
 
 def ids(packs: list[Pack]) -> list[str]:
@@ -85,7 +85,7 @@ def test_order_of_the_plan_does_not_change_what_is_run():
 
 
 def test_costs_lie_on_straight_lines_between_what_was_measured():
-    cost = PackCost(sizes=(1, 4, 8), period_s=(1.0, 4.0, 6.0), most=64)
+    cost = PackCost(sizes=(1, 4, 8), period_s=(1.0, 4.0, 6.0), max_trials=64)
     assert [cost.seconds(k) for k in (1, 2, 4, 6, 8, 10)] == [1, 2, 4, 5, 6, 7]
 
 
@@ -97,7 +97,7 @@ def test_default_costs_are_overhead_and_trials():
 
 def test_measured_costs_set_the_size_of_their_structure_alone():
     trials = [gan(seed=s) for s in range(48)] + [gan(seed=s, norm="bn") for s in range(48)]
-    costs = {training(gan(norm="bn")): PackCost(sizes=(1, 6, 12), period_s=(1e-4, 2e-4, 8e-4), most=12)}
+    costs = {cost_key(gan(norm="bn")): PackCost(sizes=(1, 6, 12), period_s=(1e-4, 2e-4, 8e-4), max_trials=12)}
     packs = make_packs(trials, slots=2, max_trials=24, costs=costs)
     sizes = {norm: [len(p.configs) for p in packs if p.configs[0].norm == norm] for norm in ("none", "bn")}
     assert sizes == {"none": [24, 24], "bn": [6] * 8}
@@ -105,7 +105,7 @@ def test_measured_costs_set_the_size_of_their_structure_alone():
 
 
 def test_cost_of_a_pack_is_its_training_in_seconds():
-    costs = {training(gan()): PackCost(sizes=(1, 2), period_s=(1e-3, 2e-3), most=2)}
+    costs = {cost_key(gan()): PackCost(sizes=(1, 2), period_s=(1e-3, 2e-3), max_trials=2)}
     packs = make_packs([gan(seed=s, d_updates=100) for s in range(2)], slots=2, max_trials=24, costs=costs)
     assert [(len(p.configs), p.cost) for p in packs] == [(1, pytest.approx(0.1)), (1, pytest.approx(0.1))]
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.trainables.configs import gan
-from vistudy.study.packing import profiling as probe
-from vistudy.study.packing.packs import PackCost, training
+from vistudy.study.packing import profiling
+from vistudy.study.packing.packs import PackCost, cost_key
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.models import MODELS, Model
 
@@ -61,7 +61,7 @@ def measure(monkeypatch: pytest.MonkeyPatch) -> Any:
         config = gan()
         model = Model(config=type(config), pack=lambda configs, _: FakePack(device, len(configs)))  # type: ignore[arg-type, return-value]
         monkeypatch.setitem(MODELS, config.model, model)
-        return probe.measure(config, of_all, device, CPU)
+        return profiling.measure(config, of_all, device, CPU)
 
     return run
 
@@ -76,16 +76,16 @@ def test_the_size_with_the_cheapest_trials_is_found(measure: Any) -> None:
 
 
 def test_trials_that_get_ever_cheaper_fill_the_largest_pack(measure: Any) -> None:
-    assert measure(Device(lambda k: 1e-3)).best == probe.SIZES[-1]
+    assert measure(Device(lambda k: 1e-3)).best == profiling.SIZES[-1]
 
 
 def test_slow_nets_cost_the_budget_and_no_more(measure: Any) -> None:
     device = Device(lambda k: 0.3 * k)
     cost = measure(device)
-    assert device.clock < probe.BUDGET_S + 4 * 0.3 * 2  # the last size may end after it
-    assert cost.most <= 2
+    assert device.clock < profiling.BUDGET_S + 4 * 0.3 * 2  # the last size may end after it
+    assert cost.max_trials <= 2
     alone = measure(Device(lambda k: 5.0 * k))
-    assert (alone.most, alone.best) == (1, 1)
+    assert (alone.max_trials, alone.best) == (1, 1)
 
 
 @pytest.mark.parametrize(("of_all", "built"), [(1000, [1]), (800_000, [1, 2])])
@@ -103,7 +103,7 @@ def test_what_runs_out_of_memory_does_not_fit(measure: Any) -> None:
             raise torch.OutOfMemoryError
         return 1e-4
 
-    assert measure(Device(period_s)).most == 8
+    assert measure(Device(period_s)).max_trials == 8
 
 
 def test_an_error_of_a_model_is_not_the_probes_to_report(
@@ -113,8 +113,8 @@ def test_an_error_of_a_model_is_not_the_probes_to_report(
         raise RuntimeError("no such kernel")
 
     monkeypatch.setenv("VISTUDY_CACHE", str(tmp_path))
-    monkeypatch.setattr(probe, "measure", broken)
-    assert probe.cost_of(gan(), FOR_EVER, 1.0) is None
+    monkeypatch.setattr(profiling, "measure", broken)
+    assert profiling.profile_structure(gan(), FOR_EVER, 1.0) is None
     assert "no such kernel" in caplog.text
 
 
@@ -128,13 +128,13 @@ def test_an_error_of_a_model_is_not_the_probes_to_report(
 )
 def test_packs_fit_into_the_memory_of_the_device(measure: Any, total_bytes: int, fixed_bytes: int, most: int) -> None:
     device = Device(lambda k: 1e-5, total_bytes=total_bytes, bytes_each=10, fixed_bytes=fixed_bytes)
-    assert measure(device).most == most
+    assert measure(device).max_trials == most
     assert max(device.built) == most  # what would not fit was not even tried
 
 
 def test_a_full_gpu_is_not_given_more(measure: Any) -> None:
     device = Device(lambda k: 1e-3 * max(4, k), total_bytes=10**9)
-    assert measure(device).most == 16
+    assert measure(device).max_trials == 16
     assert device.built == [1, 4, 16]  # 16 cost four times as much as 4
 
 
@@ -143,14 +143,14 @@ def test_only_long_structures_are_probed() -> None:
         [gan(seed=s, d_updates=100) for s in range(3)],
         [gan(seed=s, norm="bn", d_updates=20_000) for s in range(40)],
     )
-    found = probe.worth([*short, *long])
-    assert list(found) == [training(long[0])]
-    assert probe.periods(found[training(long[0])]) == 40 * 20_000
+    found = profiling.worth_profiling([*short, *long])
+    assert list(found) == [cost_key(long[0])]
+    assert profiling.periods(found[cost_key(long[0])]) == 40 * 20_000
 
 
 def test_trials_that_differ_in_length_share_a_probe() -> None:
-    assert training(gan(d_updates=100)) == training(gan(d_updates=200, evaluations=10, seed=3))
-    assert training(gan(norm="bn")) != training(gan())
+    assert cost_key(gan(d_updates=100)) == cost_key(gan(d_updates=200, evaluations=10, seed=3))
+    assert cost_key(gan(norm="bn")) != cost_key(gan())
 
 
 # -- the cache -------------------------------------------------------------------------------------------------------
@@ -163,27 +163,27 @@ def measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[TrainConfi
 
     def fake(config: TrainConfig, *_: object) -> PackCost:
         made.append(config)
-        return PackCost(sizes=(1, 4), period_s=(1.0, 0.1 + 0.2), most=4)
+        return PackCost(sizes=(1, 4), period_s=(1.0, 0.1 + 0.2), max_trials=4)
 
-    monkeypatch.setattr(probe, "measure", fake)
+    monkeypatch.setattr(profiling, "measure", fake)
     return made
 
 
 def test_a_probe_is_kept(measured: list[TrainConfig]) -> None:
-    first = probe.cost_of(gan(), FOR_EVER, 1.0)
-    assert probe.cost_of(gan(seed=1, d_updates=77), FOR_EVER, 1.0) == first
+    first = profiling.profile_structure(gan(), FOR_EVER, 1.0)
+    assert profiling.profile_structure(gan(seed=1, d_updates=77), FOR_EVER, 1.0) == first
     assert len(measured) == 1
-    probe.cost_of(gan(norm="bn"), FOR_EVER, 1.0)
+    profiling.profile_structure(gan(norm="bn"), FOR_EVER, 1.0)
     assert len(measured) == 2
 
 
 def test_a_damaged_probe_is_made_anew(measured: list[TrainConfig], tmp_path: Path) -> None:
-    first = probe.cost_of(gan(), FOR_EVER, 1.0)
+    first = profiling.profile_structure(gan(), FOR_EVER, 1.0)
     (path,) = (tmp_path / "cache" / "probes").iterdir()
     path.write_bytes(path.read_bytes()[:-3])
-    assert probe.cost_of(gan(), FOR_EVER, 1.0) == first
+    assert profiling.profile_structure(gan(), FOR_EVER, 1.0) == first
     assert len(measured) == 2
-    assert probe.cost_of(gan(), FOR_EVER, 1.0) == first
+    assert profiling.profile_structure(gan(), FOR_EVER, 1.0) == first
     assert len(measured) == 2
 
 
@@ -192,16 +192,16 @@ def test_without_a_cache_it_is_measured_each_time(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("VISTUDY_CACHE", str(tmp_path / "file" / "below"))
-    assert probe.cost_of(gan(), FOR_EVER, 1.0) == probe.cost_of(gan(), FOR_EVER, 1.0)
+    assert profiling.profile_structure(gan(), FOR_EVER, 1.0) == profiling.profile_structure(gan(), FOR_EVER, 1.0)
     assert len(measured) == 2
 
 
 def test_a_real_probe_on_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("VISTUDY_CACHE", str(tmp_path))
-    monkeypatch.setattr(probe, "SIZES", (1, 4))
+    monkeypatch.setattr(profiling, "SIZES", (1, 4))
     before = torch.get_num_threads()
     try:
-        cost = probe.cost_of(gan(), FOR_EVER, 1.0)
+        cost = profiling.profile_structure(gan(), FOR_EVER, 1.0)
     finally:
         torch.set_num_threads(before)
     assert cost is not None

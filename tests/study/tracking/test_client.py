@@ -16,7 +16,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, records
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
-from vistudy.study.tracking.client import prepare
+from vistudy.study.tracking.client import import_mlflow
 from vistudy.study.tracking.mirror import Mirror, SyncReport, TrackingError, sync
 
 pytestmark = [
@@ -77,7 +77,7 @@ class Tracker:
 
 @pytest.fixture
 def tracker(new_uri: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracker]:
-    prepare()
+    import_mlflow()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of MLflow's own server
         import mlflow.server.fastapi_app  # noqa: F401 (else its first request would)

@@ -19,7 +19,7 @@ from tests.study.mlflow_study import STUDY, content, finish
 from tests.study.runs import vistudy
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
 from vistudy.study.api.doctor import doctor
-from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking import mirror
 from vistudy.study.tracking.locations import elsewhere, elsewhere_in, mend, one_at_a_time, unshare
 from vistudy.study.tracking.mirror import TrackingError, default_tracking_uri, sync
 
@@ -47,7 +47,7 @@ def write(store: Path, new: str = "first") -> dict[str, Any]:
 
 def places(store: Path) -> list[Path]:
     """Folders of all runs' files."""
-    client = tracking.connect(default_tracking_uri(store), reads=True)
+    client = mirror.connect(default_tracking_uri(store), reads=True)
     runs = client.search_runs([client.get_experiment_by_name(STUDY).experiment_id])
     return [Path(local_file_uri_to_path(run.info.artifact_uri)) for run in runs]
 
@@ -158,7 +158,7 @@ def test_other_names_of_a_store_are_the_store(original: Path, monkeypatch: pytes
     assert elsewhere(link / "mlflow.db") == []
     monkeypatch.chdir(original.parent)
     for name in (str(link), "store", "./link/../store"):
-        tracking.connect(default_tracking_uri(name))
+        mirror.connect(default_tracking_uri(name))
     assert database.read_bytes() == before
     assert write(link) == content(default_tracking_uri(original))
 
@@ -207,12 +207,12 @@ def test_pictures_that_came_along_are_not_made_again(original: Path) -> None:
 
 
 def test_what_users_keep_elsewhere_stays_there(original: Path) -> None:
-    client = tracking.connect(default_tracking_uri(original))
+    client = mirror.connect(default_tracking_uri(original))
     mine = (original.parent / "mine" / "mlartifacts" / "x").as_uri()
     client.create_experiment("my own", artifact_location=mine)
     copy = Path(shutil.copytree(original, original.parent / "copy"))
     write(copy)
-    found = tracking.connect(default_tracking_uri(copy)).get_experiment_by_name("my own")
+    found = mirror.connect(default_tracking_uri(copy)).get_experiment_by_name("my own")
     assert found.artifact_location == mine
 
 

@@ -19,8 +19,7 @@ from sqlalchemy.engine.interfaces import ExecuteStyle
 from tests.clusters.postgres import Postgres, available, postgres
 from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
-from vistudy.study.tracking import mirror as tracking
-from vistudy.study.tracking import sql as bulk
+from vistudy.study.tracking import mirror, sql
 from vistudy.study.tracking.mirror import TrackingError, sync
 
 # MLflow leaves its SQLite connections to the garbage collector.
@@ -93,7 +92,7 @@ def redone_by_another_attempt(ledger: Ledger, attempt: Attempt, uri: str) -> Non
 
 def run_in_the_bin(ledger: Ledger, attempt: Attempt, uri: str) -> None:
     sync(ledger, STUDY, uri)
-    client = tracking.connect(uri)
+    client = mirror.connect(uri)
     experiment = client.get_experiment_by_name(STUDY).experiment_id
     (run,) = client.search_runs([experiment], "tags.vistudy.trial_id = 't1-a'")
     client.delete_run(run.info.run_id)
@@ -102,7 +101,7 @@ def run_in_the_bin(ledger: Ledger, attempt: Attempt, uri: str) -> None:
 
 def tag_behind_metrics(ledger: Ledger, attempt: Attempt, uri: str) -> None:
     sync(ledger, STUDY, uri, final=False)
-    client = tracking.connect(uri)
+    client = mirror.connect(uri)
     experiment = client.get_experiment_by_name(STUDY).experiment_id
     (run,) = client.search_runs([experiment], "tags.vistudy.trial_id = 't1-c'")
     client.set_tag(run.info.run_id, "vistudy.synced", "1")
@@ -129,8 +128,8 @@ def rows_of_both_ways(
     scenario: Scenario, folder: Path, new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> list[dict[str, list[str]]]:
     found = []
-    for number, writable in enumerate((bulk.writable, lambda client: False)):
-        monkeypatch.setattr(tracking, "writable", writable)
+    for number, writable in enumerate((sql.writable, lambda client: False)):
+        monkeypatch.setattr(mirror, "writable", writable)
         ledger, attempt = new_ledger(folder / f"store-{number}")
         for evaluation in range(4):
             attempt.append(records(evaluation, "abc" if evaluation < 3 else "ac"), unix_ms=2000 + evaluation)
@@ -138,7 +137,7 @@ def rows_of_both_ways(
         finish(ledger, "b", "failed")
         uri = new_uri()
         scenario(ledger, attempt, uri)
-        assert bulk.writable(tracking.connect(uri))
+        assert sql.writable(mirror.connect(uri))
         found.append(rows(uri))
     return found
 
@@ -181,7 +180,7 @@ def test_no_row_travels_to_postgresql_alone(study: tuple[Ledger, Attempt], datab
             alone.append(statement)
 
     uri = database_server.create(f"vistudy_{uuid.uuid4().hex}")
-    tracking.open_database(uri)
+    mirror.open_database(uri)
     sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", look)
     try:
         assert sync(study[0], STUDY, uri).metrics_written > 1
@@ -208,11 +207,11 @@ def test_one_way_goes_on_where_the_other_stopped(
 ) -> None:
     ledger, attempt = study
     mixed, whole = new_uri(), new_uri()
-    monkeypatch.setattr(tracking, "writable", bulk.writable if bulk_first else lambda client: False)
+    monkeypatch.setattr(mirror, "writable", sql.writable if bulk_first else lambda client: False)
     sync(ledger, STUDY, mixed, outcomes=LABELS, final=False)
     attempt.append(records(4, "c"), unix_ms=3000)
     finish(ledger, "c")
-    monkeypatch.setattr(tracking, "writable", (lambda client: False) if bulk_first else bulk.writable)
+    monkeypatch.setattr(mirror, "writable", (lambda client: False) if bulk_first else sql.writable)
     for uri in (mixed, whole):
         sync(ledger, STUDY, uri, outcomes=LABELS)
     assert rows(mixed) == rows(whole)
@@ -221,11 +220,11 @@ def test_one_way_goes_on_where_the_other_stopped(
 def test_a_run_put_into_the_bin_under_a_living_mirror(study: tuple[Ledger, Attempt], uri: str) -> None:
     """As with MLflow's client: this pass is refused, nothing of it is written, and the next one makes a new run."""
     ledger, attempt = study
-    experiment = tracking.open_experiment(uri, STUDY)
-    assert isinstance(experiment, bulk.BulkExperiment)
-    syncer = tracking.Syncer(ledger, STUDY, lambda: tracking.open_experiment(uri, STUDY))
+    experiment = mirror.open_experiment(uri, STUDY)
+    assert isinstance(experiment, sql.BulkExperiment)
+    syncer = mirror.Syncer(ledger, STUDY, lambda: mirror.open_experiment(uri, STUDY))
     syncer.sync(final=False)
-    client = tracking.connect(uri)
+    client = mirror.connect(uri)
     (run,) = client.search_runs([experiment.id], "tags.vistudy.trial_id = 't1-c'")
     client.delete_run(run.info.run_id)
     before = rows(uri)
@@ -250,17 +249,17 @@ def test_unknown_schemas_are_left_to_the_client(
     study: tuple[Ledger, Attempt], new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     known, newer, changed = new_uri(), new_uri(), new_uri()
-    assert bulk.writable(tracking.connect(known))
+    assert sql.writable(mirror.connect(known))
     with monkeypatch.context() as patch, caplog.at_level(logging.DEBUG, "vistudy.tracking"):
-        patch.setattr(bulk, "REVISIONS", frozenset({"another"}))
-        assert not bulk.writable(tracking.connect(newer))
-        assert type(tracking.open_experiment(newer, STUDY)) is tracking.Experiment
+        patch.setattr(sql, "REVISIONS", frozenset({"another"}))
+        assert not sql.writable(mirror.connect(newer))
+        assert type(mirror.open_experiment(newer, STUDY)) is mirror.Experiment
         sync(study[0], STUDY, newer)
     assert "known are ['another']" in caplog.text
     with monkeypatch.context() as patch:
-        patch.setitem(bulk.COLUMNS, "runs", bulk.COLUMNS["runs"] | {"new_column"})
-        assert not bulk.writable(tracking.connect(changed))
-    assert not bulk.writable(tracking.connect("http://127.0.0.1:9"))
+        patch.setitem(sql.COLUMNS, "runs", sql.COLUMNS["runs"] | {"new_column"})
+        assert not sql.writable(mirror.connect(changed))
+    assert not sql.writable(mirror.connect("http://127.0.0.1:9"))
     sync(study[0], STUDY, known)
     assert rows(newer) == rows(known)
 
@@ -278,7 +277,7 @@ def test_memory_holds_few_trials(
         return {}, {}
 
     monkeypatch.setattr("vistudy.study.tracking.sync.CHUNK_RECORDS", 1)
-    monkeypatch.setattr(bulk, "_MOST_POINTS", 1)
+    monkeypatch.setattr(sql, "_MOST_POINTS", 1)
     told: list[tuple[int, int]] = []
     report = sync(study[0], STUDY, uri, outcomes=LABELS, judge=judge, progress=lambda *done: told.append(done))
     assert (report.runs_created, report.metrics_written) == (3, 22)

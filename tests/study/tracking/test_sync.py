@@ -13,7 +13,7 @@ import pytest
 
 from tests.study.mlflow_study import FINGERPRINT, LABELS, STUDY, content, finish, new_ledger, records
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
-from vistudy.study.tracking import mirror as tracking
+from vistudy.study.tracking import mirror
 from vistudy.study.tracking.mirror import SyncReport, TrackingError, sync
 from vistudy.study.tracking.sync import batches
 
@@ -181,7 +181,7 @@ def test_large_trials_go_in_several_batches(tmp_path: Path, uri: str) -> None:
 # -- pages ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("sentence", "search"), tracking.SEARCHES)
+@pytest.mark.parametrize(("sentence", "search"), mirror.EXAMPLE_FILTERS)
 def test_searches_are_valid(searchable: Any, sentence: str, search: str) -> None:
     client, experiment = searchable
     client.search_runs([experiment], search)
@@ -196,13 +196,13 @@ def searchable(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -
     finish(ledger, "a")
     uri = f"sqlite:///{folder}/mlflow.db"
     sync(ledger, STUDY, uri, outcomes=LABELS)
-    client = tracking.connect(uri)
+    client = mirror.connect(uri)
     return client, client.get_experiment_by_name(STUDY).experiment_id
 
 
 def test_searches_find(searchable: Any) -> None:
     client, experiment = searchable
-    searches = [search for _, search in tracking.SEARCHES]
+    searches = [search for _, search in mirror.EXAMPLE_FILTERS]
     count = {search: len(client.search_runs([experiment], search)) for search in searches}
     assert count["tags.vistudy.kind = 'trial'"] == 4
     assert count["tags.vistudy.outcome = 'converged'"] == 1
@@ -211,22 +211,22 @@ def test_searches_find(searchable: Any) -> None:
 
 
 def test_default_uri_and_ui_command(tmp_path: Path) -> None:
-    uri = tracking.default_tracking_uri(tmp_path)
+    uri = mirror.default_tracking_uri(tmp_path)
     assert uri == f"sqlite:///{tmp_path}/mlflow.db"
-    command = tracking.ui_command(uri, port=5001)
+    command = mirror.ui_command(uri, port=5001)
     options = dict(itertools.pairwise(command))
     assert options["--backend-store-uri"] == uri
     assert options["--default-artifact-root"] == f"file://{tmp_path}/mlartifacts"
     assert (options["--host"], options["--port"]) == ("127.0.0.1", "5001")
-    assert tracking.UI_ENVIRONMENT["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+    assert mirror.UI_ENVIRONMENT["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
     with pytest.raises(TrackingError, match="is a server already"):
-        tracking.ui_command("http://127.0.0.1:5000")
+        mirror.ui_command("http://127.0.0.1:5000")
     with pytest.raises(TrackingError, match="--tracking-uri"):
-        tracking.default_tracking_uri("memory://store")
+        mirror.default_tracking_uri("memory://store")
 
 
 def test_no_telemetry(uri: str) -> None:
-    tracking.connect(uri)
+    mirror.connect(uri)
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == os.environ["DO_NOT_TRACK"] == "true"
 
 
@@ -244,7 +244,7 @@ def test_a_database_whose_making_was_killed_is_made_again(tmp_path: Path, monkey
     with monkeypatch.context() as patched:
         patched.setattr(migrations, "_upgrade_db", killed)
         with pytest.raises(Killed):
-            tracking.connect(uri).search_experiments()
+            mirror.connect(uri).search_experiments()
     assert (tmp_path / "mlflow.db").stat().st_size == 0
-    assert len(tracking.connect(uri).search_experiments()) == 1
+    assert len(mirror.connect(uri).search_experiments()) == 1
     assert not list(tmp_path.glob("*.new*"))
