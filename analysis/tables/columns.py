@@ -85,7 +85,7 @@ def columns_markdown() -> str:
 
     return f"""# Columns of an export
 
-<!-- Generated from analysis/tables/trials.py by columns_markdown(); a test compares them. -->
+<!-- Generated from analysis/tables/columns.py by columns_markdown(); a test compares them. -->
 
 `vistudy export STUDY --out FILE.csv` (or `.parquet`) writes one row for each trial of the study's plan, whatever became
 of it; with `--records`, one row for each record. In Python: `load_frame(store, study)`, `load_records(store, study)`.
