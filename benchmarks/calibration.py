@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
+from vistudy.analysis.estimates.aggregate import interquartile_mean
 
 from benchmarks.simulated import (
     BOX,
@@ -39,7 +40,6 @@ from benchmarks.simulated import (
     width_study,
     width_truth,
 )
-from vistudy.analysis.estimates.aggregate import interquartile_mean
 from vistudy.analysis.estimates.best_of_k import best_of_k, non_inferior
 from vistudy.analysis.estimates.power import power
 from vistudy.analysis.estimates.risk_difference import missing_bounds, pair, risk_difference

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,46 +117,6 @@ def importances(
         interactions={name: effect for name, effect in effects.items() if name not in names},
         floor={name: total / permutations for name, total in shuffled.items()},
     )
-
-
-def tunability(
-    table: pd.DataFrame,
-    arm: str,
-    names: Sequence[str],
-    default: Mapping[str, Any],
-    *,
-    trees: int = 64,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Estimate for each hyperparameter how much Q falls when it alone is tuned away from the default.
-
-    gain = f(default) - min over values v of f(default with v), f a forest: no configurations of the box differ from the
-    default in one hyperparameter only. 0 for one whose best value is the default. A description, without an interval.
-
-    Raises:
-        ValueError: as `importances`; a default that leaves a name out.
-
-    Source: Probst, Boulesteix & Bischl 2019.
-    """
-    lacking = [name for name in names if name not in default]
-    if lacking:
-        raise ValueError(f"the default says nothing of {', '.join(lacking)}")
-    y, rows, _ = _values(table, arm, names, "q")
-    codes = np.unique(rows["config"].astype(str), return_inverse=True)[1]
-    axes = [_axis(rows, name, codes) for name in names]
-    here = np.array([_code(rows[name], default[name]) for name in names])
-    rng = np.random.default_rng(seed)
-    forest = list(_forest(axes, y, codes, trees, rng))
-
-    def predict(points: Floats) -> Floats:
-        return np.asarray(np.mean([tree.predict(points) for tree in forest], axis=0))
-
-    at_default, gains = float(predict(here[None])[0]), {}
-    for place, (name, axis) in enumerate(zip(names, axes, strict=True)):
-        points = np.tile(here, (len(axis.cells), 1))
-        points[:, place] = axis.cells
-        gains[name] = max(0.0, at_default - float(predict(points).min()))
-    return gains
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import math
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
-from scipy.stats import nct, norm, t
+from scipy.stats import nct, t
 
 NODES = 61
 """Gauss-Hermite nodes a dimension."""
@@ -126,36 +126,6 @@ def needed(
         middle = (few + many) // 2
         few, many = (few, middle) if power(middle, n_seeds, difference, **model) >= wanted else (middle, many)
     return many
-
-
-def mcnemar_pairs(difference: float, discordance: float, *, wanted: float = 0.8, alpha: float = 0.05) -> int:
-    """Pairs for McNemar's test with one seed a configuration, given the share of discordant pairs.
-
-    Raises:
-        ValueError: not 0 < |difference| <= discordance <= 1.
-
-    Source: Connor 1987.
-    """
-    _check_wanted(wanted, alpha)
-    if not 0 < abs(difference) <= discordance <= 1:
-        raise ValueError(f"need 0 < |difference| <= discordance <= 1, got {difference} and {discordance}")
-    z_alpha, z_beta = float(norm.ppf(1 - alpha / 2)), float(norm.ppf(wanted))
-    top = z_alpha * math.sqrt(discordance) + z_beta * math.sqrt(discordance - difference**2)
-    return math.ceil((top / difference) ** 2)
-
-
-def noether_pairs(improvement: float = 0.75, *, wanted: float = 0.95, alpha: float = 0.05) -> int:
-    """Pairs with which a probability of improvement is told from 1/2 (one-sided): 29 for 0.75 and both errors 5 %.
-
-    Raises:
-        ValueError: an improvement of 1/2 or outside 0..1.
-
-    Source: Noether 1987; Bouthillier et al. 2021.
-    """
-    if not 0 <= improvement <= 1 or improvement == 0.5:
-        raise ValueError(f"improvement must lie in 0..1 and differ from 1/2, got {improvement}")
-    z = float(norm.ppf(1 - alpha) + norm.ppf(wanted))
-    return math.ceil((z / (math.sqrt(6) * (0.5 - improvement))) ** 2)
 
 
 def intercepts(difference: float, base: float, config_sd: float, interaction_sd: float) -> tuple[float, float]:

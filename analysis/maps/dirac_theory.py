@@ -111,29 +111,3 @@ def game_of(trials: pd.DataFrame) -> Game | None:
         return None
     plain = {name: row[name].item() if isinstance(row[name], np.generic) else row[name] for name in names}
     return Game.of(plain, d_lr=None if together else float(row["d_lr"]))
-
-
-def agreement(frame: pd.DataFrame) -> pd.DataFrame:
-    """Theory and measurement of every judged Dirac-GAN trial in which both are exact, a row each.
-
-    A trial counts as stable when it was measured to stay bounded: its outcome is anything but `diverged`. Converging
-    is another question: with the paper's anchor the radius is never below 1, and a trial circles for ever. Only
-    Wasserstein's losses without clipping are compared, for only there a period is linear however far from 0.
-
-    Columns: trial_id, g_lr, reg_weight, radius; `stable` (radius at most 1), `bounded` (measured), `decidable` (False:
-    the radius is above 1, but by so little that the budget is too short to see the distance explode).
-    """
-    columns = ["trial_id", "g_lr", "reg_weight", "radius", "stable", "bounded", "decidable"]
-    rows = []
-    dirac = frame[(frame["model"] == MODEL) & frame["outcome"].notna()]
-    dirac = dirac[(dirac["loss"] == "wgan") & (dirac["d_clip"] == 0)] if len(dirac) else dirac
-    for config in dirac.to_dict("records"):
-        named: dict[str, Any] = {str(name): value for name, value in config.items()}
-        found = float(radius(config["g_lr"], config["reg_weight"], Game.of(named, d_lr=float(config["d_lr"]))))
-        periods, stable = config["d_updates"] / config["d_steps"], found <= 1 + TOLERANCE
-        # Nine tenths: the rest is the time for which an explosion has to last.
-        seen = 0.9 * periods * math.log(found) > math.log(EXPLODED) if found > 1 else True
-        bounded = config["outcome"] != "diverged"
-        key = [config[name] for name in columns[:3]]
-        rows.append([*key, found, stable, bounded, stable or seen])
-    return pd.DataFrame(rows, columns=columns)

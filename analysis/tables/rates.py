@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy.stats import beta, binomtest
+from scipy.stats import binomtest
 
 from vistudy.analysis.outcomes.labels import LABELS, STABLE, UNDETERMINED
 from vistudy.analysis.tables.validation import check_trials
@@ -75,22 +75,3 @@ def cell_rates(frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     named = [failures[int(row.argmax())] if row.any() else None for row in sums]
     out["most_common_failure"] = pd.Series(named, index=out.index, dtype=object)
     return out
-
-
-@functools.lru_cache(maxsize=4096)
-def jeffreys(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Jeffreys interval of a share of k in n trials: quantiles of Beta(k + 1/2, n - k + 1/2); (nan, nan) for n = 0.
-
-    The lower end is 0 for k = 0 and the upper 1 for k = n, as Brown, Cai & DasGupta 2001 advise: else the interval
-    would leave out the very shares that are then likely.
-
-    Raises:
-        ValueError: not 0 <= k <= n.
-    """
-    if not 0 <= k <= n:
-        raise ValueError(f"k must be in 0..n, got k = {k}, n = {n}")
-    if n == 0:
-        return (float("nan"), float("nan"))
-    tail = (1 - confidence) / 2
-    low, high = (float(beta.ppf(q, k + 0.5, n - k + 0.5)) for q in (tail, 1 - tail))
-    return 0.0 if k == 0 else low, 1.0 if k == n else high

@@ -103,7 +103,6 @@ def main() -> None:
 def plan(
     study: StudyFile,
     store: Store = DEFAULT_STORE,
-    tracking_uri: Uri = None,
     cluster: Cluster = "local",
     gpus: Gpus = 0,
     packs_per_gpu: PacksPerGpu = 1,
@@ -253,7 +252,7 @@ def register(
 
 
 @app.command(epilog="Example: vistudy status ring-quickstart")
-def status(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: Uri = None, as_json: AsJson = False) -> None:
+def status(study: StudyName, store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Count trials by state and outcome; show failures with their traceback."""
     from vistudy.study.api import commands
 
@@ -272,7 +271,6 @@ def export(
     to: Annotated[Path, typer.Option("--out", help="FILE.csv or FILE.parquet.")],
     records: Annotated[bool, typer.Option("--records", help="One row a record instead of one a trial.")] = False,
     store: Store = DEFAULT_STORE,
-    tracking_uri: Uri = None,
 ) -> None:
     """Write one row a trial, or one row a record; docs/export.md documents the columns."""
     from vistudy.analysis.tables.trials import export as write

@@ -18,25 +18,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray import tune
 from ray.tune.execution import class_cache
-from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.outcomes.labels import Reference
-from vistudy.analysis.outcomes.rules import deficiency
 from vistudy.clusters import Cluster
 from vistudy.study.execution.interrupts import TRAINING, Stop
 from vistudy.study.execution.provenance import now_ms
 from vistudy.study.execution.supervisor import Executed, Supervisor
 from vistudy.study.packing.packs import Pack
-from vistudy.study.spec.schema import ExploreSpec
-from vistudy.trainables.engine import Evaluation
 from vistudy.trainables.node_checks import versions
 from vistudy.trainables.worker import train_pack
 
@@ -57,13 +51,11 @@ def execute(
     checkpoint_every_s: float,
     hang_after_s: float,
     stop: Stop | None = None,
-    explore: ExploreSpec | None = None,
 ) -> Executed:
     """Train the packs to their ends, in order, each try as one Tune trial. Needs a connected cluster.
 
     `hang_after_s`: shortest silence of a pack after which its process is taken to hang. `stop`: at a signal packs write
-    checkpoints and end; those that do not in GRACE_S are left. `explore`: packs of one trial are stopped where Tune's
-    scheduler says so.
+    checkpoints and end; those that do not in GRACE_S are left.
 
     Raises:
         StudyError: the store failed for good, or a node has other versions; the packs have stopped.
@@ -79,7 +71,6 @@ def execute(
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
     watch = _Watch(ledger, hang_after_s)
     told, asked = _Told(supervisor, watch), _Asked(supervisor, ledger, run)
-    settings: dict[str, Any] = {"evaluated": _report} if explore else {}
     train = functools.partial(
         _train,
         journal=functools.partial(Ledger, ledger.uri),
@@ -88,7 +79,6 @@ def execute(
         gpu_share=on.gpu_share,
         judges=on.cpus,
         expected=versions(),
-        **settings,
     )
     tuner = tune.Tuner(
         tune.with_resources(train, on.resources),
@@ -97,7 +87,6 @@ def execute(
             search_alg=_Queue(supervisor),
             num_samples=-1,
             reuse_actors=True,
-            scheduler=_scheduler(explore, packs) if explore else None,
         ),
         run_config=tune.RunConfig(
             name="packs",
@@ -144,27 +133,6 @@ def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
 
 _NOT_LOADED = "failed to import on the worker"
 """What Ray says where unpickling an actor's class fails, before the traceback."""
-WORST_Q = 1e9
-"""What a scheduler is told of a Q that is not known or infinite."""
-
-
-def _scheduler(explore: ExploreSpec, packs: Sequence[Pack]) -> ASHAScheduler:
-    last = max((config.evaluations for pack in packs for config in pack.configs), default=1)
-    return ASHAScheduler(
-        time_attr="evaluation",
-        metric="q",
-        mode="min",
-        grace_period=min(explore.grace, last),
-        max_t=last + 1,  # whoever gets to the end has ended by itself
-        reduction_factor=explore.reduction,
-    )
-
-
-def _report(item: Evaluation, reference: Mapping[str, float]) -> None:
-    """Tell Tune the Q of the one trial of a pack."""
-    values = {name: np.array([value]) for name, value in item.records[0].values.items()}
-    q = float(deficiency(values, Reference.from_dict(dict(reference)))[0])
-    tune.report({"evaluation": item.index, "q": q if np.isfinite(q) else WORST_Q})
 
 
 class _Queue(Searcher):
@@ -241,13 +209,10 @@ class _Told(tune.Callback):
         self._watch.started(trial.config["pack_id"])
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """`train_pack` has returned, or was stopped early."""
-        pack_id, result = trial.config["pack_id"], trial.last_result
+        """`train_pack` has returned."""
+        pack_id = trial.config["pack_id"]
         self._watch.ended(pack_id)
-        if "end" in result:
-            self._tell(self._supervisor.ended, pack_id, result)
-        else:  # a scheduler has stopped it
-            self._tell(self._supervisor.censored, pack_id, float(result.get("time_total_s", 0.0)))
+        self._tell(self._supervisor.ended, pack_id, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker, or its node, is gone."""

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from tests.analysis.arm_tables import NAN, arm_table, at
-from vistudy.analysis.estimates.importance import importances, tunability
+from vistudy.analysis.estimates.importance import importances
 
 NAMES = ["lr", "norm", "ratio", "idle"]
 
@@ -111,19 +111,3 @@ def test_importances_refuse() -> None:
     table.loc[at(table, "A0", 0, 0), ["q", "stable", "state"]] = [NAN, NAN, "censored"]
     found = importances(table, "A0", NAMES, trees=4)
     assert (found.excluded, found.n_trials, found.n_configs) == ({"censored": 1}, 23, 12)
-
-
-def test_tunability_is_the_gain_of_one_alone() -> None:
-    table = study(lambda x, s: 0.5 + 0.3 * x - 0.1 * s, 400, noise=0.01)
-    at_top = {"lr": 1e-2, "norm": "none", "ratio": "1:2", "idle": 0.5}
-    gains = tunability(table, "A0", NAMES, at_top)
-    assert gains["lr"] == pytest.approx(0.6, abs=0.04)  # q falls by .3 over x = 1 ... -1
-    assert gains["norm"] == pytest.approx(0.2, abs=0.03)
-    assert max(gains["ratio"], gains["idle"]) < 0.03
-    best = tunability(table, "A0", NAMES, at_top | {"lr": 1e-5, "norm": "bn"})
-    assert best["lr"] < 0.02
-    assert best["norm"] == 0
-    with pytest.raises(ValueError, match="says nothing of ratio, idle"):
-        tunability(table, "A0", NAMES, {"lr": 1e-3, "norm": "bn"})
-    with pytest.raises(ValueError, match="norm: no trial at 'layer'; there are bn, none"):
-        tunability(table, "A0", NAMES, at_top | {"norm": "layer"})

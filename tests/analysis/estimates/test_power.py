@@ -10,7 +10,7 @@ from scipy.stats import t
 from statsmodels.stats.power import TTestPower
 
 from vistudy.analysis.estimates import power as powers
-from vistudy.analysis.estimates.power import intercepts, mcnemar_pairs, noether_pairs
+from vistudy.analysis.estimates.power import intercepts
 
 HALF = 0.5
 power, standard_error = partial(powers.power, base=HALF), partial(powers.standard_error, base=HALF)
@@ -81,19 +81,6 @@ def test_needed_and_detectable_invert_power() -> None:
     assert math.isnan(detectable(2, 1))
     assert power(2000, 3, 0.4) == pytest.approx(1.0)
     assert math.isnan(detectable(60, 2, base=0.97))
-
-
-def test_pairs_for_mcnemar() -> None:
-    assert [mcnemar_pairs(*row) for row in ((0.1, 0.2), (0.1, 0.3), (0.15, 0.3), (0.2, 0.3))] == [155, 234, 103, 57]
-    with pytest.raises(ValueError, match="discordance <= 1"):
-        mcnemar_pairs(0.3, 0.2)
-
-
-def test_pairs_for_noether() -> None:
-    assert noether_pairs() == 29
-    assert noether_pairs(0.25) == 29
-    with pytest.raises(ValueError, match="differ from 1/2"):
-        noether_pairs(0.5)
 
 
 def test_refusals() -> None:

@@ -15,13 +15,12 @@ import pytest
 
 from tests.analysis.browser import chromium
 from tests.analysis.frames import make_frame
-from tests.trainables.models.exact import outcomes
 from vistudy.analysis.figures.colours import PAPER, THEORY
 from vistudy.analysis.figures.matplotlib_renderer import draw
 from vistudy.analysis.figures.plotly_renderer import browser
 from vistudy.analysis.maps.difference import grid_figure
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
-from vistudy.analysis.maps.dirac_theory import Game, agreement, boundary, game_of, period_map, radius
+from vistudy.analysis.maps.dirac_theory import Game, boundary, game_of, period_map, radius
 from vistudy.analysis.maps.heatmap import heatmap
 from vistudy.analysis.maps.heatmap_cells import blocks
 from vistudy.analysis.maps.heatmap_page import heatmap_html
@@ -108,29 +107,6 @@ def test_shapes() -> None:
     found = period_map(np.ones((4, 1)), np.zeros(3), Game(anchor="lag", anchor_lag=3))
     assert found.shape == (4, 3, 5, 5)
     assert radius(np.ones((4, 1)), np.zeros(3), Game()).shape == (4, 3)
-
-
-def test_training_is_bounded_where_theory_says_so() -> None:
-    """A grid around the boundary: every trial stays bounded or explodes as its radius says."""
-    rates = [0.9, 1.1, 1.35, 1.5, 1.7, 1.9, 2.1]
-    configs = grid(rates, [0.0, 0.2, 0.5, 1.0], d_updates=300, evaluations=20)
-    found = agreement(frame_of(configs, outcomes(*configs)))
-    assert found["decidable"].all()
-    assert (found["stable"] == found["bounded"]).all()
-    by_weight = found.groupby("reg_weight")["stable"].sum().tolist()
-    assert by_weight == [3, 5, 6, 1]
-
-
-def test_what_is_compared() -> None:
-    """Exact cases only; a radius just above 1 cannot be told from 1 within the budget; unjudged trials do not count."""
-    configs = grid([1.0], [0.0], d_updates=100) + grid([1.4143], [0.0], d_updates=100)
-    configs += [dataclasses.replace(configs[0], loss="saturating"), dataclasses.replace(configs[0], d_clip=1.0)]
-    found = agreement(frame_of(configs, ["oscillating"] * 4))
-    assert found["trial_id"].tolist() == [c.trial_id() for c in configs[:2]]
-    assert found["stable"].tolist() == [True, False]
-    assert found["decidable"].tolist() == [True, False]
-    assert agreement(frame_of(configs).assign(outcome=None)).empty
-    assert agreement(make_frame({"lr": [1e-3]})).empty
 
 
 def test_a_game_is_that_of_all_its_trials() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
 from vistudy.analysis.outcomes.rules import LABELS
-from vistudy.analysis.tables.rates import RATE_COLUMNS, cell_rates, jeffreys, wilson
+from vistudy.analysis.tables.rates import RATE_COLUMNS, cell_rates, wilson
 
 
 def trials(*rows: tuple[str, str | None], lr: float = 1e-3, inert: bool = False) -> pd.DataFrame:
@@ -77,19 +77,6 @@ def test_no_trial_is_dropped(rows: list[tuple[str, str, str | None]]) -> None:
     known = rates.dropna(subset="share")
     assert (known["ci_low"] <= known["share"] + 1e-9).all()
     assert (known["share"] <= known["ci_high"] + 1e-9).all()
-
-
-def test_jeffreys_is_statsmodels_inside_and_closed_at_the_ends() -> None:
-    for k, n in ((1, 4), (3, 4), (50, 100), (199, 200)):
-        assert jeffreys(k, n) == pytest.approx(proportion_confint(k, n, method="jeffreys"))
-    assert jeffreys(0, 4)[0] == 0.0
-    assert jeffreys(0, 4)[1] == pytest.approx(proportion_confint(0, 4, method="jeffreys")[1])
-    assert jeffreys(4, 4) == pytest.approx((1 - jeffreys(0, 4)[1], 1.0))
-    assert all(map(math.isnan, jeffreys(0, 0)))
-    assert jeffreys(2, 4, 0.5)[1] < jeffreys(2, 4)[1]
-    for k, n in ((3, 2), (-1, 2)):
-        with pytest.raises(ValueError, match=r"k must be in 0\.\.n"):
-            jeffreys(k, n)
 
 
 def test_wilson_is_statsmodels() -> None:
