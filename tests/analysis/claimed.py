@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.special import expit
 
-from benchmarks.report_cost import FAILURES, write_trials
+from tests.analysis.synthetic_study import FAILURES, write_trials
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.api.register import register
 from vistudy.study.execution.provenance import now_ms

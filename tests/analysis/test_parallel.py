@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.report_cost import CLAIM, make_study
+from tests.analysis.synthetic_study import CLAIM, make_study
 from vistudy.analysis import parallel as workers
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.outcomes import label_study as judged

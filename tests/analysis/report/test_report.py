@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from benchmarks.report_cost import CLAIM, make_study
 from tests.analysis.browser import chromium
 from tests.analysis.series import series as made_series
 from tests.analysis.store import entry, make_store, train
+from tests.analysis.synthetic_study import CLAIM, make_study
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.report.report import Report, report

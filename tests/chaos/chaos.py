@@ -1,6 +1,6 @@
 """Chaos: one small study again and again, each time with a fault in the middle; it must end as if nothing had been.
 
-    python -m benchmarks.chaos --faults 20 --seed 1 [--quick] [--kinds worker_killed,driver_sigterm]
+    python -m tests.chaos --faults 20 --seed 1 [--quick] [--kinds worker_killed,driver_sigterm]
 
 Real processes on this machine: Ray nodes on loopback, drivers, an MLflow server, on PostgreSQL where that is installed.
 After every fault the same command is given until it succeeds. Then no trial is lost or doubled, every record has the
@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.chaos_faults import FAULTS, SLOW, Scene, Server, SkippedFault, free_port, undisturbed
+from tests.chaos.faults import FAULTS, SLOW, Scene, Server, SkippedFault, free_port, undisturbed
 from tests.clusters.four_nodes import Nodes, four_nodes
 from tests.clusters.postgres import Postgres, available
 from vistudy.analysis.ledger.ledger import Ledger
@@ -38,7 +38,7 @@ from vistudy.study.execution.provenance import git_state
 NODES = 3
 MOST_RUNS = 4
 """Runs after a fault until it counts as not finished."""
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 Bits = dict[tuple[str, int], tuple[int, tuple[tuple[str, str], ...]]]
 
 
@@ -278,7 +278,7 @@ def main() -> None:
     if unknown := set(chosen) - FAULTS.keys():
         parser.error(f"unknown kinds {', '.join(sorted(unknown))}; there are {', '.join(FAULTS)}")
     rows: list[Row] = []
-    command = f"python -m benchmarks.chaos --faults {args.faults} --seed {args.seed}" + " --quick" * args.quick
+    command = f"python -m tests.chaos --faults {args.faults} --seed {args.seed}" + " --quick" * args.quick
     found: dict[str, Any] = {"command": command}
     if args.go_on and args.out.exists():
         before = json.loads(args.out.read_text())
@@ -306,7 +306,3 @@ def main() -> None:
         args.out.write_text(json.dumps(found, indent=1) + "\n")
     print(json.dumps({key: found[key] for key in ("verdicts", "totals")}))
     sys.exit(any(row.verdict == "broken" for row in rows))
-
-
-if __name__ == "__main__":
-    main()

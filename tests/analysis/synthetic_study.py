@@ -1,37 +1,19 @@
-"""What a report costs: `python -m benchmarks.report_cost`.
-
-Writes a made-up study of 10,000 trials x 50 records (numbers only: nothing is trained) into a ledger and measures, each
-in a process of its own: judging all trials and noting their outcomes, as `vistudy run` leaves any study; then the wall
-and processor seconds and the peak memory of `vistudy.analysis.report.report.report`; then one heatmap.
-Targets: a report under 15 s and 2 GB on 2 cores, its HTML under 15 MB; a heatmap from a frame under 2 s.
-"""
+"""A made-up complete study of any size in a new ledger."""
 
 from __future__ import annotations
 
-import argparse
-import datetime
 import hashlib
 import json
-import os
 import platform
-import resource
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib.externals.loky import get_reusable_executor
 from scipy.special import expit
 
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.execution.provenance import git_state, versions
 
-RESULTS = Path(__file__).parent / "results"
-TARGETS = {"report_s": 15.0, "peak_gb": 2.0, "html_mb": 15.0, "heatmap_s": 2.0}
 REFERENCE = {
     "dist_floor": 0.05, "dist_floor_sd": 0.01, "dist_ceiling": 1.05, "dist_trivial": 0.25,
     "cov_real": 1.0, "prec_real": 1.0, "max_abs_data": 1.2,
@@ -208,92 +190,3 @@ def _series(kind: str, evaluations: int, rng: np.random.Generator) -> dict[str, 
         values = {name: array[: end + 1].copy() for name, array in values.items()}
         values["finite"][-1] = 0.0
     return values
-
-
-def measure_judging(store: Path, _: Path) -> dict[str, float]:
-    """Seconds of reading all records and judging all trials for the first time."""
-    from vistudy.analysis.outcomes.label_study import judge_study
-
-    start = time.perf_counter()
-    judge_study(Ledger(store), "synthetic")
-    return {"judge_s": time.perf_counter() - start}
-
-
-def measure(store: Path, out: Path) -> dict[str, float]:
-    """Seconds, memory and sizes of a report of the study `synthetic`, in this process and its children."""
-    from vistudy.analysis.report.report import report
-
-    wall, before = time.perf_counter(), os.times()
-    found = report(store, "synthetic", out)
-    seconds = time.perf_counter() - wall
-    get_reusable_executor().shutdown()  # a process that has not ended has not told what it took
-    after = os.times()
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {
-        "report_s": seconds,
-        "report_cpu_s": sum(after[:4]) - sum(before[:4]),
-        "peak_gb": sum(peaks) / 1e6,
-        "html_mb": found.html.stat().st_size / 1e6,
-        "files_mb": sum(path.stat().st_size for path in out.rglob("*") if path.is_file()) / 1e6,
-    }
-
-
-def measure_heatmap(store: Path, out: Path) -> dict[str, float]:
-    """Seconds from a frame of the study to its heatmap's files."""
-    from vistudy.analysis.maps.heatmap import save_heatmaps
-    from vistudy.analysis.tables.trials import load_frame
-
-    frame = load_frame(store, "synthetic")
-    frame = frame[frame["data"] == frame["data"].iloc[0]]
-    start = time.perf_counter()
-    save_heatmaps(frame, ["lr", "batch_norm"], out, "heatmap")
-    return {"heatmap_s": time.perf_counter() - start, "heatmap_trials": len(frame)}
-
-
-MODES = {"judge": measure_judging, "report": measure, "heatmap": measure_heatmap}
-
-
-def child(mode: str, store: Path, out: Path) -> dict[str, float]:
-    """Run this module again in a process that has done nothing else; with its start and imports in `process_s`."""
-    start = time.perf_counter()
-    command = [sys.executable, "-m", "benchmarks.report_cost", mode, str(store), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found | {f"{mode}_process_s": time.perf_counter() - start}
-
-
-def main() -> None:
-    """Make the study, measure, print and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mode", nargs="?", choices=tuple(MODES), help="measure in this process; for itself")
-    parser.add_argument("paths", nargs="*", type=Path)
-    parser.add_argument("--configs", type=int, default=200, help="configurations a block; fewer: nothing is written")
-    options = parser.parse_args()
-    if options.mode:
-        store, out = options.paths
-        print(json.dumps(MODES[options.mode](store, out)))
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        trials = make_study(place / "store", configs=options.configs, claim=CLAIM)
-        load = os.getloadavg()[0]
-        result = {}
-        for mode in MODES:
-            result |= child(mode, place / "store", place / mode)
-    result = {name: round(value, 2) for name, value in result.items()}
-    whole = {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(), "trials": trials, "records_a_trial": 50,
-        "cores": os.cpu_count(), "load_before": round(load, 2), "targets": TARGETS, "result": result,
-        "met": {name: result[name] <= target for name, target in TARGETS.items()},
-        "git": git_state(), "versions": versions(),
-    }  # fmt: skip
-    print(json.dumps(whole, indent=1))
-    if options.configs == 200:
-        path = RESULTS / f"report-{whole['date']}.json"
-        path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.chaos import Harness, chaos, kinds_in_order
-from benchmarks.chaos_faults import FAULTS, SLOW, Scene
+from tests.chaos.chaos import Harness, chaos, kinds_in_order
+from tests.chaos.faults import FAULTS, SLOW, Scene
 from tests.study.api.test_doctor import ATTEMPT, trained
 from vistudy.analysis.ledger.ledger import Ledger
 
@@ -27,7 +27,7 @@ def test_kinds_come_in_rounds_and_by_the_seed() -> None:
 
 def harness(folder: Path) -> Harness:
     """One that has seen the undisturbed run of `trained`."""
-    from benchmarks.chaos import bits
+    from tests.chaos.chaos import bits
 
     made = Harness(folder, 1)
     made.whole, _ = bits(trained(folder / "whole"))
@@ -44,7 +44,7 @@ def harness(folder: Path) -> Harness:
 )
 def test_what_is_lost_or_different_is_counted(tmp_path, monkeypatch, spoil, counted) -> None:
     made = harness(tmp_path)
-    monkeypatch.setattr("benchmarks.chaos.mlflow_counts", lambda *_: (0, 0))
+    monkeypatch.setattr("tests.chaos.chaos.mlflow_counts", lambda *_: (0, 0))
     store = Path(trained(tmp_path / "store").uri)
     spoil(store)
     scene = Scene(nodes=None, file=Path("small.yaml"), store=store, rng=random.Random(0), codes=[0])  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """Is the decision rule calibrated? Whole blocks with a known truth, judged by the present rule and by the earlier one.
 
-    python -m benchmarks.calibrated_rule --studies 400
+    python -m tests.calibration.rule --studies 400
 
 A block has 60 configurations x 2 seeds, learning rates drawn log-uniformly, batch norm in turn, three arms: baseline,
 treatment, and a positive control that adds 25 points (half of what is left above .7). The model is that of
@@ -24,12 +24,12 @@ from scipy.special import expit
 from scipy.stats import binomtest
 
 from benchmarks.machine import machine
-from benchmarks.simulated import BOX, Generator
+from tests.calibration.simulated import BOX, Generator
 from vistudy.analysis.estimates.power import intercepts
 from vistudy.analysis.verdict.decide import DEFAULTS, judge_all
 from vistudy.study.execution.provenance import git_state, versions
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 BASES = (0.05, 0.2, 0.5, 0.8, 0.95)
 CONFIGS, SEEDS, CONFIG_SD, INTERACTION_SD = 60, 2, 2.0, 1.0
 CLAIM = DEFAULTS | {"baseline": "A0", "treatment": "A1", "positive_control": "A4", "best_of": 10}
@@ -145,7 +145,7 @@ def main() -> None:
     rows = run(studies, args.seed, args.cases)
     result = {
         "date": started.isoformat(timespec="seconds"),
-        "command": f"python -m benchmarks.calibrated_rule --studies {studies} --seed {args.seed} --cases "
+        "command": f"python -m tests.calibration.rule --studies {studies} --seed {args.seed} --cases "
         + " ".join(map(str, args.cases)),
         "machine": machine(), "versions": versions(), "git": git_state(),
         "cpu_seconds": round(time.process_time() - cpu, 1), "cases": rows,

@@ -1,4 +1,4 @@
-"""Faults for `benchmarks.chaos`: each begins a run, breaks something in the middle of it, and waits for its end."""
+"""Faults for `tests.chaos.chaos`: each begins a run, breaks something in the middle of it, and waits for its end."""
 
 from __future__ import annotations
 
