@@ -19,7 +19,7 @@ budget: {d_updates: 4, evaluations: 2}
     [
         ("data: ring8\nexplore: {grace: 2}\n", "study.yaml:6: explore: 'explore' was removed: .*; leave it out"),
         ("first_there: [{data: digits}]\n", "study.yaml:5: first_there: 'first_there' was removed: .*; write 'data'"),
-        ("blocks: [{first_there: []}]\n", r"study.yaml:5: \S*first_there: 'first_there' was removed"),
+        ("blocks: [{first_there: []}]\n", r"study.yaml:5: block 1: first_there: 'first_there' was removed"),
     ],
 )
 def test_removed_keys_are_refused_with_a_remedy(text: str, message: str) -> None:
