@@ -188,7 +188,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="Of the sample of trials.")
     parser.add_argument("--d-updates", type=int, help="Another budget, to try the benchmark; nothing is written.")
     parser.add_argument("--evaluations", type=int, help="Likewise.")
-    parser.add_argument("--profile", action="store_true", help="Only print where one run of ours spends its time.")
     return parser.parse_args()
 
 
@@ -200,10 +199,6 @@ def main() -> None:
         scratch = Path(name)
         study = scratch / "block.yaml"
         planned = blocks_of(args.study, args.data, study, budget=changed)
-        if args.profile:
-            options = ("--store", scratch / "store", "--launched", str(time.time()))
-            print(launch(sys.executable, "-m", "benchmarks.timeline", study, *options).out, end="")
-            return
         on = machine()
         result = measure(study, planned, args, scratch)
     print(table(result))

@@ -1,7 +1,7 @@
 """When things happen to trials: event times on several clocks, Kaplan-Meier and Aalen-Johansen by weights.
 
-Every trial ends in one of four ways: the event, a competing event, its budget, or a stop before it (censored). The
-first three are ends that are known; only stops are censoring.
+Every trial ends in one of three ways: the event, a competing event, or its budget. All three are known ends, so nothing
+is censored.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ EVENTS: dict[str, tuple[str, str | None]] = {
     "divergence": ("t_div", "t_coll"),
 }
 """Event -> (column of its time, column of the competing event's)."""
-STOPPED, BUDGET, EVENT, OTHER = -1, 0, 1, 2
+BUDGET, EVENT, OTHER = 0, 1, 2
 """How a trial ended. A divergence goes before a collapse at the same evaluation."""
 _BATCH = 4 * 10**6
 
@@ -47,7 +47,7 @@ class TrialEnds:
     time: Floats
     """Units of the clock until `cause`."""
     cause: np.ndarray
-    """STOPPED, BUDGET, EVENT or OTHER."""
+    """BUDGET, EVENT or OTHER."""
     budget: Floats
     """Time at which the trial would have ended by itself."""
     config: np.ndarray
@@ -63,11 +63,6 @@ class TrialEnds:
     def weight(self) -> Floats:
         """1 / trials of its configuration: configurations weigh the same."""
         return np.asarray(1 / np.bincount(self.config)[self.config])
-
-    @property
-    def stopped(self) -> np.ndarray:
-        """Which trials were censored."""
-        return np.asarray(self.cause == STOPPED)
 
     def by_config(self, values: Floats) -> Floats:
         """Mean of the values of each configuration's trials. (configs,)"""
@@ -107,7 +102,7 @@ def paired_ends(
 ) -> tuple[TrialEnds, TrialEnds, dict[str, int]]:
     """Ends of the paired trials of two arms, in the same order, and why other pairs are left out.
 
-    Judged trials take part, and censored ones whose column `t_end` says how many updates they had done.
+    Judged trials take part.
 
     Raises:
         ValueError: as `pair`; no pairs; an unknown event or clock; a clock's column that has no value.
@@ -150,9 +145,8 @@ def estimate(ends: TrialEnds, weights: Floats) -> Curves:
         leaving = np.add.reduceat(w, starts, axis=1)
         at_risk = np.cumsum(leaving[:, ::-1], axis=1)[:, ::-1]
         at_risk = np.where(at_risk > 1e-12, at_risk, np.inf)
-        ended, happened = (
-            np.add.reduceat(w * mask, starts, axis=1) / at_risk for mask in (cause != STOPPED, cause == EVENT)
-        )
+        ended = leaving / at_risk
+        happened = np.add.reduceat(w * (cause == EVENT), starts, axis=1) / at_risk
         free[part] = np.cumprod(1 - ended, axis=1)
         before = np.concatenate([np.ones((len(w), 1)), free[part][:, :-1]], axis=1)
         event[part] = np.cumsum(before * happened, axis=1)
@@ -168,22 +162,14 @@ def resampled(n_configs: int, draws: int, seed: int) -> Floats:
     return drawn
 
 
-def bootstrap(parts: tuple[TrialEnds, ...], statistic: Callable[..., Floats], draws: int, seed: int) -> Floats:
-    """A statistic of Curves of several arms on the same resamples of configurations. (draws,)"""
-    weights = resampled(parts[0].n_configs, draws, seed)
-    return statistic(*(estimate(ends, weights) for ends in parts))
-
-
 # -- inside ------------------------------------------------------------------------------------------------------------
 
 
 def _usable(table: pd.DataFrame, event: str, clock: str, arms: list[str]) -> pd.DataFrame:
-    """The table with a column `usable`, 1 or NaN, and `t_end`."""
+    """The table with a column `usable`, 1 or NaN."""
     needed = [name for name in EVENTS[event] if name]
     one_block(table, ["stable", "state", "d_updates", *needed, *CLOCK_COLUMNS[clock]], arms)
-    end = table["t_end"] if "t_end" in table else pd.Series(np.nan, index=table.index)
-    known = table["stable"].notna() | ((table["state"] == "censored") & end.notna())
-    return table.assign(usable=np.where(known, 1.0, np.nan), t_end=end)
+    return table.assign(usable=np.where(table["stable"].notna(), 1.0, np.nan))
 
 
 def _ends(rows: pd.DataFrame, config: np.ndarray, event: str, clock: str) -> TrialEnds:
@@ -192,25 +178,22 @@ def _ends(rows: pd.DataFrame, config: np.ndarray, event: str, clock: str) -> Tri
     def column(name: str) -> Floats:
         return rows[name].to_numpy(dtype=float, na_value=np.nan)
 
-    stopped = rows["stable"].isna().to_numpy()
     budget = column("d_updates")
-    last = np.where(stopped, column("t_end"), budget)
     at = np.where(np.isnan(column(own)), np.inf, column(own))
     rival = np.full(len(rows), np.inf) if other is None else np.where(np.isnan(column(other)), np.inf, column(other))
     mine = (at < rival) if own == "t_coll" else (at <= rival)
-    cause = np.where(stopped, STOPPED, BUDGET)
-    cause = np.where(np.isfinite(np.minimum(at, rival)), np.where(mine, EVENT, OTHER), cause)
-    time = np.where(cause > 0, np.minimum(at, rival), last)
-    rate = _rate(column, clock, last)
+    cause = np.where(np.isfinite(np.minimum(at, rival)), np.where(mine, EVENT, OTHER), BUDGET)
+    time = np.where(cause > 0, np.minimum(at, rival), budget)
+    rate = _rate(column, clock, budget)
     if not (np.isfinite(rate) & (rate > 0) & np.isfinite(budget)).all():
         raise ValueError(f"clock {clock}: some trials lack {', '.join((*CLOCK_COLUMNS[clock], 'd_updates'))}")
     return TrialEnds(time=time * rate, cause=cause, budget=budget * rate, config=config, unit=CLOCKS[clock][0])
 
 
-def _rate(column: Callable[[str], Any], clock: str, last: Floats) -> Floats:
+def _rate(column: Callable[[str], Any], clock: str, d_updates: Floats) -> Floats:
     """Units of the clock in one discriminator update."""
     if clock == "images":
         return np.asarray(column("batch_size"))
     if clock == "g_updates":
         return np.asarray(column("g_steps") / column("d_steps"))
-    return np.asarray(column("wall_s") / last) if clock == "seconds" else np.ones_like(last)
+    return np.asarray(column("wall_s") / d_updates) if clock == "seconds" else np.ones_like(d_updates)

@@ -1,14 +1,11 @@
 """Time to events: E6, mean time to the sustained threshold, and E7, late collapse with divergence as a competing event.
 
-A trial that fails to reach the threshold counts with its whole budget, so without early stops E6 is a mean of paired
-differences. Trials that were stopped early (censored) are handled by Kaplan-Meier and Aalen-Johansen estimates, which
-are right if the stop had nothing to do with how the trial would have gone on; a scheduler's stops are not like that, so
-the extremes of what stopped trials may have done are given as well.
+A trial that fails to reach the threshold counts with its whole budget, so E6 is a mean of paired differences of
+min(time, budget) and E7 a difference of shares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +18,6 @@ from vistudy.analysis.estimates.event_times import (
     EVENTS,
     Curves,
     TrialEnds,
-    bootstrap,
     estimate,
     paired_ends,
     resampled,
@@ -47,8 +43,6 @@ class TimeDifference:
     n_configs: int
     n_pairs: int
     excluded: dict[str, int]
-    censored: int
-    """Trials of the pairs that were stopped early."""
     mean_t: float
     """In units of the clock; a trial that does not get there counts with its budget."""
     mean_b: float
@@ -57,11 +51,8 @@ class TimeDifference:
     low: float
     high: float
     reached_t: float
-    """Share that reached the threshold and stayed there (Kaplan-Meier if trials are censored)."""
+    """Share that reached the threshold and stayed there."""
     reached_b: float
-    worst_low: float
-    """The difference if the treatment's censored trials had got there at once and the baseline's never."""
-    worst_high: float
     method: str
 
 
@@ -75,7 +66,6 @@ class IncidenceDifference:
     n_configs: int
     n_pairs: int
     excluded: dict[str, int]
-    censored: int
     share_t: float
     share_b: float
     difference: float
@@ -87,9 +77,6 @@ class IncidenceDifference:
     free_difference: float
     free_low: float
     free_high: float
-    worst_low: float
-    """The difference in incidence if only the baseline's censored trials had had the event."""
-    worst_high: float
     method: str
 
 
@@ -108,7 +95,7 @@ class TimeCurve:
     """Pointwise percentile band, by configuration."""
     high: tuple[float, ...]
     at_risk: tuple[float, ...]
-    """Trials without any event and not stopped just before each time."""
+    """Trials without any event just before each time."""
     n_configs: int
 
 
@@ -119,21 +106,17 @@ def restricted_mean_time(
     clock: str = "images",
     *,
     alpha: float = 0.05,
-    draws: int = 10_000,
-    seed: int = 0,
 ) -> TimeDifference:
     """Estimate E6 on one of CLOCKS, up to the budget. Configurations weigh the same.
 
-    Without censored trials the interval is the cluster t of the configurations' differences (`mean_interval`); with
-    them, the percentile bootstrap by configuration of the difference of two Kaplan-Meier means.
+    The interval is the cluster t of the configurations' differences (`mean_interval`).
 
     Raises:
         ValueError: an arm or column that is not there, an unknown clock, a trial twice, several blocks, no pairs.
     """
     t, b, excluded = paired_ends(table, treatment, baseline, "threshold", clock)
     of_t, of_b = _whole(t), _whole(b)
-    low, high, method = _interval(t, b, t.time - b.time, _mean_time, alpha, draws, seed, share=False)
-    worst = [float(t.by_config(_if_never(t, never == "t") - _if_never(b, never == "b")).mean()) for never in ("b", "t")]
+    low, high, method = mean_interval(t.by_config(t.time - b.time), alpha=alpha)
     return TimeDifference(
         treatment=treatment,
         baseline=baseline,
@@ -142,7 +125,6 @@ def restricted_mean_time(
         n_configs=t.n_configs,
         n_pairs=len(t.time),
         excluded=excluded,
-        censored=int(t.stopped.sum() + b.stopped.sum()),
         mean_t=float(of_t.mean_time[0]),
         mean_b=float(of_b.mean_time[0]),
         difference=float(of_t.mean_time[0] - of_b.mean_time[0]),
@@ -150,8 +132,6 @@ def restricted_mean_time(
         high=high,
         reached_t=float(of_t.event[0, -1]),
         reached_b=float(of_b.event[0, -1]),
-        worst_low=worst[0],
-        worst_high=worst[1],
         method=method,
     )
 
@@ -163,8 +143,6 @@ def cumulative_incidence(
     event: str = "collapse",
     *,
     alpha: float = 0.05,
-    draws: int = 10_000,
-    seed: int = 0,
 ) -> IncidenceDifference:
     """Estimate E7: the incidence of `collapse` (late collapse) or `divergence` at the budget, the other competing.
 
@@ -177,9 +155,8 @@ def cumulative_incidence(
     t, b, excluded = paired_ends(table, treatment, baseline, event, "d_updates")
     of_t, of_b = _whole(t), _whole(b)
     had_t, had_b = ((ends.cause == EVENT).astype(float) for ends in (t, b))
-    low, high, method = _interval(t, b, had_t - had_b, _incidence, alpha, draws, seed, share=True)
-    free_low, free_high, _ = _interval(t, b, t.time - b.time, _mean_time, alpha, draws, seed, share=False)
-    worst = [float(t.by_config(had_t - had_b + sign * side.stopped).mean()) for sign, side in ((-1.0, b), (1.0, t))]
+    low, high, method = mean_interval(t.by_config(had_t - had_b), alpha=alpha, share=True)
+    free_low, free_high, _ = mean_interval(t.by_config(t.time - b.time), alpha=alpha)
     return IncidenceDifference(
         treatment=treatment,
         baseline=baseline,
@@ -187,7 +164,6 @@ def cumulative_incidence(
         n_configs=t.n_configs,
         n_pairs=len(t.time),
         excluded=excluded,
-        censored=int(t.stopped.sum() + b.stopped.sum()),
         share_t=float(of_t.event[0, -1]),
         share_b=float(of_b.event[0, -1]),
         difference=float(of_t.event[0, -1] - of_b.event[0, -1]),
@@ -198,8 +174,6 @@ def cumulative_incidence(
         free_difference=float(of_t.mean_time[0] - of_b.mean_time[0]),
         free_low=free_low,
         free_high=free_high,
-        worst_low=worst[0],
-        worst_high=worst[1],
         method=method,
     )
 
@@ -230,38 +204,6 @@ def incidence_curve(
 
 def _whole(ends: TrialEnds) -> Curves:
     return estimate(ends, np.ones((1, ends.n_configs)))
-
-
-def _mean_time(t: Curves, b: Curves) -> Floats:
-    return t.mean_time - b.mean_time
-
-
-def _incidence(t: Curves, b: Curves) -> Floats:
-    return np.asarray(t.event[:, -1] - b.event[:, -1])
-
-
-def _if_never(ends: TrialEnds, never: bool) -> Floats:
-    """Times if stopped trials had never got there, or had at the moment of their stop."""
-    return np.where(ends.stopped & never, ends.budget, ends.time)
-
-
-def _interval(
-    t: TrialEnds,
-    b: TrialEnds,
-    differences: Floats,
-    statistic: Callable[[Curves, Curves], Floats],
-    alpha: float,
-    draws: int,
-    seed: int,
-    *,
-    share: bool,
-) -> tuple[float, float, str]:
-    if not (t.stopped.any() or b.stopped.any()):
-        return mean_interval(t.by_config(differences), alpha=alpha, share=share)
-    if t.n_configs < 2:
-        return float("nan"), float("nan"), "none: a single configuration"
-    low, high = np.quantile(bootstrap((t, b), statistic, draws, seed), [alpha / 2, 1 - alpha / 2])
-    return float(low), float(high), "percentile bootstrap by configuration"
 
 
 def _curve(ends: TrialEnds, arm: str, event: str, clock: str, alpha: float, draws: int, seed: int) -> TimeCurve:

@@ -36,8 +36,10 @@ class _ForeignStoreError(StoreError):
     """The store has another format, or does not do what it is asked."""
 
 
-ENDED = ("complete", "failed", "censored")
-"""States of trials that have ended; censored: stopped early by a scheduler."""
+ENDED = ("complete", "failed")
+"""States of trials that have ended."""
+STOPPED_EARLY = "censored"
+"""State that earlier versions gave to trials that a scheduler had stopped. They count as not trained to their end."""
 FEW = 3
 """Trials that are looked for by name: more are found faster by listing all."""
 
@@ -252,7 +254,7 @@ class Ledger(StudyFiles, Signs):
 
     def _outcome(self, path: str, data: bytes) -> dict[str, Any]:
         found = self._disk.parse(path, data)
-        if path != f"trials/{found.get('trial_id')}.json" or found.get("state") not in ENDED:
+        if path != f"trials/{found.get('trial_id')}.json" or found.get("state") not in (*ENDED, STOPPED_EARLY):
             raise self._disk.damaged(path, "it is not the outcome of the trial that its name says")
         return found
 
@@ -261,26 +263,31 @@ class Ledger(StudyFiles, Signs):
         return {name.removesuffix(".json") for name in self._need().list("trials")}
 
     def read_outcomes(self, trial_ids: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
-        """trial_id -> content of its outcome file, for those (of `trial_ids`) that have ended."""
+        """trial_id -> content of its outcome file, for those (of `trial_ids`) that have ended.
+
+        Trials that an earlier version stopped early are left out: they have not been trained to their end.
+        """
         if trial_ids is not None and len(trial_ids) <= FEW:
             wanted = sorted(i for i in set(trial_ids) if self._need().exists(f"trials/{i}.json"))
         else:
             wanted = sorted(self.done() if trial_ids is None else self.done() & set(trial_ids))
         paths = [f"trials/{trial_id}.json" for trial_id in wanted]
         found = zip(wanted, paths, self._disk.read_many(paths), strict=True)
-        return {trial_id: self._outcome(path, data) for trial_id, path, data in found}
+        outcomes = {trial_id: self._outcome(path, data) for trial_id, path, data in found}
+        return {trial_id: outcome for trial_id, outcome in outcomes.items() if outcome["state"] != STOPPED_EARLY}
 
     def forget(self, trial_ids: Iterable[str]) -> None:
-        """Remove the outcomes of failed and of censored trials, so that they run again. Their records stay.
+        """Remove the outcomes of trials that are not complete, so that they run again. Their records stay.
 
         Raises:
             StoreError: one of them is complete; then none is removed.
         """
-        outcomes = self.read_outcomes(list(trial_ids))
+        ended = self.done() & set(trial_ids)
+        outcomes = self.read_outcomes(ended)
         complete = [trial_id for trial_id, outcome in outcomes.items() if outcome["state"] == "complete"]
         if complete:
             raise StoreError(f"complete trials cannot be forgotten: {', '.join(complete)}")
-        for trial_id in outcomes:
+        for trial_id in ended:
             self._disk.remove(f"trials/{trial_id}.json")
 
     # -- records and samples ---------------------------------------------------------------------------------------

@@ -18,26 +18,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 from ray import tune
 from ray.tune.execution import class_cache
-from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.outcomes.labels import Reference
-from vistudy.analysis.outcomes.rules import deficiency
 from vistudy.clusters import Cluster
 from vistudy.study.execution.interrupts import TRAINING, Stop
 from vistudy.study.execution.provenance import now_ms
 from vistudy.study.execution.supervisor import ExecutionResult, Supervisor
 from vistudy.study.execution.watchdog import Watchdog
 from vistudy.study.packing.packs import Pack
-from vistudy.study.spec.schema import ExploreSpec
-from vistudy.trainables.engine import Evaluation
 from vistudy.trainables.node_checks import versions
 from vistudy.trainables.worker import train_pack
 
@@ -55,13 +49,11 @@ def execute(
     checkpoint_every_s: float,
     heartbeat_timeout_s: float,
     stop: Stop | None = None,
-    explore: ExploreSpec | None = None,
 ) -> ExecutionResult:
     """Train the packs to completion, in order, each attempt as one Tune trial. Needs a connected cluster.
 
     `heartbeat_timeout_s`: shortest time without a heartbeat after which a process is considered hung. `stop`: after a
-    signal, packs write checkpoints and end; those that take longer than GRACE_S are abandoned. `explore`:
-    packs of one trial are stopped where Tune's scheduler says so.
+    signal, packs write checkpoints and end; those that take longer than GRACE_S are abandoned.
 
     Raises:
         StudyError: the store failed permanently, or a node has other versions; the packs have stopped.
@@ -77,7 +69,6 @@ def execute(
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
     watch = Watchdog(ledger, heartbeat_timeout_s, _kill)
     told, asked = _TuneCallback(supervisor, watch), _StopRequested(supervisor, ledger, run)
-    settings: dict[str, Any] = {"evaluated": _report} if explore else {}
     train = functools.partial(
         _train,
         journal=functools.partial(Ledger, ledger.uri),
@@ -86,7 +77,6 @@ def execute(
         gpu_share=on.gpu_share,
         judges=on.cpus,
         expected=versions(),
-        **settings,
     )
     tuner = tune.Tuner(
         tune.with_resources(train, on.resources),
@@ -95,7 +85,6 @@ def execute(
             search_alg=_PackSearcher(supervisor),
             num_samples=-1,
             reuse_actors=True,
-            scheduler=_scheduler(explore, packs) if explore else None,
         ),
         run_config=tune.RunConfig(
             name="packs",
@@ -142,27 +131,6 @@ def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
 
 _NOT_LOADED = "failed to import on the worker"
 """Ray's message when unpickling an actor's class fails, before the traceback."""
-WORST_Q = 1e9
-"""What a scheduler is told of a Q that is not known or infinite."""
-
-
-def _scheduler(explore: ExploreSpec, packs: Sequence[Pack]) -> ASHAScheduler:
-    last = max((config.evaluations for pack in packs for config in pack.configs), default=1)
-    return ASHAScheduler(
-        time_attr="evaluation",
-        metric="q",
-        mode="min",
-        grace_period=min(explore.grace, last),
-        max_t=last + 1,  # whoever gets to the end has ended by itself
-        reduction_factor=explore.reduction,
-    )
-
-
-def _report(item: Evaluation, reference: Mapping[str, float]) -> None:
-    """Tell Tune the Q of the one trial of a pack."""
-    values = {name: np.array([value]) for name, value in item.records[0].values.items()}
-    q = float(deficiency(values, Reference.from_dict(dict(reference)))[0])
-    tune.report({"evaluation": item.index, "q": q if np.isfinite(q) else WORST_Q})
 
 
 class _PackSearcher(Searcher):
@@ -240,12 +208,9 @@ class _TuneCallback(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Report that `train_pack` has returned."""
-        pack_id, result = trial.config["pack_id"], trial.last_result
+        pack_id = trial.config["pack_id"]
         self._watch.ended(pack_id)
-        if "end" in result:
-            self._tell(self._supervisor.ended, pack_id, result)
-        else:  # a scheduler has stopped it
-            self._tell(self._supervisor.censored, pack_id, float(result.get("time_total_s", 0.0)))
+        self._tell(self._supervisor.ended, pack_id, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Report that a worker or its node is gone."""

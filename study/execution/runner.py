@@ -12,7 +12,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.execution.interrupts import LOOK_EVERY_S, Stop
 from vistudy.study.execution.provenance import now_ms, provenance
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from vistudy.study.execution.supervisor import ExecutionResult
     from vistudy.study.packing.packs import Pack
     from vistudy.study.planning.plan import Plan
-    from vistudy.study.spec.schema import ExploreSpec
     from vistudy.study.tracking.mirror import Mirror, MirrorStatus
     from vistudy.study.tracking.sync import Labels, Records, Series, SyncReport
 
@@ -99,10 +97,14 @@ class StudyRunner:
         from vistudy.study.tracking.mirror import open_database
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
-        again = ["failed"] * self._retry + ["censored"] * (planned.study.explore is None)
-        if again and ledger.exists():
-            ended = ledger.read_outcomes(ledger.done() & ids)
-            forgotten = {trial_id for trial_id, outcome in ended.items() if outcome["state"] in again}
+        if ledger.exists():
+            done = ledger.done() & ids
+            ended = ledger.read_outcomes(done)
+            cut_short = done - ended.keys()
+            if cut_short:
+                self._say(f"{len(cut_short)} trials that an earlier version stopped early are trained to their end")
+            failed = {trial_id for trial_id, outcome in ended.items() if outcome["state"] == "failed"}
+            forgotten = cut_short | failed if self._retry else cut_short
             ledger.forget(forgotten)
             self.before -= forgotten
         before = ledger.done() & ids
@@ -124,18 +126,14 @@ class StudyRunner:
         )
         self._start_mirror(name)
         with report_progress(ledger, set(todo.pending), self._tick):
-            executed = self._execute(todo.packs, on, planned.study.explore)
+            executed = self._execute(todo.packs, on)
         self.train_s += executed.wall_s
         self._stop.check()
 
-    def _execute(self, packs: Sequence[Pack], on: Cluster, explore: ExploreSpec | None) -> ExecutionResult:
+    def _execute(self, packs: Sequence[Pack], on: Cluster) -> ExecutionResult:
         if on.inline:
             from vistudy.study.execution.in_process import execute_in_process
 
-            if explore:
-                raise StudyError(
-                    "explore: trials are stopped by Ray Tune, and cluster 'debug' has no Ray; use 'local'."
-                )
             return execute_in_process(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s, stop=self._stop)
         from vistudy.study.execution import ray_tune  # already imported
 
@@ -146,7 +144,6 @@ class StudyRunner:
             checkpoint_every_s=self._checkpoint_every_s,
             heartbeat_timeout_s=self._heartbeat_timeout_s,
             stop=self._stop,
-            explore=explore,
         )
 
     def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:

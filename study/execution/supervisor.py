@@ -132,12 +132,6 @@ class Supervisor:
         else:
             self._split_or_fail(job, str(result["text"]), memory=end == "memory")
 
-    def censored(self, name: str, wall_s: float) -> None:
-        """A scheduler stopped it early: its trials that have not ended are censored."""
-        job = self._running.pop(name)
-        for config in self._open(job.pack):
-            self._finish(job.pack, config.trial_id(), "censored", wall_s, None)
-
     def died(self, name: str, error: str, *, hung: bool = False) -> None:
         """Report that the process of an attempt has died of `error`. `hung`: the watchdog killed it."""
         job = self._running.pop(name)

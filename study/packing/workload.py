@@ -46,8 +46,6 @@ def plan_workload(
     in_begun = {config.trial_id() for pack in begun for config in pack.configs}
     fresh = [config for trial_id, config in pending.items() if trial_id not in in_begun]
     most = MAX_TRIALS_GPU if gpu else MAX_TRIALS_CPU
-    if plan.study.explore:  # trials are stopped one by one
-        most, costs = 1, {}
     new = make_packs(fresh, slots=slots, max_trials=most, costs=costs)
     mine = {trial.trial_id for trial in plan.trials} & done
     outcomes = ledger.read_outcomes(mine) if mine else {}

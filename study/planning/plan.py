@@ -168,7 +168,7 @@ def plan(
         inert_cells=expansion.inert_cells,
         matched=matched,
     )
-    return dataclasses.replace(planned, notes=(*study.notes, *_notes(planned, expansion.of_arm)))
+    return dataclasses.replace(planned, notes=tuple(_notes(planned, expansion.of_arm)))
 
 
 class _Expansion:

@@ -17,10 +17,8 @@ from vistudy.study.spec.schema import (
     ArmValueSpec,
     BlockSpec,
     BudgetSpec,
-    ChoiceSpec,
     ClaimSpec,
     DimensionSpec,
-    ExploreSpec,
     PredictionSpec,
     SampleSpec,
     SamplesSpec,
@@ -37,14 +35,12 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs"
 
 SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("A block", BlockSpec, "These keys stand at the top level, or in a block of `blocks`."),
-    ("An entry of `first_there`", ChoiceSpec, ""),
     ("`budget`", BudgetSpec, ""),
     ("`sample`", SampleSpec, ""),
     ("An entry of `sample.space`", DimensionSpec, ""),
     ("`samples`", SamplesSpec, ""),
     ("A setting of an arm", ArmValueSpec, ""),
     ("`claim`", ClaimSpec, ""),
-    ("`explore`", ExploreSpec, ""),
     ("An entry of `claim.predictions`", PredictionSpec, ""),
 )
 
@@ -71,16 +67,14 @@ def json_schema() -> dict[str, Any]:
     """JSON schema of a study file, for editors; it knows every model's hyperparameters and their bounds."""
     schema = StudySpec.model_json_schema()
     blocks = [schema["properties"], schema["$defs"]["BlockSpec"]["properties"]]
-    entry = schema["$defs"]["ChoiceSpec"]["properties"]
     configs = [model.config for model in MODELS.values()]
     levels = {name: _either(_level(c, name) for c in configs if name in settable(c)) for name in _all_names()}
     grids = {name: {"type": "array", "minItems": 1, "items": level} for name, level in levels.items()}
     seed = _either(_level(c, "seed") for c in configs)
-    for properties in (*blocks, entry):
+    for properties in blocks:
         _narrow(properties["factors"], {"type": "object", "properties": grids, "additionalProperties": False})
         _narrow(properties["fixed"], {"type": "object", "properties": levels, "additionalProperties": False})
         _narrow(properties["seeds"], {"type": "array", "minItems": 1, "uniqueItems": True, "items": seed})
-    entry["data"] |= {"enum": list(DATASETS)}
     for properties in blocks:
         _narrow(properties["model"], {"enum": list(MODELS)})
         _narrow(properties["data"], {"enum": list(DATASETS)})

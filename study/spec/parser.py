@@ -14,7 +14,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.study.spec import dataset_fallback as choices
 from vistudy.study.spec.arms import Arm, parse_arms
 from vistudy.study.spec.claim import Claim, parse_claim
 from vistudy.study.spec.hyperparameters import (
@@ -30,7 +29,7 @@ from vistudy.study.spec.hyperparameters import (
     overlap,
     refusal,
 )
-from vistudy.study.spec.schema import ADAPTIVE, BlockSpec, BudgetSpec, ExploreSpec, SampleSpec, SamplesSpec, StudySpec
+from vistudy.study.spec.schema import ADAPTIVE, BlockSpec, BudgetSpec, SampleSpec, SamplesSpec, StudySpec
 from vistudy.study.spec.schema_errors import shape_error
 from vistudy.study.spec.search_space import Dimension, check_when, dimension
 from vistudy.study.spec.yaml_reader import parse_yaml, read_text
@@ -40,6 +39,14 @@ from vistudy.trainables.models import MODELS
 
 MOST_REFINED = 500
 """Points of a `boundary` sample."""
+REMOVED = {
+    "explore": (
+        "trials that are stopped early support no conclusion",
+        "leave it out; trials are trained to their end",
+    ),
+    "first_there": ("a study names its data, so that it is the same on every machine", "write 'data' instead"),
+}
+"""Key of earlier versions -> why it was removed, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +128,6 @@ class Study:
     blocks: tuple[Block, ...]
     claim: Claim | None
     """What the study is to decide, if it says so."""
-    explore: ExploreSpec | None = None
-    """How trials that fall behind are stopped, if they are."""
-    notes: tuple[str, ...] = ()
-    """What was decided when the file was read, in sentences."""
 
     def error(self, path: KeyPath, message: str) -> StudyError:
         """An error at a key of the top level: ("claim", "baseline")."""
@@ -150,24 +153,27 @@ def parse_study(text: str, name: str = "study.yaml") -> Study:
     if not isinstance(content, dict):
         got = "an empty file" if content is None else "a list" if isinstance(content, list) else "a single value"
         raise source.error((), f"not a study; got {got}; allowed: keys with values, such as 'study: my-study'")
-    entries = choices.lists(content, _shape(content, source), source)
-    for picks in choices.alternatives(entries):
-        _checked(*choices.written_out(content, source, picks), text)
-    picks, notes = choices.choose(entries, source)
-    study = _checked(*choices.written_out(content, source, picks), text)
-    return dataclasses.replace(study, notes=notes)
+    _refuse_removed(content, source)
+    return _checked(content, source, text)
 
 
-def _shape(content: Mapping[str, Any], source: Source) -> StudySpec:
-    try:
-        return StudySpec.model_validate(content)
-    except ValidationError as error:
-        raise shape_error(error, source, StudySpec) from None
+def _refuse_removed(content: Mapping[str, Any], source: Source) -> None:
+    """Refuse keys of earlier versions with what to write instead."""
+    blocks = content.get("blocks")
+    parts: list[tuple[KeyPath, Any]] = [((), content)]
+    parts += [(("blocks", i), block) for i, block in enumerate(blocks)] if isinstance(blocks, list) else []
+    for place, part in parts:
+        for key, (reason, mend) in REMOVED.items():
+            if isinstance(part, dict) and key in part:
+                raise source.error((*place, key), refusal(f"'{key}' was removed: {reason}", mend=mend))
 
 
 def _checked(content: Mapping[str, Any], source: Source, text: str) -> Study:
-    """The study of a file in which every data set has been chosen."""
-    spec = _shape(content, source)
+    """The study of a file without removed keys."""
+    try:
+        spec = StudySpec.model_validate(content)
+    except ValidationError as error:
+        raise shape_error(error, source, StudySpec) from None
     parts: list[tuple[BlockSpec, KeyPath]] = [(spec, ())]
     if spec.blocks is not None:
         parts = [(block, ("blocks", i)) for i, block in enumerate(spec.blocks)]
@@ -180,9 +186,6 @@ def _checked(content: Mapping[str, Any], source: Source, text: str) -> Study:
             mend = "give each a 'name' of its own"
             raise source.error((*base, "name"), refusal("two blocks of one name", got=block.name, mend=mend))
         blocks[block.name] = block
-    if spec.explore and spec.claim:
-        problem = "a claim needs whole trials, and exploration stops them early"
-        raise source.error(("explore",), refusal(problem, mend="take one of them out"))
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return Study(
         name=spec.study,
@@ -191,7 +194,6 @@ def _checked(content: Mapping[str, Any], source: Source, text: str) -> Study:
         hash=hashlib.sha256(canonical.encode()).hexdigest()[:12],
         blocks=tuple(blocks.values()),
         claim=parse_claim(spec.claim, list(blocks.values()), source) if spec.claim else None,
-        explore=spec.explore,
     )
 
 

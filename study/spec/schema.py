@@ -91,19 +91,6 @@ class ArmValueSpec(_FileModel):
     choices: list[Any] | None = Field(default=None, description="Levels to draw from, instead of a range.")
 
 
-class ChoiceSpec(_FileModel):
-    """A data set, and what goes with it. A key that is given here replaces the key of that name beside `first_there` as
-    a whole. Mistakes are refused in all entries, taken or not.
-    """
-
-    data: str = Field(description="What is learnt if its files are there (or it needs none).")
-    seeds: list[Any] | None = Field(default=None, description="As in a block.")
-    budget: BudgetSpec | None = Field(default=None, description="As in a block.")
-    factors: dict[str, list[Any]] | None = Field(default=None, description="As in a block.")
-    fixed: dict[str, Any] | None = Field(default=None, description="As in a block.")
-    samples: SamplesSpec | None = Field(default=None, description="As in a block.")
-
-
 class BlockSpec(_FileModel):
     """One model on one data set. A key that is not given here is taken from the top level; a key that is given replaces
     the top level's key of that name as a whole (`fixed`, say, is not merged entry by entry; null empties it).
@@ -111,15 +98,7 @@ class BlockSpec(_FileModel):
 
     name: str | None = Field(default=None, pattern=NAME, description="The block's name; default `model-data`.")
     model: str | None = Field(default=None, description="What is trained. Required, here or at the top level.")
-    data: str | None = Field(
-        default=None, description="What it learns. Required, here or at the top level, or `first_there`."
-    )
-    first_there: list[ChoiceSpec] | None = Field(
-        default=None,
-        description="Instead of `data`: the first data set of the list whose files are below the data root is taken. "
-        "`plan` and `run` say which, and why not those above it; the study's hash is that of the file with the entry "
-        "written out.",
-    )
+    data: str | None = Field(default=None, description="What it learns. Required, here or at the top level.")
     seeds: list[Any] | None = Field(
         default=None,
         description="Every cell is trained once with each. Whole numbers from 0. Required, here or at the top level.",
@@ -226,16 +205,6 @@ class ClaimSpec(_FileModel):
     predictions: list[PredictionSpec] = Field(default=[], description="Each is checked and reported.")
 
 
-class ExploreSpec(_FileModel):
-    """Stop trials early that fall behind, to look at more settings in the same time. For looking, not for deciding."""
-
-    scheduler: Literal["asha"] = Field(
-        default="asha", description="Asynchronous successive halving (Li et al. 2018), by Q: Ray Tune's ASHAScheduler."
-    )
-    grace: int = Field(default=5, ge=1, description="Evaluations before a trial may be stopped.")
-    reduction: int = Field(default=3, ge=2, description="At each rung the best 1/reduction of the trials go on.")
-
-
 class StudySpec(BlockSpec):
     """A study file: one block written at the top level, or several under `blocks`."""
 
@@ -247,10 +216,6 @@ class StudySpec(BlockSpec):
     blocks: list[BlockSpec] | None = Field(
         default=None,
         description="Several models or data sets in one study; the top level then only holds their defaults.",
-    )
-    explore: ExploreSpec | None = Field(
-        default=None,
-        description="Exploration: trials that fall behind are stopped, and labelled censored. Not with a claim.",
     )
     claim: ClaimSpec | None = Field(
         default=None, description="What the study is to decide; `vistudy register` freezes it before the first trial."

@@ -34,7 +34,7 @@ BATCH_METRICS = 880
 """Metrics in a call: MLflow takes 1,000 entities, params and tags among them."""
 CHUNK_RECORDS = 10_000
 """Records that are read at a time, about: some 30 MB."""
-ENDED = {"complete": "FINISHED", "failed": "FAILED", "censored": "KILLED"}
+ENDED = {"complete": "FINISHED", "failed": "FAILED"}
 """State of a trial that has ended -> status of its run."""
 
 

@@ -2,8 +2,7 @@
 
     null        how often a study without an effect is called supported, and how often p < .05
     power       how often an effect is found, against what `vistudy.analysis.estimates.power` promises
-    coverage    how often the 95 % intervals of E1, E2, E3, E6, E7 and E8 contain the truth
-    censoring   what a pooled median pruner does to the estimate, and whether the worst-case bounds hold the truth
+    coverage    how often the 95 % intervals of E1, E2, E3, E6, E7, E8 contain the truth
 
 `--small` draws few studies (seconds) and writes nothing. Intervals of shares are Clopper-Pearson, 95 %.
 """
@@ -27,7 +26,6 @@ from tests.calibration.simulated import (
     Design,
     Generator,
     T,
-    pruned_study,
     q_study,
     q_truth,
     stable_pairs,
@@ -38,7 +36,7 @@ from tests.calibration.simulated import (
 )
 from vistudy.analysis.estimates.best_of_k import best_of_k, non_inferior
 from vistudy.analysis.estimates.power import power
-from vistudy.analysis.estimates.risk_difference import missing_bounds, pair, risk_difference
+from vistudy.analysis.estimates.risk_difference import risk_difference
 from vistudy.analysis.estimates.stable_width import width_difference
 from vistudy.analysis.estimates.survival import cumulative_incidence, restricted_mean_time
 
@@ -178,71 +176,29 @@ def coverage(studies: int, draws: int, size: int, rng: Generator) -> Iterator[Ro
             f"E8 k = {max(K)}": inside(e8.low, best[0] - best_b[-1], e8.high),
         }
 
-    def of_times(n: int, stopped: float) -> dict[str, bool]:
-        drawn = time_study(n, rng, stopped)
-        e6 = restricted_mean_time(drawn, T, B, "d_updates", draws=draws)
-        e7 = cumulative_incidence(drawn, T, B, draws=draws)
-        suffix = f", {stopped:.0%} stopped at random" if stopped else ""
+    def of_times(n: int) -> dict[str, bool]:
+        drawn = time_study(n, rng)
+        e6 = restricted_mean_time(drawn, T, B, "d_updates")
+        e7 = cumulative_incidence(drawn, T, B)
         return {
-            f"E6{suffix}": inside(e6.low, times["time"], e6.high),
-            f"E7 incidence{suffix}": inside(e7.low, times["collapse"], e7.high),
-            f"E7 free time{suffix}": inside(e7.free_low, times["free"], e7.free_high),
+            "E6": inside(e6.low, times["time"], e6.high),
+            "E7 incidence": inside(e7.low, times["collapse"], e7.high),
+            "E7 free time": inside(e7.free_low, times["free"], e7.free_high),
         }
 
     for n in SIZES:
         yield from rows(repeated(few, lambda n=n: of_width(n)), n)  # type: ignore[misc]
         yield from rows(repeated(few, lambda n=n: of_q(n)), n)  # type: ignore[misc]
-        yield from rows(repeated(few, lambda n=n: of_times(n, 0.0)), n)  # type: ignore[misc]
-    yield from rows(repeated(few, lambda: of_times(100, 0.3)), 100)
-
-
-# -- censoring ---------------------------------------------------------------------------------------------------------
-
-
-def censoring(studies: int, size: int, rng: Generator) -> Row:
-    """The treatment is 1.5 times slower; a pooled median pruner stops trials at 30 % of the budget."""
-    big = pruned_study(size, rng, n_seeds=1)[0]
-    truth = {
-        "stable": float(pair(big, T, B).differences.mean()),
-        "time": restricted_mean_time(big, T, B, "d_updates").difference,
-    }
-    found: dict[str, list[float]] = {name: [] for name in ("full", "as_failures", "dropped", "low", "high")}
-    holds = dict.fromkeys(("bounds_hold_truth", "bounds_hold_full", "bounds_straddle_0", "time_bounds_hold_truth"), 0)
-    for _ in range(studies):
-        whole, pruned = pruned_study(100, rng)
-        full, bounds = float(pair(whole, T, B).differences.mean()), missing_bounds(pruned, T, B)
-        assert bounds is not None, "half of the trials are stopped"
-        low, high = bounds.low.estimate, bounds.high.estimate
-        e6 = restricted_mean_time(pruned, T, B, "d_updates", draws=2)
-        failed = pruned.assign(stable=pruned["stable"].fillna(0.0))
-        for name, value in (
-            ("full", full), ("as_failures", float(pair(failed, T, B).differences.mean())),
-            ("dropped", float(pair(pruned, T, B).differences.mean())), ("low", low), ("high", high),
-        ):  # fmt: skip
-            found[name].append(value)
-        holds["bounds_hold_truth"] += inside(low, truth["stable"], high)
-        holds["bounds_hold_full"] += inside(low, full, high)
-        holds["bounds_straddle_0"] += low < 0 < high
-        holds["time_bounds_hold_truth"] += inside(e6.worst_low, truth["time"], e6.worst_high)
-    means = {name: round(float(np.mean(values)), 4) for name, values in found.items()}
-    return (
-        {"design": "100 x 2", "truth": round(truth["stable"], 4), "time_truth": round(truth["time"], 2)}
-        | {"mean_estimate": means}
-        | {name: share(int(hits), studies) for name, hits in holds.items()}
-    )
-
-
-# -- command -----------------------------------------------------------------------------------------------------------
+        yield from rows(repeated(few, lambda n=n: of_times(n)), n)  # type: ignore[misc]
 
 
 def run(studies: int, draws: int, size: int, seed: int) -> Row:
-    """All four parts, with streams of their own."""
+    """All three parts, with streams of their own."""
     streams = np.random.default_rng(seed).spawn(4)
     return {
         "null": list(null(studies, streams[0])),
         "power": list(powers(studies, streams[1])),
         "coverage": list(coverage(studies, draws, size, streams[2])),
-        "censoring": censoring(max(10, studies // 5), size, streams[3]),
     }
 
 
@@ -267,9 +223,6 @@ def text(parts: Row) -> str:
     for row in parts["coverage"]:
         more = f", difference {row['difference']:g}, {row['base']:.0%} stable" if "base" in row else ""
         lines.append(f"{row['estimate'] + ', ' + row['design'] + more:<60} {of(row)}")
-    found = parts["censoring"]
-    lines.append(f"\ncensoring: true difference {found['truth']:+.3f}; mean estimates {found['mean_estimate']}")
-    lines += [f"{name:<28} {of(found[name])}" for name in found if name.startswith(("bounds", "time_bounds"))]
     return "\n".join(lines)
 
 

@@ -121,8 +121,8 @@ def q_truth(k_max: int, size: int, rng: Generator) -> tuple[Floats, Floats]:
 # -- E6, E7 ------------------------------------------------------------------------------------------------------------
 
 
-def time_study(n: int, rng: Generator, stopped: float = 0.0, n_seeds: int = 2) -> pd.DataFrame:
-    """Times to the threshold, to collapse and to divergence; a share of the trials is stopped at a random time."""
+def time_study(n: int, rng: Generator, n_seeds: int = 2) -> pd.DataFrame:
+    """Times to the threshold, to collapse and to divergence."""
     ease = rng.normal(0, 0.5, (n, 1))
     shape = (n, n_seeds)
 
@@ -133,13 +133,7 @@ def time_study(n: int, rng: Generator, stopped: float = 0.0, n_seeds: int = 2) -
     columns = {name: (times(t), times(b)) for name, t, b in (
         ("t_thr", 45, 60), ("t_coll", 140, 90), ("t_div", 200, 200)
     )}  # fmt: skip
-    stop = [np.where(rng.random(shape) < stopped, rng.uniform(0, BUDGET, shape), np.nan) for _ in (T, B)]
-    for name, sides in columns.items():
-        columns[name] = tuple(np.where(a > end, np.nan, a) for a, end in zip(sides, stop, strict=True))  # type: ignore[assignment]
-    seen = [np.where(np.isnan(end), 1.0, np.nan) for end in stop]
-    drawn = table(columns | {"t_end": (stop[0], stop[1]), "stable": (seen[0], seen[1])}, {"d_updates": BUDGET})
-    drawn["state"] = np.where(drawn["stable"].isna(), "censored", "complete")
-    return drawn
+    return table(columns | {"stable": (np.ones(shape), np.ones(shape))}, {"d_updates": BUDGET})
 
 
 def time_truth(size: int, rng: Generator) -> dict[str, float]:
@@ -154,34 +148,3 @@ def time_truth(size: int, rng: Generator) -> dict[str, float]:
             "free": float(first.fillna(BUDGET).mean()),
         }
     return {name: found[T][name] - found[B][name] for name in found[T]}
-
-
-# -- censoring ---------------------------------------------------------------------------------------------------------
-
-
-def pruned_study(n: int, rng: Generator, slower: float = 1.5, n_seeds: int = 2) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """A study in which the treatment is merely slower: (as it was, as a pooled median pruner at 30 % leaves it).
-
-    Q falls exponentially, a third of the trials to a plateau of .5 (never stable). Trials above the median Q of all
-    trials of both arms at 30 % of the budget are stopped.
-    """
-    scale = 0.2 * np.exp(rng.normal(0, 0.55, (n, 1)) + rng.normal(0, 0.15, (2, n, n_seeds)))
-    scale[0] *= slower
-    floor = np.where(rng.random((2, n, n_seeds)) < 1 / 3, 0.5, 0.02)
-
-    def q_at(share: float) -> Floats:
-        return np.asarray(floor + (1 - floor) * np.exp(-share / scale))
-
-    stable, early = (q_at(1.0) <= TAU_OK).astype(float), q_at(0.3)
-    with np.errstate(invalid="ignore"):
-        reach = np.where(floor < TAU_OK, -scale * np.log((TAU_OK - floor) / (1 - floor)), np.inf)
-    t_thr = np.where(reach < 1, reach, np.nan) * BUDGET
-    whole = table({"stable": (stable[0], stable[1]), "t_thr": (t_thr[0], t_thr[1])}, {"d_updates": BUDGET})
-    out = early > np.median(early)
-    pruned = whole.assign(
-        stable=np.where(out, np.nan, stable).ravel(),
-        t_thr=np.where(out & (t_thr > 0.3 * BUDGET), np.nan, t_thr).ravel(),
-        t_end=np.where(out, 0.3 * BUDGET, np.nan).ravel(),
-        state=np.where(out, "censored", "complete").ravel(),
-    )
-    return whole, pruned

@@ -34,31 +34,17 @@ def timed(t_thr: dict[str, Any], *, t_coll: dict[str, Any] | None = None, t_div:
     return table
 
 
-def stop(table: pd.DataFrame, arm: str, config: int, seed: int, when: float) -> None:
-    """Censor a trial."""
-    table.loc[at(table, arm, config, seed), ["state", "stable", "q", "t_end"]] = ["censored", NAN, NAN, when]
-
-
-def random_study(n: int = 40, seed: int = 0, censored: float = 0.0) -> pd.DataFrame:
-    """Different times everywhere: collapse and divergence compete, some trials have neither; some are stopped."""
+def random_study(n: int = 40, seed: int = 0) -> pd.DataFrame:
+    """Different times everywhere: collapse and divergence compete, some trials have neither."""
     rng = np.random.default_rng(seed)
 
     def events(scale: float) -> np.ndarray:
         times = rng.exponential(scale, (n, 1)) + rng.random((n, 1)) * 1e-6
         return np.where(times < BUDGET, times, NAN)
 
-    table = timed(
+    return timed(
         {T: events(60), B: events(90)}, t_coll={T: events(150), B: events(80)}, t_div={T: events(200), B: events(300)}
     )
-    table["t_end"] = NAN
-    for arm in (T, B):
-        for config in np.flatnonzero(rng.random(n) < censored):
-            row = at(table, arm, config, 0)
-            when = float(rng.random() * BUDGET)
-            stop(table, arm, config, 0, when)
-            for name in ("t_thr", "t_coll", "t_div"):  # what is after the stop has not been seen
-                table.loc[row & (table[name] > when), name] = NAN
-    return table
 
 
 def columns(table: pd.DataFrame, arm: str, *names: str) -> list[np.ndarray]:
@@ -75,8 +61,7 @@ def test_restricted_mean_time_by_hand() -> None:
     assert (found.mean_t, found.mean_b) == (pytest.approx((20 + 40 + 100 + 60) / 4), pytest.approx(340 / 4))
     assert found.difference == pytest.approx((-60 + 0) / 2)  # configurations: (-60 - 60) / 2 and (0 + 0) / 2
     assert (found.reached_t, found.reached_b) == (0.75, 0.5)
-    assert (found.unit, found.censored, found.n_pairs, found.n_configs) == ("discriminator updates", 0, 4, 2)
-    assert (found.worst_low, found.worst_high) == (pytest.approx(-30), pytest.approx(-30))
+    assert (found.unit, found.n_pairs, found.n_configs) == ("discriminator updates", 4, 2)
     assert found.method == "cluster t"
 
 
@@ -108,45 +93,16 @@ def test_configurations_weigh_the_same_in_times() -> None:
     assert (found.mean_t, found.mean_b, found.excluded) == (pytest.approx(35), pytest.approx(35), {"failed": 1})
 
 
-@pytest.mark.parametrize("censored", [0.0, 0.4])
-def test_restricted_mean_is_lifelines(censored: float) -> None:
-    table = random_study(60, 1, censored)
-    found = restricted_mean_time(table, T, B, "d_updates", draws=50)
+def test_restricted_mean_is_lifelines() -> None:
+    table = random_study(60, 1)
+    found = restricted_mean_time(table, T, B, "d_updates")
     for arm, ours, reached in ((T, found.mean_t, found.reached_t), (B, found.mean_b, found.reached_b)):
-        times, end = columns(table, arm, "t_thr", "t_end")
-        last = np.fmin(np.where(np.isnan(times), BUDGET, times), np.where(np.isnan(times), end, np.inf))
+        (times,) = columns(table, arm, "t_thr")
+        last = np.where(np.isnan(times), BUDGET, times)
         fitter = KaplanMeierFitter().fit(last, ~np.isnan(times))
         assert ours == pytest.approx(restricted_mean_survival_time(fitter, t=BUDGET), rel=1e-9)
         assert reached == pytest.approx(1 - fitter.predict(BUDGET), abs=1e-9)
-    assert (found.censored > 0) == (censored > 0) == (found.method == "percentile bootstrap by configuration")
     assert found.low < found.difference < found.high
-    assert found.worst_low - 1e-9 <= found.difference <= found.worst_high + 1e-9
-
-
-def test_worst_cases_of_stopped_trials_by_hand() -> None:
-    table = timed({T: [[NAN], [20.0]], B: [[NAN], [NAN]]})
-    stop(table, T, 0, 0, 30.0)
-    stop(table, B, 1, 0, 60.0)
-    found = restricted_mean_time(table, T, B, "d_updates", draws=100)
-    assert found.censored == 2
-    assert found.worst_low == pytest.approx(((30 - 100) + (20 - 100)) / 2)
-    assert found.worst_high == pytest.approx(((100 - 100) + (20 - 60)) / 2)
-
-
-def test_stopped_trials_count_on_to_the_budget_as_the_others_do() -> None:
-    """Of two trials one gets there at 20 and one is stopped at 50: half of those like it are taken to go on to 100."""
-    table = timed({T: [[20.0], [NAN]], B: [[20.0], [60.0]]})
-    stop(table, T, 1, 0, 50.0)
-    found = restricted_mean_time(table, T, B, "d_updates", draws=100)
-    assert (found.mean_t, found.mean_b) == (pytest.approx(20 + 0.5 * 80), pytest.approx(40))
-    assert found.reached_t == 0.5
-
-
-def test_stopped_trials_without_a_time_are_left_out() -> None:
-    table = timed({T: [[10.0], [20.0], [30.0]], B: [[10.0], [20.0], [30.0]]})
-    table.loc[at(table, T, 0, 0), ["state", "stable"]] = ["censored", NAN]
-    found = restricted_mean_time(table, T, B)
-    assert (found.excluded, found.n_pairs, found.censored) == ({"censored": 1}, 2, 0)
 
 
 # -- E7 ----------------------------------------------------------------------------------------------------------------
@@ -164,7 +120,6 @@ def test_incidence_by_hand() -> None:
     assert (found.free_t, found.free_b) == (pytest.approx((40 + 60 + 200) / 4), pytest.approx((20 + 30 + 50 + 100) / 4))
     assert found.free_difference == pytest.approx(25)
     assert found.free_low < 25 < found.free_high
-    assert (found.worst_low, found.worst_high) == (-0.5, -0.5)
     diverged = cumulative_incidence(table, T, B, "divergence")
     assert (diverged.share_t, diverged.share_b) == (0.25, 0)
     table.loc[at(table, T, 0, 0), "t_div"] = 40  # at the same evaluation: a divergence
@@ -172,19 +127,16 @@ def test_incidence_by_hand() -> None:
     assert cumulative_incidence(table, T, B, "divergence").share_t == 0.5
 
 
-@pytest.mark.parametrize("censored", [0.0, 0.4])
-def test_incidence_is_lifelines(censored: float) -> None:
-    table = random_study(60, 2, censored)
-    found = cumulative_incidence(table, T, B, draws=50)
+def test_incidence_is_lifelines() -> None:
+    table = random_study(60, 2)
+    found = cumulative_incidence(table, T, B)
     for arm, ours in ((T, found.share_t), (B, found.share_b)):
-        collapse, divergence, end = columns(table, arm, "t_coll", "t_div", "t_end")
+        collapse, divergence = columns(table, arm, "t_coll", "t_div")
         first = np.fmin(collapse, divergence)
         cause = np.where(np.isnan(first), 0, np.where(collapse == first, 1, 2))
-        time = np.where(cause > 0, first, np.where(np.isnan(end), BUDGET, end))
+        time = np.where(cause > 0, first, BUDGET)
         theirs = AalenJohansenFitter(calculate_variance=False).fit(time, cause, event_of_interest=1)
         assert ours == pytest.approx(float(theirs.cumulative_density_.iloc[-1, 0]), rel=1e-9)
-    assert found.worst_low - 1e-9 <= found.difference <= found.worst_high + 1e-9
-    assert (found.worst_low == found.worst_high) == (censored == 0)
 
 
 def test_nothing_ever_happens() -> None:
@@ -211,9 +163,9 @@ def test_curve_by_hand() -> None:
 
 @pytest.mark.parametrize("event", ["collapse", "divergence"])
 def test_curve_ends_at_the_incidence(event: str) -> None:
-    table = random_study(50, 3, 0.3)
+    table = random_study(50, 3)
     curve = incidence_curve(table, B, event, draws=100)
-    assert curve.share[-1] == pytest.approx(cumulative_incidence(table, T, B, event, draws=2).share_b)
+    assert curve.share[-1] == pytest.approx(cumulative_incidence(table, T, B, event).share_b)
     assert list(curve.time) == sorted(curve.time)
     assert (curve.time[0], curve.time[-1]) == (0, BUDGET)
     assert (np.diff(curve.share) >= 0).all()
@@ -243,6 +195,3 @@ def test_refusals() -> None:
         threshold_curve(table.assign(stable=NAN), T)
     alone = restricted_mean_time(table, T, B, "d_updates")
     assert (alone.difference, math.isnan(alone.low)) == (-10, True)
-    stop(table, T, 0, 0, 50.0)
-    table.loc[at(table, T, 0, 0), "t_thr"] = NAN
-    assert restricted_mean_time(table, T, B, "d_updates").method == "none: a single configuration"
