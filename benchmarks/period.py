@@ -16,12 +16,12 @@ import torch
 
 from vistudy.study.execution.provenance import versions
 from vistudy.trainables.models.gan import GanConfig, GanPack
-from vistudy.trainables.nets import manual_gradients as passes
+from vistudy.trainables.nets import manual_gradients
 
 
-def by_autograd(net: Any, x: Any, wrt: Any, stats: Any = None, momentum: Any = None) -> passes.Pass:
-    """`passes.begin` without the way by hand."""
-    return passes.AutogradPass(net, x, wrt, stats, momentum)
+def by_autograd(net: Any, x: Any, wrt: Any, stats: Any = None, momentum: Any = None) -> manual_gradients.Pass:
+    """`manual_gradients.forward_pass` without the way by hand."""
+    return manual_gradients.AutogradPass(net, x, wrt, stats, momentum)
 
 
 def measure(trials: int, g_steps: int, norm: str, *, repeats: int, periods: int) -> dict[str, Any]:
@@ -30,18 +30,18 @@ def measure(trials: int, g_steps: int, norm: str, *, repeats: int, periods: int)
         GanConfig(seed=seed, g_steps=g_steps, norm=norm, g_lr=1e-3, d_lr=1e-3, reg_weight=5.0).resolve()
         for seed in range(trials)
     ]
-    begins = {"by_hand": passes.begin, "autograd": by_autograd}
+    begins = {"by_hand": manual_gradients.forward_pass, "autograd": by_autograd}
     packs = {name: GanPack(configs, torch.device("cpu")) for name in begins}
     times: dict[str, list[float]] = {name: [] for name in begins}
     for repeat in range(repeats + 1):
         for name in begins if repeat % 2 else reversed(begins):
-            passes.begin = begins[name]
+            manual_gradients.forward_pass = begins[name]
             started = time.process_time()
             for _ in range(periods):
                 packs[name].period(diagnose=False)
             if repeat:  # the first warms up
                 times[name].append((time.process_time() - started) / periods * 1e3)
-    passes.begin = begins["by_hand"]
+    manual_gradients.forward_pass = begins["by_hand"]
     rows = {name: {"median_ms": statistics.median(t), "least_ms": min(t)} for name, t in times.items()}
     ratio = rows["autograd"]["median_ms"] / rows["by_hand"]["median_ms"]
     return {"trials": trials, "norm": norm, "ratio": f"1:{g_steps}", **rows, "autograd_by_hand": ratio}

@@ -38,7 +38,7 @@ class Cluster:
     """No Ray: packs are trained one after another in this process."""
     packs_per_gpu: int = 1
     """Packs that share a GPU, each in a process of its own."""
-    least_gpus: int = 0
+    min_gpus: int = 0
     """GPUs that the study was said to need."""
 
     @property
@@ -85,9 +85,9 @@ class Cluster:
                 f"cluster {self.name}: no node can hold a pack, which needs {wants} on one node. Nodes: {has}. "
                 "Add a node with that much, or start its Ray with --num-cpus of at least 1."
             )
-        if self.gpus < self.least_gpus:
+        if self.gpus < self.min_gpus:
             raise ClusterError(
-                f"cluster {self.name} has {self.gpus} GPUs; --gpus asks for {self.least_gpus}. Add nodes with GPUs "
+                f"cluster {self.name} has {self.gpus} GPUs; --gpus asks for {self.min_gpus}. Add nodes with GPUs "
                 "(`ray start --num-gpus` says how many a node has), or ask for fewer."
             )
 

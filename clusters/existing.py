@@ -29,17 +29,17 @@ def address(where: str) -> Iterator[Cluster]:
         ClusterError: nothing answers there, it refuses us, or its Ray or Python is another.
     """
     if where != "auto":
-        _must_answer(where)
+        _check_reachable(where)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if where != "auto":
-            _must_let_us_in(where)
+            _check_auth(where)
         ray.init(
             address=where,
             logging_level=logging.ERROR,
             log_to_driver=False,
             # Inside a Ray job, the job's own environment has the code already, and Ray refuses a second one.
-            runtime_env=None if JOB_CONFIG in os.environ else code(),
+            runtime_env=None if JOB_CONFIG in os.environ else runtime_env(),
         )
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(
@@ -58,7 +58,7 @@ def address(where: str) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def code() -> dict[str, Any]:
+def runtime_env() -> dict[str, Any]:
     """Ray's runtime environment with this project's code, models that were added to it included, and its settings."""
     return {
         "py_modules": [str(PACKAGE)],
@@ -67,7 +67,7 @@ def code() -> dict[str, Any]:
     }
 
 
-def _must_answer(where: str) -> None:
+def _check_reachable(where: str) -> None:
     """Ray itself would try for a minute."""
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if where.startswith("ray://"):
@@ -86,7 +86,7 @@ def _must_answer(where: str) -> None:
         ) from error
 
 
-def _must_let_us_in(where: str) -> None:
+def _check_auth(where: str) -> None:
     """Ray itself would try a refused token 20 times, and wait 40 s for a server that is no Ray head."""
     answer: Future[None] = Future()
 

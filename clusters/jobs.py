@@ -18,7 +18,7 @@ import ray
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from vistudy.clusters.base import ClusterError
-from vistudy.clusters.existing import code
+from vistudy.clusters.existing import runtime_env
 
 STUDY = "vistudy.study"
 """Key of a job's metadata: the name of the study that it runs."""
@@ -27,7 +27,7 @@ STOP_S = 60.0
 """How long a job that was told to stop may take to its end, until it is killed."""
 AGENT_S = 30.0
 """How long a head that has just started may take until it has what starts jobs."""
-_LOOK_EVERY_S = 1.0
+_POLL_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +61,7 @@ class Jobs:
                 f"cluster {where!r}: jobs are handed to a head's dashboard; give its address, such as http://10.0.0.5:8265."
             )
         self._where = where
-        with self._explained():
+        with self._translate_errors():
             self._client = JobSubmissionClient(where)
 
     def submit(self, study: str, text: str, options: Sequence[str]) -> Job:
@@ -70,7 +70,7 @@ class Jobs:
         Raises:
             ClusterError: a job of that study has not ended, or the cluster refuses.
         """
-        going = [job for job in self.of(study) if not job.ended]
+        going = [job for job in self.list(study) if not job.ended]
         if going:
             raise ClusterError(
                 f"cluster {self._where}: job {going[-1].job_id} runs study {study!r} already; follow it with "
@@ -86,9 +86,9 @@ class Jobs:
             "auto",
             *options,
         ]
-        with tempfile.TemporaryDirectory(prefix="vistudy-job-") as folder, self._explained():
+        with tempfile.TemporaryDirectory(prefix="vistudy-job-") as folder, self._translate_errors():
             (Path(folder) / FILE).write_text(text, "utf-8")
-            environment = code() | {"working_dir": folder}
+            environment = runtime_env() | {"working_dir": folder}
             environment["env_vars"] |= {"RAY_JOB_STOP_WAIT_TIME_S": str(int(STOP_S))}  # Ray's 3 s are too few
             job_id = self._submit(entrypoint=shlex.join(run), runtime_env=environment, metadata={STUDY: study})
             return _job(self._client.get_job_info(job_id))
@@ -101,11 +101,11 @@ class Jobs:
             except RuntimeError as error:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(_POLL_INTERVAL_S)
 
-    def of(self, study: str | None = None) -> list[Job]:
+    def list(self, study: str | None = None) -> Sequence[Job]:
         """Jobs of a study, or of all studies, the newest last."""
-        with self._explained():
+        with self._translate_errors():
             found = [_job(info) for info in self._client.list_jobs() if (info.metadata or {}).get(STUDY)]
         return sorted((job for job in found if study in (None, job.study)), key=lambda job: job.started_ms)
 
@@ -115,9 +115,9 @@ class Jobs:
         Raises:
             ClusterError: there is none.
         """
-        found = self.of(study)
+        found = self.list(study)
         if not found:
-            known = ", ".join(sorted({job.study for job in self.of()})) or "none"
+            known = ", ".join(sorted({job.study for job in self.list()})) or "none"
             raise ClusterError(f"cluster {self._where}: no job of study {study!r}; it has jobs of: {known}.")
         return found[-1]
 
@@ -125,27 +125,27 @@ class Jobs:
         """What a job has printed, in pieces; with `follow` until it ends."""
         seen = 0
         while True:
-            with self._explained():
+            with self._translate_errors():
                 ended = _job(self._client.get_job_info(job.job_id)).ended
                 text = self._client.get_job_logs(job.job_id)
             yield text[seen:]
             seen = len(text)
             if ended or not follow:
                 return
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_INTERVAL_S)
 
     def stop(self, job: Job) -> Job:
         """Send a job SIGTERM, at which its packs write checkpoints, and wait for its end."""
         deadline = time.monotonic() + STOP_S
-        with self._explained():
+        with self._translate_errors():
             if not job.ended:
                 self._client.stop_job(job.job_id)
             while not (now := _job(self._client.get_job_info(job.job_id))).ended and time.monotonic() < deadline:
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(_POLL_INTERVAL_S)
         return now
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:

@@ -8,19 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
 
-from vistudy.trainables.precision import PRECISIONS
-
-SCHEMA = 2
-"""Version of the resolved configuration. Raise it when the same fields come to mean a different training run."""
-
-NOT_RECORDED = ""
-"""Fingerprint of the data of trials of schema 1, whose identity held the name of their data alone."""
+from vistudy.trainables.device import PRECISIONS
+from vistudy.trainables.trial_identity import NOT_RECORDED, make_trial_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +81,7 @@ class TrainConfig:
 
         Equal resolved configurations are the same training run.
         """
-        changes = {**self.data_defaults(), **self.unread(), **self._of_data()}
+        changes = {**self.data_defaults(), **self.unused_fields(), **self._of_data()}
         return dataclasses.replace(self, **changes) if changes else self
 
     def _of_data(self) -> dict[str, str]:
@@ -103,7 +96,7 @@ class TrainConfig:
         """The values for the fields that are None, from the data set."""
         return {}
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """Fields that training with this configuration never reads, with their defaults."""
         return {}
 
@@ -145,14 +138,8 @@ class TrainConfig:
         return cls(**{name: value for name, value in values.items() if name != "model"})
 
     def trial_id(self) -> str:
-        """`t<schema>-<12 hex digits>`: content hash of the resolved configuration, the same in every study."""
-        resolved = self.to_dict() | self.data_defaults() | self.unread() | self._of_data()
-        schema = 1 if self.data_fingerprint == NOT_RECORDED else SCHEMA
-        return f"t{schema}-{hashlib.sha256(_canonical(resolved).encode()).hexdigest()[:12]}"
-
-
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-"""JSON that is the same for equal values. One encoder: a plan of 10,000 trials hashes as many."""
+        """Content hash of the resolved configuration, the same in every study. See `trial_identity`."""
+        return make_trial_id(self.to_dict() | self.data_defaults() | self.unused_fields() | self._of_data())
 
 
 def _once(function: Callable[[type[TrainConfig]], tuple[str, ...]]) -> Callable[[type[TrainConfig]], tuple[str, ...]]:

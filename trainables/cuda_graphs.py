@@ -24,13 +24,13 @@ WARM = 3
 """Periods that run as they are before one is captured: the first make buffers, the last two tell the steps apart."""
 
 
-class Countable(Protocol):
+class HasCounters(Protocol):
     """A pack whose whole state is device tensors and some counters."""
 
-    def counted(self) -> list[int]:
+    def get_counters(self) -> list[int]:
         """The counters."""
 
-    def count(self, values: Sequence[int]) -> None:
+    def set_counters(self, values: Sequence[int]) -> None:
         """Set the counters."""
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
@@ -38,7 +38,7 @@ class Countable(Protocol):
 
 
 @dataclass
-class Noted:
+class RecordingTape:
     """A tape that notes which steps of which sources a period takes."""
 
     calls: list[tuple[Source, int]] = field(default_factory=list)
@@ -50,7 +50,7 @@ class Noted:
 
 
 @dataclass
-class Replaced:
+class ReplayTape:
     """A tape that hands out fixed buffers in order."""
 
     calls: list[tuple[Source, int]]
@@ -66,10 +66,10 @@ class Replaced:
         return self.buffers[self.place - 1]
 
 
-class Periods:
+class GraphedPeriod:
     """`pack.period`, on a GPU by replaying a graph; the same updates bit by bit."""
 
-    def __init__(self, pack: Countable) -> None:
+    def __init__(self, pack: HasCounters) -> None:
         self._pack = pack
         self._past: list[tuple[list[tuple[Source, int]], list[int]]] = []
         """Inputs taken, and counters after them, of the last two ordinary periods."""
@@ -95,10 +95,10 @@ class Periods:
         return {}
 
     def _ordinary(self, *, diagnose: bool) -> dict[str, Tensor]:
-        noted = Noted()
+        noted = RecordingTape()
         with streams.taped(noted):
             out = self._pack.period(diagnose=diagnose)
-        self._past = [*self._past[-1:], (noted.calls, self._pack.counted())]
+        self._past = [*self._past[-1:], (noted.calls, self._pack.get_counters())]
         if self._graph is not None:
             self._next = self._after(self._next)
         return out
@@ -118,12 +118,12 @@ class Periods:
 
     def _capture(self) -> bool:
         """Capture the period that is next, without running it. False: this pack's cannot be captured."""
-        before = self._pack.counted()
+        before = self._pack.get_counters()
         self._buffers = [source.draw(step) for source, step in self._next]
         graph = torch.cuda.CUDAGraph()
         try:
             with (
-                streams.taped(Replaced(self._next, self._buffers)),
+                streams.taped(ReplayTape(self._next, self._buffers)),
                 torch.cuda.graph(graph, capture_error_mode="thread_local"),
             ):
                 self._pack.period(diagnose=False)
@@ -132,8 +132,8 @@ class Periods:
             self._given_up = True
             return False
         finally:
-            grown = [b - a for a, b in zip(before, self._pack.counted(), strict=True)]
-            self._pack.count(before)
+            grown = [b - a for a, b in zip(before, self._pack.get_counters(), strict=True)]
+            self._pack.set_counters(before)
         if grown != self._growth:
             raise RuntimeError(f"a period of {type(self._pack).__name__} does not always count {self._growth}")
         self._graph = graph
@@ -144,5 +144,5 @@ class Periods:
         for (source, step), buffer in zip(self._next, self._buffers, strict=True):
             buffer.copy_(source.draw(step))
         self._graph.replay()
-        self._pack.count([a + grown for a, grown in zip(self._pack.counted(), self._growth, strict=True)])
+        self._pack.set_counters([a + grown for a, grown in zip(self._pack.get_counters(), self._growth, strict=True)])
         self._next = self._after(self._next)

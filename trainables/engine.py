@@ -6,23 +6,23 @@ import dataclasses
 import io
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vistudy.trainables.config import NOT_RECORDED, TrainConfig
-from vistudy.trainables.cuda_graphs import WARM, Periods
+from vistudy.trainables.config import TrainConfig
+from vistudy.trainables.cuda_graphs import WARM, GraphedPeriod
 from vistudy.trainables.data import DATASETS, refuse_other_data
+from vistudy.trainables.device import flush_denormals, precision_context
 from vistudy.trainables.metrics.evaluate import Evaluator, evaluator
 from vistudy.trainables.metrics.reference import reference as data_reference
 from vistudy.trainables.models import MODELS, make_pack
 from vistudy.trainables.models.base import NetPack, Pack
-from vistudy.trainables.models.stream_parallel import SideBySide
-from vistudy.trainables.precision import arithmetic
+from vistudy.trainables.models.stream_parallel import StreamParallelPack
 from vistudy.trainables.records import Record
+from vistudy.trainables.trial_identity import NOT_RECORDED
 
 SATURATED = 0.99
 """|component| above which a tanh generator counts as saturated."""
@@ -55,7 +55,7 @@ class Engine:
         device: torch.device | str = "cpu",
         keep_samples: Collection[int] = (),
         between_periods: Callable[[], None] = lambda: None,
-        judges: int = 1,
+        metric_threads: int = 1,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Build the pack.
@@ -65,7 +65,7 @@ class Engine:
             device: where they train.
             keep_samples: evaluations whose samples are handed on.
             between_periods: called before each period; it may call `checkpoint`, and may raise to stop training.
-            judges: threads that judge the samples of an evaluation.
+            metric_threads: threads that judge the samples of an evaluation.
             clock: seconds.
 
         Raises:
@@ -84,10 +84,10 @@ class Engine:
         self.device = torch.device(device)
         c = configs[0]
         self.pack = make_pack(configs, self.device)
-        self._period = periods_of(self.pack, self.device)
+        self._period = make_period(self.pack, self.device)
         self._evaluator: Evaluator = evaluator(DATASETS[c.data])
         self._keep = frozenset(keep_samples)
-        self._between_periods, self._judges, self._clock = between_periods, judges, clock
+        self._between_periods, self._metric_threads, self._clock = between_periods, metric_threads, clock
         self._since: float | None = None
         """When the evaluation that is under way began."""
         self.wall_s = 0.0
@@ -102,7 +102,7 @@ class Engine:
         the state is complete: `checkpoint()` may be called.
         """
         while self.next_evaluation <= self.configs[0].evaluations and bool(self._active.any()):
-            with denormals_flushed():
+            with flush_denormals():
                 item = self._train_and_evaluate()
             self.next_evaluation += 1
             yield item
@@ -111,12 +111,12 @@ class Engine:
         c, diagnostics = self.configs[0], dict[str, Tensor]()
         self._since = self._clock()
         target = c.d_updates * self.next_evaluation / c.evaluations
-        with arithmetic(c.precision, self.device):
+        with precision_context(c.precision, self.device):
             while self.pack.d_updates < target:
                 self._between_periods()  # before the last one at the latest, which gives the diagnostics
                 last = self.pack.d_updates + c.steps_of_period()[0] >= target
                 diagnostics = self._period(diagnose=last)
-        with arithmetic("fp32", self.device):
+        with precision_context("fp32", self.device):
             return self._evaluate(diagnostics)
 
     def _evaluate(self, diagnostics: dict[str, Tensor]) -> Evaluation:
@@ -126,8 +126,8 @@ class Engine:
         values |= {name: value.double().cpu() for name, value in pack.measures(index).items()}
         values |= self._health(samples, diagnostics)
         rows = [i for i, active in enumerate(self._active.tolist()) if active]
-        metrics = self._evaluator(samples[rows], self._judges)
-        running = None if running_samples is None else self._evaluator(running_samples[rows], self._judges)
+        metrics = self._evaluator(samples[rows], self._metric_threads)
+        running = None if running_samples is None else self._evaluator(running_samples[rows], self._metric_threads)
         self.wall_s, self._since = self._spent_s(), None
         records = []
         for place, i in enumerate(rows):
@@ -141,11 +141,11 @@ class Engine:
             )
             if row["finite"] == 0.0:
                 self._active[i] = False
-        kept = {self.trial_ids[i]: self.kept(samples[i]) for i in rows} if index in self._keep else {}
+        kept = {self.trial_ids[i]: self.kept_samples(samples[i]) for i in rows} if index in self._keep else {}
         return Evaluation(index=index, step=pack.d_updates, records=tuple(records), samples=kept)
 
     @staticmethod
-    def kept(samples: Tensor) -> np.ndarray:
+    def kept_samples(samples: Tensor) -> np.ndarray:
         """Points all, images as many as a grid shows. A copy: a view would keep the whole pack's samples."""
         kept: np.ndarray = (samples[:KEPT_IMAGES] if samples.dim() > 2 else samples).cpu().numpy().copy()
         return kept
@@ -206,33 +206,25 @@ class Engine:
         if state["format"] != CHECKPOINT_FORMAT or state["trial_ids"] != self.trial_ids:
             raise ValueError("the checkpoint is not of this pack")
         self.pack.load(state["pack"])
-        self._period = periods_of(self.pack, self.device)
+        self._period = make_period(self.pack, self.device)
         self._active = state["active"].cpu()
         self.wall_s, self.next_evaluation = state["wall_s"], state["next_evaluation"]
 
 
-def periods_of(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+def make_period(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
     """`pack.period` as it is trained with: on a GPU by replays, from the fourth on."""
-    return Periods(pack) if device.type == "cuda" and isinstance(pack, NetPack | SideBySide) else pack.period
+    return (
+        GraphedPeriod(pack) if device.type == "cuda" and isinstance(pack, NetPack | StreamParallelPack) else pack.period
+    )
 
 
-def at_full_speed(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
-    """`periods_of` a pack after some periods of training: the first are slower. To be timed."""
-    period = periods_of(pack, device)
+def make_warm_period(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    """`make_period` a pack after some periods of training: the first are slower. To be timed."""
+    period = make_period(pack, device)
     period(diagnose=True)
     for _ in range(WARM + 1 if device.type == "cuda" else 0):
         period(diagnose=False)
     return period
-
-
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """A collapsing net is full of denormals, which are many times slower. The switch is the thread's: put it back."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
 
 
 def reference_key(config: TrainConfig) -> str:
@@ -245,10 +237,10 @@ def reference(config: TrainConfig) -> dict[str, float]:
     """Floor, ceiling and the other constants that outcomes are judged by, computed on the CPU."""
     refuse_other_data(config.data, config.data_fingerprint or NOT_RECORDED)
     device = torch.device("cpu")
-    judge = evaluator(DATASETS[config.data])
+    evaluate = evaluator(DATASETS[config.data])
 
     def untrained(seed: int) -> Tensor:
         pack = MODELS[config.model].pack([dataclasses.replace(config.untrained(), seed=seed)], device)
-        return pack.evaluation_samples(judge.n_samples, 0)[0][0]
+        return pack.evaluation_samples(evaluate.n_samples, 0)[0][0]
 
     return data_reference(DATASETS[config.data], untrained)

@@ -80,16 +80,6 @@ GENERATOR_GRADIENTS = {
 """Gradients by hand, for training: autograd takes longer for them than the products of small nets. Tests compare."""
 
 
-def old_generator_gradient(x: Float[Tensor, "K B *shape"], x_old: Float[Tensor, "K B *shape"]) -> Tensor:
-    """Of `old_generator` with respect to x."""
-    return (x - x_old).mul_(2 / math.prod(x.shape[1:]))
-
-
-def old_generator(x: Float[Tensor, "K B *shape"], x_old: Float[Tensor, "K B *shape"]) -> Float[Tensor, " K"]:
-    """The term of (26) in the mean convention: mean over batch and components of (G(z) - G_old(z))^2."""
-    return (x - x_old).square().flatten(1).mean(1)
-
-
 def r1(real: Float[Tensor, "K B"], x: Float[Tensor, "K B *shape"]) -> Float[Tensor, " K"]:
     """R1 of Mescheder et al. 2018 without its gamma/2: E ||grad_x l(x)||^2 at real x. `x` must require gradients."""
     (gradient,) = torch.autograd.grad(real.sum(), x, create_graph=True)

@@ -9,9 +9,10 @@ from importlib.metadata import version
 from typing import Any
 
 from vistudy.trainables import data as datasets
-from vistudy.trainables.config import NOT_RECORDED, TrainConfig
+from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data import DATASETS, DataError, refuse_other_data
 from vistudy.trainables.models import UnknownModel, config_from_dict
+from vistudy.trainables.trial_identity import NOT_RECORDED
 
 
 class NodeFailed(Exception):
@@ -70,7 +71,7 @@ def check_data(pack: Mapping[str, Any]) -> None:
     refuse_other_data(first.data, first.data_fingerprint or NOT_RECORDED)
 
 
-def lacking(error: ImportError | DataError) -> str:
+def describe_missing(error: ImportError | DataError) -> str:
     """What an error says that a machine lacks: which module and who wants it, or which files."""
     if isinstance(error, DataError):
         return f"cannot read data: {error}. Every node needs the same files at the same place"

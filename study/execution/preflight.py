@@ -273,4 +273,4 @@ def this_machine(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = Node(name="local", cpus=cpus, gpus=torch.cuda.device_count())
-    return checked(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
+    return checked(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, min_gpus=gpus))

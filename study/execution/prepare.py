@@ -47,7 +47,7 @@ def cluster(name: str, packs_per_gpu: int = 1, gpus: int = 0) -> Iterator[Cluste
         with connect(name) as connected:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # Ray's own handler aborts the process
-            yield checked(dataclasses.replace(connected, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
+            yield checked(dataclasses.replace(connected, packs_per_gpu=packs_per_gpu, min_gpus=gpus))
     except ClusterError as error:
         raise StudyError(str(error)) from error
 

@@ -79,14 +79,14 @@ def execute(
     supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
     watch = _Watch(ledger, hang_after_s)
     told, asked = _Told(supervisor, watch), _Asked(supervisor, ledger, run)
-    settings: dict[str, Any] = {"evaluated": _report} if explore else {}
+    settings: dict[str, Any] = {"on_evaluation": _report} if explore else {}
     train = functools.partial(
         _train,
         journal=functools.partial(Ledger, ledger.uri),
         checkpoint_every_s=checkpoint_every_s,
         run=run,
         gpu_share=on.gpu_share,
-        judges=on.cpus,
+        metric_threads=on.cpus,
         expected=versions(),
         **settings,
     )
@@ -139,7 +139,7 @@ def _waiting_workers() -> Iterator[None]:
 
 
 def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
-    return train_pack(config, place=ray.get_runtime_context().get_node_id(), **settings)
+    return train_pack(config, node_id=ray.get_runtime_context().get_node_id(), **settings)
 
 
 _NOT_LOADED = "failed to import on the worker"
@@ -244,7 +244,7 @@ class _Told(tune.Callback):
         """`train_pack` has returned, or was stopped early."""
         pack_id, result = trial.config["pack_id"], trial.last_result
         self._watch.ended(pack_id)
-        if "end" in result:
+        if "status" in result:
             self._tell(self._supervisor.ended, pack_id, result)
         else:  # a scheduler has stopped it
             self._tell(self._supervisor.censored, pack_id, float(result.get("time_total_s", 0.0)))
@@ -254,7 +254,7 @@ class _Told(tune.Callback):
         pack_id = trial.config["pack_id"]
         hung, text = self._watch.ended(pack_id), _error_text(trial)
         if (lacks := not_loaded(text)) is not None:
-            self._tell(self._supervisor.ended, pack_id, {"end": "node", "text": lacks, "errno": 0})
+            self._tell(self._supervisor.ended, pack_id, {"status": "node", "text": lacks, "errno": 0})
         else:
             self._tell(self._supervisor.died, pack_id, hung or _why(text), hung=hung is not None)
 

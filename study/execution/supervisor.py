@@ -122,7 +122,7 @@ class Supervisor:
 
     def ended(self, name: str, result: dict[str, Any]) -> None:
         """A try returned: `result` is what `vistudy.trainables.worker.train_pack` gave."""
-        job, end = self._running.pop(name), str(result["end"])
+        job, end = self._running.pop(name), str(result["status"])
         if end == "complete":
             self._place_failures = 0
         elif end == "stopped":

@@ -10,8 +10,8 @@ import torch
 
 from vistudy.study.packing.packs import Pack, makespan
 from vistudy.trainables.config import TrainConfig
-from vistudy.trainables.engine import Engine, at_full_speed
-from vistudy.trainables.precision import arithmetic
+from vistudy.trainables.device import precision_context
+from vistudy.trainables.engine import Engine, make_warm_period
 
 PILOT_STRUCTURES = 8
 """Structures that are measured, at most: the costliest."""
@@ -34,7 +34,7 @@ class Timing:
         return self.start_s + periods * self.period_s + (config.evaluations + 1) * self.evaluation_s
 
 
-def measure(configs: Sequence[TrainConfig], judges: int) -> Timing:
+def measure(configs: Sequence[TrainConfig], metric_threads: int) -> Timing:
     """Train a pack for a moment in this process, on its GPU if it has one, and time it; `judges` as in `Engine`."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,12 +45,12 @@ def measure(configs: Sequence[TrainConfig], judges: int) -> Timing:
         return time.perf_counter()
 
     begun = now()
-    engine = Engine(configs, device=device, judges=judges)
+    engine = Engine(configs, device=device, metric_threads=metric_threads)
     built = now()
     next(engine.evaluations())
     evaluated = now()
-    with arithmetic(configs[0].precision, device):
-        period = at_full_speed(engine.pack, device)
+    with precision_context(configs[0].precision, device):
+        period = make_warm_period(engine.pack, device)
         periods, started = 0, now()
         while now() - started < PERIODS_S:
             period(diagnose=False)

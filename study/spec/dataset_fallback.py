@@ -74,7 +74,7 @@ def choose(entries: Mapping[KeyPath, list[dict[str, Any]]], source: Source) -> t
         passed: list[str] = []
         for i, entry in enumerate(listed):
             try:
-                reason = DATASETS[entry["data"]].absent()
+                reason = DATASETS[entry["data"]].missing_reason()
             except DataError as error:
                 raise source.error((*place, KEY, i, "data"), f"{entry['data']}: {error}") from None
             if reason is None:

@@ -122,9 +122,9 @@ def test_a_cluster_that_cannot_hold_a_pack_is_refused():
         cluster((0, 0)).check()
     with pytest.raises(ClusterError, match=r"needs 1 CPU, 1 GPU on one node"):
         cluster((0, 1), (8, 0)).check()
-    replace(cluster((8, 1), (8, 2)), least_gpus=3).check()
+    replace(cluster((8, 1), (8, 2)), min_gpus=3).check()
     with pytest.raises(ClusterError, match="c has 3 GPUs; --gpus asks for 4"):
-        replace(cluster((8, 1), (8, 2)), least_gpus=4).check()
+        replace(cluster((8, 1), (8, 2)), min_gpus=4).check()
 
 
 @pytest.mark.parametrize("where", ["nowhere", "host:x", "host:99999", ":6379"])

@@ -10,7 +10,7 @@ from vistudy.trainables.data.images.cifar import CIFAR10
 from vistudy.trainables.data.images.digits import DIGITS
 from vistudy.trainables.data.images.folder import IMAGE_FOLDER
 from vistudy.trainables.data.images.idx import FASHION_MNIST, MNIST
-from vistudy.trainables.data.images.image_dataset import look_again
+from vistudy.trainables.data.images.image_dataset import forget_seen_files
 from vistudy.trainables.data.images.polygons import POLYGONS
 from vistudy.trainables.data.images.stacked import STACKED_MNIST
 from vistudy.trainables.data.mixtures import GRID25, RING8
@@ -59,7 +59,7 @@ def refuse_other_data(name: str, recorded: str) -> None:
     """
     if not recorded or fingerprint(name) == recorded:
         return
-    look_again()
+    forget_seen_files()
     here = fingerprint(name)
     if here != recorded:
         raise OtherData(
@@ -69,4 +69,13 @@ def refuse_other_data(name: str, recorded: str) -> None:
         )
 
 
-__all__ = ["DATASETS", "Batches", "DataError", "Dataset", "OtherData", "fingerprint", "look_again", "refuse_other_data"]
+__all__ = [
+    "DATASETS",
+    "Batches",
+    "DataError",
+    "Dataset",
+    "OtherData",
+    "fingerprint",
+    "forget_seen_files",
+    "refuse_other_data",
+]

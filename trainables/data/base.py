@@ -75,7 +75,7 @@ class Dataset(ABC):
         """Images in an epoch, of which none is in two minibatches; None where every minibatch is drawn anew."""
         return None
 
-    def absent(self) -> str | None:
+    def missing_reason(self) -> str | None:
         """Why it cannot be had here, where its files are missing; None for data that are there, or need no files.
 
         Raises:

@@ -118,15 +118,15 @@ def check_enough(dataset: ImageData) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Eyes:
+class FeatureView:
     """How samples are looked at, and what has to stand beside the numbers."""
 
-    look: Callable[[Tensor], Any]
+    transform: Callable[[Tensor], Any]
     """Samples (N, *shape) -> the view that the suite's metrics take."""
     provenance: Mapping[str, str | float] = field(default_factory=dict)
 
 
-def eyes(dataset: Dataset, features: str | None = None) -> Eyes:
+def feature_view(dataset: Dataset, features: str | None = None) -> FeatureView:
     """The way to look at a data set; `features` names another feature space than its own.
 
     Raises:
@@ -134,14 +134,14 @@ def eyes(dataset: Dataset, features: str | None = None) -> Eyes:
     """
     suite = suite_of(dataset, features)
     if suite == "points":
-        return Eyes(look=view_points)
+        return FeatureView(transform=view_points)
     if suite == "exact":
-        return Eyes(look=lambda samples: samples)
+        return FeatureView(transform=lambda samples: samples)
     space = feature_space(dataset, features)
     provenance = {"features": space.name} | dict(space.provenance)
     if suite == "stacked":
-        return Eyes(look=lambda samples: view_stacked(samples, space.look), provenance=provenance)
-    return Eyes(look=lambda samples: view_images(samples, space.look), provenance=provenance)
+        return FeatureView(transform=lambda samples: view_stacked(samples, space.transform), provenance=provenance)
+    return FeatureView(transform=lambda samples: view_images(samples, space.transform), provenance=provenance)
 
 
 class Evaluator:
@@ -163,8 +163,8 @@ class Evaluator:
         self.suite = suite_of(dataset, features)
         self.n_samples = n_samples(dataset, features)
         self._check(reference.shape)
-        seen_by = eyes(dataset, features)
-        self._view = seen_by.look
+        seen_by = feature_view(dataset, features)
+        self._view = seen_by.transform
         metrics = METRICS[self.suite]
         if self.suite in OF_FILES and inception_weights() is not None:
             metrics = (*metrics, InceptionMetrics)
@@ -194,12 +194,12 @@ class Evaluator:
         self._check(tuple(samples.shape[1:]))
         on_cpu = samples.detach().to("cpu", torch.float32)
         if threads == 1:
-            return [self._judge(row) for row in on_cpu]
+            return [self._evaluate(row) for row in on_cpu]
         with ThreadPoolExecutor(threads, initializer=_as_one_thread) as pool:
-            return list(pool.map(self._judge, on_cpu))
+            return list(pool.map(self._evaluate, on_cpu))
 
     @torch.no_grad()
-    def _judge(self, row: Tensor) -> dict[str, float]:
+    def _evaluate(self, row: Tensor) -> dict[str, float]:
         if not bool(torch.isfinite(row).all()):
             return dict.fromkeys(self.names, math.nan)
         # A copy of its own: the linear algebra may round by how memory is aligned, which differs along a pack.

@@ -24,7 +24,7 @@ from vistudy.trainables.data.images.prepared_images import Prepared
 from vistudy.trainables.data.mixtures import Mixture
 from vistudy.trainables.metrics.distances.pggan_swd import SMALLEST, blur
 from vistudy.trainables.metrics.distances.sliced_w2 import sliced_w2
-from vistudy.trainables.metrics.evaluate import evaluator, eyes
+from vistudy.trainables.metrics.evaluate import evaluator, feature_view
 from vistudy.trainables.metrics.reference import moment_matched, reference
 from vistudy.trainables.metrics.views import DIRECTIONS, half_circle, sorted_projections
 from vistudy.trainables.random_streams import generator
@@ -93,7 +93,7 @@ def classes_of(data: Dataset, images: Tensor) -> tuple[np.ndarray, int]:
     labelled = MNIST if isinstance(data, Unlabelled) else data
     if not labelled.classes:
         return np.zeros(len(images), dtype=np.int64), 1
-    labels: np.ndarray = eyes(labelled).look(images).labels.numpy()
+    labels: np.ndarray = feature_view(labelled).transform(images).labels.numpy()
     return labels, labelled.classes
 
 
@@ -161,11 +161,11 @@ def direction_errors(data: Mixture, draws: int = 20) -> dict[str, tuple[float, f
 
 def cost_ms(data: Dataset, repeats: int = 30) -> float:
     """Least processor time of one trial's evaluation, in ms on one thread."""
-    judge, best = evaluator(data), math.inf
-    samples = torch.from_numpy(data.real(judge.n_samples, "held_out"))[None]
+    evaluate, best = evaluator(data), math.inf
+    samples = torch.from_numpy(data.real(evaluate.n_samples, "held_out"))[None]
     for _ in range(repeats):
         start = time.process_time()
-        judge(samples)
+        evaluate(samples)
         best = min(best, time.process_time() - start)
     return 1000 * best
 

@@ -14,7 +14,7 @@ from vistudy.trainables.data import Dataset
 from vistudy.trainables.data.images.stacked import Stacked
 from vistudy.trainables.metrics.cache import cached
 from vistudy.trainables.metrics.evaluate import Evaluator, evaluator, suite_of
-from vistudy.trainables.metrics.stacked_real import look_at_singles, stacked_pair
+from vistudy.trainables.metrics.stacked_real import stacked_pair, view_singles
 from vistudy.trainables.random_streams import generator
 
 FLOOR_PAIRS = 20
@@ -38,8 +38,8 @@ def reference(dataset: Dataset, untrained: Callable[[int], Tensor]) -> dict[str,
         Of images from files also `<metric>_real` and `<metric>_real_sd` for every metric. Toys have the floor 0, and
         the ceiling for a baseline: their solution is a formula.
     """
-    judge = evaluator(dataset)
-    ceiling = float(np.median([judge(untrained(seed)[None])[0]["dist"] for seed in range(INIT_SEEDS)]))
+    evaluate = evaluator(dataset)
+    ceiling = float(np.median([evaluate(untrained(seed)[None])[0]["dist"] for seed in range(INIT_SEEDS)]))
     real = real_scale(dataset, ceiling)
     first = {name: real.pop(name) for name in ("dist_floor", "dist_floor_sd")}
     return first | {"dist_ceiling": ceiling} | real | {"max_abs_data": dataset.max_abs}
@@ -85,16 +85,16 @@ def _floors(dataset: Dataset) -> tuple[dict[str, float], dict[str, float]]:
 
 def _pairs(dataset: Dataset) -> Iterator[dict[str, float]]:
     if isinstance(dataset, Stacked):
-        singles = look_at_singles(dataset)
+        singles = view_singles(dataset)
         yield from (stacked_pair(dataset, singles, pair) for pair in range(FLOOR_PAIRS))
     else:
         yield from (real_pair(dataset, pair) for pair in range(FLOOR_PAIRS))
 
 
 def _trivial(dataset: Dataset) -> dict[str, float]:
-    judge = evaluator(dataset)
+    evaluate = evaluator(dataset)
     drawn = (torch.from_numpy(moment_matched(dataset, draw))[None] for draw in range(_trivial_draws(dataset)))
-    return {"dist_trivial": float(np.median([judge(samples)[0]["dist"] for samples in drawn]))}
+    return {"dist_trivial": float(np.median([evaluate(samples)[0]["dist"] for samples in drawn]))}
 
 
 def _trivial_draws(dataset: Dataset) -> int:

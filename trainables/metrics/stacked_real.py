@@ -11,13 +11,13 @@ import torch
 
 from vistudy.trainables.data.images.device_batches import to_float
 from vistudy.trainables.data.images.stacked import Stacked
-from vistudy.trainables.metrics.evaluate import METRICS, eyes, n_samples
+from vistudy.trainables.metrics.evaluate import METRICS, feature_view, n_samples
 from vistudy.trainables.metrics.views import StackedView
 
 
-def look_at_singles(dataset: Stacked) -> StackedView:
+def view_singles(dataset: Stacked) -> StackedView:
     """Every single image, those to learn first, as a stack of one channel."""
-    return eyes(dataset).look(to_float(torch.from_numpy(np.asarray(dataset.prepared.images))))  # type: ignore[no-any-return]
+    return feature_view(dataset).transform(to_float(torch.from_numpy(np.asarray(dataset.prepared.images))))  # type: ignore[no-any-return]
 
 
 def put_together(singles: StackedView, drawn: np.ndarray) -> StackedView:

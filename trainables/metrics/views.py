@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vistudy.trainables.metrics.features.digits_classifier import classifier
-from vistudy.trainables.metrics.features.feature_spaces import Look
+from vistudy.trainables.metrics.features.feature_spaces import Transform
 
 DIRECTIONS = 64
 """Directions on the half circle. docs/decisions/011-directions-of-sliced-distances.md says why so few."""
@@ -73,16 +73,16 @@ def view_points(samples: Tensor) -> PointView:
     return PointView(points=samples, projections=sorted_projections(samples, half_circle(DIRECTIONS)))
 
 
-def view_images(samples: Tensor, look: Look | None = None) -> ImageView:
+def view_images(samples: Tensor, transform: Transform | None = None) -> ImageView:
     """Look at (N, C, H, W) images; at 8x8 digits if no other way to look is given."""
-    features, logits = (look or classifier())(samples)
+    features, logits = (transform or classifier())(samples)
     return ImageView(images=samples, features=features, logits=logits)
 
 
-def view_stacked(samples: Tensor, look: Look) -> StackedView:
+def view_stacked(samples: Tensor, transform: Transform) -> StackedView:
     """Look at each channel of (N, C, H, W) images with eyes for one channel."""
     n, channels, height, width = samples.shape
-    features, logits = look(samples.reshape(n * channels, 1, height, width))
+    features, logits = transform(samples.reshape(n * channels, 1, height, width))
     assert logits is not None, "the channels of stacked images are told apart by their classes"
     best = logits.softmax(dim=1).max(dim=1)
     return StackedView(

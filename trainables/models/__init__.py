@@ -18,7 +18,7 @@ from vistudy.trainables.models.em import EmConfig, EmPack
 from vistudy.trainables.models.finite_gan import FiniteConfig, FinitePack
 from vistudy.trainables.models.gan import GanConfig, GanPack
 from vistudy.trainables.models.gauss_gan import GaussConfig, GaussPack
-from vistudy.trainables.models.stream_parallel import SideBySide, faster_apart
+from vistudy.trainables.models.stream_parallel import StreamParallelPack, streams_are_faster
 from vistudy.trainables.models.vae import VaeConfig, VaePack
 
 
@@ -51,8 +51,8 @@ def make_pack(configs: Sequence[TrainConfig], device: torch.device) -> Pack:
     first, build = configs[0], MODELS[configs[0].model].pack
     if device.type != "cuda" or len(configs) == 1 or not isinstance(first, NetConfig) or first.net != "dcgan":
         return build(configs, device)
-    apart = faster_apart(build, first, len(configs), device)
-    return SideBySide(build, configs, device) if apart else build(configs, device)
+    apart = streams_are_faster(build, first, len(configs), device)
+    return StreamParallelPack(build, configs, device) if apart else build(configs, device)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:

@@ -16,12 +16,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import losses, regularizer
 from vistudy.trainables.config import hp
-from vistudy.trainables.models.base import ANCHORS, AdversarialConfig, NetPack, OldSamples, gradient_shares
+from vistudy.trainables.models.base import ANCHORS, AdversarialConfig, NetPack, gradient_shares
 from vistudy.trainables.models.encoders import backward, discriminate, encoder_measures
 from vistudy.trainables.nets.architectures import code_discriminator_arch, encoder_arch, generator_arch
-from vistudy.trainables.nets.packed_net import BN_MOMENTUM
+from vistudy.trainables.nets.batch_norm import BN_MOMENTUM
+from vistudy.trainables.regularizer import AnchorSamples
 
 LAMBDA_REC = 10.0
 
@@ -69,9 +70,9 @@ class AaeConfig(AdversarialConfig):
     )
     r1_weight: float = hp(0.0, "gamma of R1: gamma/2 times the mean squared norm of D's gradient at prior z.", ge=0)
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """(33) has no lambda_rec: the decoder's error is its whole loss."""
-        return AdversarialConfig.unread(self) | ({"lambda_rec": LAMBDA_REC} if self.aae_loss == "eq33" else {})
+        return AdversarialConfig.unused_fields(self) | ({"lambda_rec": LAMBDA_REC} if self.aae_loss == "eq33" else {})
 
 
 class AaePack(NetPack[AaeConfig]):
@@ -80,13 +81,13 @@ class AaePack(NetPack[AaeConfig]):
     def __init__(self, configs: Sequence[AaeConfig], device: torch.device) -> None:
         super().__init__(configs, device)
         c, shape = self.config, self.data.shape
-        self.e = self.net("e", encoder_arch(c.net, shape, c.z_dim, self.sizes), "encoder")
-        self.g = self.net("g", generator_arch(c.net, shape, c.z_dim, self.sizes), "generator")
-        self.d = self.net("d", code_discriminator_arch(c.net, c.z_dim, self.sizes), "discriminator")
-        self.e_optimizer = self.optimizer("e", self.column("g_lr"))
-        self.g_optimizer = self.optimizer("g", self.column("ae_lr"))
-        self.d_optimizer = self.optimizer("d", self.column("d_lr"))
-        self.anchor = self.anchored(self.e)
+        self.e = self.make_net("e", encoder_arch(c.net, shape, c.z_dim, self.sizes), "encoder")
+        self.g = self.make_net("g", generator_arch(c.net, shape, c.z_dim, self.sizes), "generator")
+        self.d = self.make_net("d", code_discriminator_arch(c.net, c.z_dim, self.sizes), "discriminator")
+        self.e_optimizer = self.make_optimizer("e", self.column("g_lr"))
+        self.g_optimizer = self.make_optimizer("g", self.column("ae_lr"))
+        self.d_optimizer = self.make_optimizer("d", self.column("d_lr"))
+        self.anchor = self.make_anchor(self.e)
         self._joint = c.aae_loss == "eq34"
         self._reg_weight = self.column("reg_weight").float().squeeze(1)
         self._lambda_rec = self.column("lambda_rec").float().squeeze(1) if self._joint else torch.ones(1, device=device)
@@ -105,7 +106,7 @@ class AaePack(NetPack[AaeConfig]):
             out.update(self._d_step(self._x(step), diagnose=diagnose and step == c.d_steps - 1))
         start = self.e.flat.clone() if diagnose else None
         self.anchor.start_period(self.e.flat)
-        old = OldSamples(self.e, self.anchor)
+        old = AnchorSamples(self.e, self.anchor)
         for step in range(c.g_steps):
             batch = c.batch_of_step(step)
             x = self._x(c.d_steps + batch)
@@ -113,7 +114,7 @@ class AaePack(NetPack[AaeConfig]):
         if start is not None:
             with torch.no_grad():
                 now, before = (self.e(x, self.e.views(flat)) for flat in (self.e.flat, start))
-            out["drift"] = losses.old_generator(now, before)
+            out["drift"] = regularizer.sample_distance(now, before)
         self.periods += 1
         return out
 
@@ -125,7 +126,7 @@ class AaePack(NetPack[AaeConfig]):
         self.d_updates += 1
         return discriminate(self.d, self.d_optimizer, z, codes, self.config, diagnose=diagnose)
 
-    def _g_step(self, step: int, batch: int, x: Tensor, old: OldSamples, *, diagnose: bool) -> dict[str, Tensor]:
+    def _g_step(self, step: int, batch: int, x: Tensor, old: AnchorSamples, *, diagnose: bool) -> dict[str, Tensor]:
         """One update of E by (33) or (34), with the term of (32), and one of G by the reconstruction error."""
         e, g = self.e, self.g
         codes = e(x, e.leaves, e.running, BN_MOMENTUM)

@@ -20,12 +20,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import losses, regularizer
 from vistudy.trainables.config import hp
-from vistudy.trainables.models.base import ANCHORS, AdversarialConfig, NetPack, OldSamples, gradient_shares
-from vistudy.trainables.models.encoders import MEASURED, backward, discriminate, encoder_measures, judge
+from vistudy.trainables.models.base import ANCHORS, AdversarialConfig, NetPack, gradient_shares
+from vistudy.trainables.models.encoders import MEASURED, backward, discriminate, discriminator_logits, encoder_measures
 from vistudy.trainables.nets.architectures import encoder_arch, generator_arch, joint_discriminator_arch
-from vistudy.trainables.nets.packed_net import BN_MOMENTUM
+from vistudy.trainables.nets.batch_norm import BN_MOMENTUM
+from vistudy.trainables.regularizer import AnchorSamples
 
 LOG_VARIANCE, SPREAD = -4.0, 6.0
 """A net's output u means the log variance -4 + 6 tanh(u): standard deviations of exp(-5) to exp(1), at first .135."""
@@ -85,9 +86,9 @@ class AliConfig(AdversarialConfig):
         out = AdversarialConfig.data_defaults(self)
         return out | {"reg_weight": float(self.ali_loss == "eq40")} if self.reg_weight is None else out
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """Only the fourth term of (40) in BiGAN's limit reads code_sd."""
-        out = AdversarialConfig.unread(self)
+        out = AdversarialConfig.unused_fields(self)
         return out if self.ali_loss == "eq40" and not self.stochastic else out | {"code_sd": 1.0}
 
 
@@ -107,13 +108,13 @@ class AliPack(NetPack[AliConfig]):
         super().__init__(configs, device)
         c, shape = self.config, self.data.shape
         n = 2 if c.stochastic else 1  # means, or means and log variances (as further channels)
-        self.e = self.net("e", encoder_arch(c.net, shape, n * c.z_dim, self.sizes), "encoder")
-        self.g = self.net("g", generator_arch(c.net, (n * shape[0], *shape[1:]), c.z_dim, self.sizes), "generator")
-        self.d = self.net("d", joint_discriminator_arch(c.net, shape, c.z_dim, self.sizes), "discriminator")
-        self.e_optimizer, self.g_optimizer = (self.optimizer(name, self.column("g_lr")) for name in ("e", "g"))
-        self.d_optimizer = self.optimizer("d", self.column("d_lr"))
-        self.anchor = self.anchored(self.g)
-        self.e_anchor = self.anchored(self.e, "e_anchor")
+        self.e = self.make_net("e", encoder_arch(c.net, shape, n * c.z_dim, self.sizes), "encoder")
+        self.g = self.make_net("g", generator_arch(c.net, (n * shape[0], *shape[1:]), c.z_dim, self.sizes), "generator")
+        self.d = self.make_net("d", joint_discriminator_arch(c.net, shape, c.z_dim, self.sizes), "discriminator")
+        self.e_optimizer, self.g_optimizer = (self.make_optimizer(name, self.column("g_lr")) for name in ("e", "g"))
+        self.d_optimizer = self.make_optimizer("d", self.column("d_lr"))
+        self.anchor = self.make_anchor(self.g)
+        self.e_anchor = self.make_anchor(self.e, "e_anchor")
         self._reg_weight = self.column("reg_weight").float().squeeze(1)
         self._code_log_variance = 2 * self.column("code_sd").log().float().unsqueeze(2)
         self._real = self.data.batches(self.seeds, c.batch_size, device)
@@ -162,7 +163,7 @@ class AliPack(NetPack[AliConfig]):
         start = self.g.flat.clone() if diagnose else None
         self.anchor.start_period(self.g.flat)
         self.e_anchor.start_period(self.e.flat)
-        old = OldSamples(self.g, self.anchor)
+        old = AnchorSamples(self.g, self.anchor)
         for step in range(c.g_steps):
             place = c.batch_of_step(step)
             batch = self._batch("g", self.periods * c.batches_of_period() + place, c.d_steps + place)
@@ -171,7 +172,7 @@ class AliPack(NetPack[AliConfig]):
             with torch.no_grad():
                 now, before = (self.g(batch.z, self.g.views(flat)) for flat in (self.g.flat, start))
             means = slice(self.data.shape[0])
-            out["drift"] = losses.old_generator(now[:, :, means], before[:, :, means])
+            out["drift"] = regularizer.sample_distance(now[:, :, means], before[:, :, means])
         self.periods += 1
         return out
 
@@ -183,13 +184,13 @@ class AliPack(NetPack[AliConfig]):
         self.d_updates += 1
         return discriminate(self.d, self.d_optimizer, encoded, _pairs(x, b.z), self.config, diagnose=diagnose)
 
-    def _g_step(self, step: int, place: int, b: Batch, old: OldSamples, *, diagnose: bool) -> dict[str, Tensor]:
+    def _g_step(self, step: int, place: int, b: Batch, old: AnchorSamples, *, diagnose: bool) -> dict[str, Tensor]:
         """One update of E and G by one of (40) to (43), with the old-generator term."""
         e, g = self.e, self.g
         codes = self._codes(e(b.x, e.leaves, e.running, BN_MOMENTUM), b.z_noise)
         out = g(b.z, g.leaves, g.running, BN_MOMENTUM)
         x = self._samples(out, b.x_noise)
-        logits = judge(self.d, _pairs(b.x, codes), _pairs(x, b.z), self.d.frozen, self.config)
+        logits = discriminator_logits(self.d, _pairs(b.x, codes), _pairs(x, b.z), self.d.frozen, self.config)
         main = losses.ALI_LOSSES[self.config.ali_loss](*logits)
         if self.config.ali_loss == "eq40":
             main = main + self._old_encoder_term(x, b.z)
@@ -203,11 +204,11 @@ class AliPack(NetPack[AliConfig]):
         self.g_updates += 1
         return found
 
-    def _old_generator_term(self, step: int, place: int, z: Tensor, out: Tensor, old: OldSamples) -> Tensor:
+    def _old_generator_term(self, step: int, place: int, z: Tensor, out: Tensor, old: AnchorSamples) -> Tensor:
         """T3 of (40), (K,): closed form; without stochastic nets, or in parameter space, a squared distance."""
         if not self.config.stochastic or self.anchor.kind == "param_space":
             return old.distance(step, place, z, out)
-        return losses.gaussian_kl(*self._likelihood(out), *self._likelihood(old.of(step, place, z, out)))
+        return losses.gaussian_kl(*self._likelihood(out), *self._likelihood(old.samples(step, place, z, out)))
 
     def _old_encoder_term(self, x: Tensor, z: Tensor) -> Tensor:
         """T4 of (40), (K,): Monte Carlo over generated pairs, through which its gradient reaches G, too."""

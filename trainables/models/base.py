@@ -11,18 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
 from vistudy.trainables.config import TrainConfig, hp
 from vistudy.trainables.data import DATASETS
 from vistudy.trainables.nets.architectures import Params, Sizes
-from vistudy.trainables.nets.packed_net import PackedNet, Stats
+from vistudy.trainables.nets.batch_norm import RECALIBRATION_BATCH, Stats, recalibrated_stats, select_trials
+from vistudy.trainables.nets.packed_net import PackedNet
 from vistudy.trainables.nets.strided_conv import channels_last
 from vistudy.trainables.old_generator import Anchor
 from vistudy.trainables.optim import Adam, Sgd, column
 from vistudy.trainables.random_streams import Stream, generator, normal
-
-RECALIBRATION_BATCH = 2048
-"""Samples in one pass of batch norm's recalibration (its statistics are averaged over passes)."""
 
 SAMPLED_AT_ONCE = 4096
 """Evaluation samples of a trial in one pass, so that a net's hidden layers never hold all 26,000 of stacked MNIST."""
@@ -75,7 +72,7 @@ class NetConfig(TrainConfig):
         defaults["init"] = "dcgan" if defaults["net"] == "dcgan" else "he"
         return {name: value for name, value in defaults.items() if getattr(self, name) is None}
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """Some settings leave others without a reader: no Adam, no betas; no batch norm, no recalibration; ..."""
         out: dict[str, Any] = {}
         if self.anchor != "lag":
@@ -119,9 +116,9 @@ class AdversarialConfig(NetConfig):
     )
     r1_weight: float = hp(0.0, "gamma of R1: gamma/2 times the mean squared norm of D's gradient at real data.", ge=0)
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """With one generator step a period there is nothing to reuse z for."""
-        return NetConfig.unread(self) | ({"z_use": "pool"} if self.g_steps == 1 else {})
+        return NetConfig.unused_fields(self) | ({"z_use": "pool"} if self.g_steps == 1 else {})
 
     def steps_of_period(self) -> tuple[int, int]:
         """d_steps, g_steps."""
@@ -136,7 +133,7 @@ class AdversarialConfig(NetConfig):
         return {"same": 0, "fresh": step, "pool": step // 2}[self.z_use]
 
 
-class Trained(Protocol):
+class TrainedNet(Protocol):
     """One net of K trials, or other parameters, as it is read between periods."""
 
     @property
@@ -165,7 +162,7 @@ class Pack(Protocol):
         """The model's own metrics besides those of its samples, each (K,): reconstruction error, likelihood, ..."""
 
     @property
-    def nets(self) -> Mapping[str, Trained]:
+    def nets(self) -> Mapping[str, TrainedNet]:
         """The trained nets, or parameters that are no net, by the short name that their diagnostics carry."""
 
     def state(self) -> dict[str, Tensor]:
@@ -175,7 +172,7 @@ class Pack(Protocol):
         """Restore `state()`."""
 
 
-class Part(Protocol):
+class Stateful(Protocol):
     """A piece of a pack with state of its own: an optimizer, an anchor."""
 
     def state(self) -> dict[str, Tensor]:
@@ -207,7 +204,7 @@ class NetPack(Generic[C]):
         self.d_updates = self.g_updates = self.periods = 0
         self._configs = tuple(configs)
         self._nets: dict[str, PackedNet] = {}
-        self._parts: dict[str, tuple[Part, PackedNet]] = {}
+        self._parts: dict[str, tuple[Stateful, PackedNet]] = {}
         """Name -> piece of state, and the net that it belongs to."""
         self._fixed: dict[tuple[str, int], Tensor] = {}
 
@@ -216,7 +213,7 @@ class NetPack(Generic[C]):
         """The trained nets by the short name that their diagnostics carry."""
         return self._nets
 
-    def net(self, name: str, arch: Any, role: str) -> PackedNet:
+    def make_net(self, name: str, arch: Any, role: str) -> PackedNet:
         """Make the net `name`; its initial weights are keyed by `role`."""
         made = PackedNet(arch, self.seeds, role, self.device, channels_last=channels_last(self.device, self.k))
         self._nets[name] = made
@@ -226,7 +223,7 @@ class NetPack(Generic[C]):
         """A hyperparameter of every trial, float64 (K, 1)."""
         return column([getattr(config, name) for config in self._configs], self.device)
 
-    def optimizer(self, name: str, lr: Tensor) -> Adam | Sgd:
+    def make_optimizer(self, name: str, lr: Tensor) -> Adam | Sgd:
         """Make the optimizer of the net `name`; `lr` (K, 1)."""
         if self.config.optimizer == "adam":
             made: Adam | Sgd = Adam(self._nets[name].flat, lr, self.column("beta1"), self.column("beta2"))
@@ -235,7 +232,7 @@ class NetPack(Generic[C]):
         self._parts[f"{name}_optimizer"] = made, self._nets[name]
         return made
 
-    def anchored(self, net: PackedNet, name: str = "anchor") -> Anchor:
+    def make_anchor(self, net: PackedNet, name: str = "anchor") -> Anchor:
         """Make the anchor `name` that remembers old parameters of `net`."""
         made = Anchor(self.config.anchor, net.flat, lag=self.config.anchor_lag, decay=self.column("anchor_decay"))
         self._parts[name] = made, net
@@ -259,11 +256,11 @@ class NetPack(Generic[C]):
             self._fixed["z_eval", n] = self.fixed_normal("z_eval", n, self.config.z_dim)
         z = self._fixed["z_eval", n]
         with torch.no_grad():
-            samples = self._in_parts(net, z, self._recalibrated_stats(net, evaluation))
-            running = self._in_parts(net, z, net.running) if self.config.norm == "bn" else None
+            samples = self._sample_in_chunks(net, z, self._recalibrated_stats(net, evaluation))
+            running = self._sample_in_chunks(net, z, net.running) if self.config.norm == "bn" else None
         return samples, running
 
-    def _groups(self) -> list[slice]:
+    def _trial_groups(self) -> list[slice]:
         """Trials that are sampled at once: all; on a CPU each by itself, so that its activations stay in a cache."""
         return [slice(i, i + 1) for i in range(self.k)] if self.device.type == "cpu" else [slice(None)]
 
@@ -271,18 +268,16 @@ class NetPack(Generic[C]):
         """Batch-norm statistics of fresh z under the present weights; None without batch norm."""
         if self.config.norm != "bn":
             return None
-        stats = net.fresh_stats()
-        for i in range(math.ceil(self.config.bn_recalibration_images / RECALIBRATION_BATCH)):
-            z = self.fixed_normal(f"z_recalibration/{evaluation}", RECALIBRATION_BATCH, self.config.z_dim, i)
-            for rows in self._groups():
-                net(z[rows], *_of_trials(rows, net.frozen, stats), 1.0 / (i + 1))
-        return stats
+        passes = math.ceil(self.config.bn_recalibration_images / RECALIBRATION_BATCH)
+        role = f"z_recalibration/{evaluation}"
+        z = (self.fixed_normal(role, RECALIBRATION_BATCH, self.config.z_dim, i) for i in range(passes))
+        return recalibrated_stats(net, z, self._trial_groups())
 
-    def _in_parts(self, net: PackedNet, z: Tensor, stats: Stats | None) -> Tensor:
+    def _sample_in_chunks(self, net: PackedNet, z: Tensor, stats: Stats | None) -> Tensor:
         """G(z), (K, n, *shape). Batch norm by `stats`, which are fixed, so that parts do not change a sample."""
         out = None
-        for rows in self._groups():
-            params, own = _of_trials(rows, net.frozen, stats)
+        for rows in self._trial_groups():
+            params, own = select_trials(rows, net.frozen, stats)
             for start in range(0, z.shape[1], SAMPLED_AT_ONCE):
                 part = net(z[rows, start : start + SAMPLED_AT_ONCE], params, own)
                 if out is None:
@@ -291,12 +286,12 @@ class NetPack(Generic[C]):
         assert out is not None
         return out
 
-    def counted(self) -> list[int]:
-        """See `graphs.Countable`."""
+    def get_counters(self) -> list[int]:
+        """See `graphs.HasCounters`."""
         return [getattr(self, name) for name in self.counters]
 
-    def count(self, values: Sequence[int]) -> None:
-        """See `graphs.Countable`."""
+    def set_counters(self, values: Sequence[int]) -> None:
+        """See `graphs.HasCounters`."""
         for name, value in zip(self.counters, values, strict=True):
             setattr(self, name, value)
 
@@ -308,36 +303,24 @@ class NetPack(Generic[C]):
         """Everything that training depends on (streams are keyed by the counters)."""
         out = {name: torch.tensor(getattr(self, name)) for name in self.counters}
         for prefix, (part, net) in self._parts.items():
-            out |= {f"{prefix}.{name}": net.portable(tensor) for name, tensor in part.state().items()}
+            out |= {f"{prefix}.{name}": net.to_contiguous(tensor) for name, tensor in part.state().items()}
         for prefix, net in self._nets.items():
-            out[f"{prefix}.flat"] = net.portable(net.flat)
+            out[f"{prefix}.flat"] = net.to_contiguous(net.flat)
             for layer, (mean, var) in net.running.items():
                 out |= {f"{prefix}.running.{layer}.mean": mean, f"{prefix}.running.{layer}.var": var}
         return out
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore `state()` of a pack with the same configurations."""
-        self.count([int(state[name]) for name in self.counters])
+        self.set_counters([int(state[name]) for name in self.counters])
         for prefix, (part, net) in self._parts.items():
             mine = {n.removeprefix(f"{prefix}."): t for n, t in state.items() if n.startswith(f"{prefix}.")}
-            part.load({n: net.laid_out(t) for n, t in mine.items()})
+            part.load({n: net.from_contiguous(t) for n, t in mine.items()})
         for prefix, net in self._nets.items():
-            net.flat.copy_(net.laid_out(state[f"{prefix}.flat"]))
+            net.flat.copy_(net.from_contiguous(state[f"{prefix}.flat"]))
             for layer, (mean, var) in net.running.items():
                 mean.copy_(state[f"{prefix}.running.{layer}.mean"])
                 var.copy_(state[f"{prefix}.running.{layer}.var"])
-
-
-def _of_trials(rows: slice, params: Params, stats: Stats | None) -> tuple[Params, Stats | None]:
-    """Views of some trials' parameters and batch-norm statistics."""
-    own = None if stats is None else {name: (mean[rows], var[rows]) for name, (mean, var) in stats.items()}
-    return {name: p[rows] for name, p in params.items()}, own
-
-
-def parameter_distance(net: PackedNet, anchor: Anchor) -> Tensor:
-    """Squared distance (K,) of a net's parameters from the anchor's: the control in parameter space."""
-    old = net.views(anchor.flat)
-    return torch.stack([(leaf - old[name]).square().flatten(1).sum(1) for name, leaf in net.leaves.items()]).sum(0)
 
 
 def gradient_shares(net: PackedNet, adversarial: Tensor, regulariser: Tensor) -> dict[str, Tensor]:
@@ -350,29 +333,3 @@ def gradient_shares(net: PackedNet, adversarial: Tensor, regulariser: Tensor) ->
         "rho": out["g_grad_norm_reg"] / out["g_grad_norm_adv"],
         "g_loss": (adversarial + regulariser).detach(),
     }
-
-
-class OldSamples:
-    """G_old's samples in one generator phase: computed once for each batch of z where the anchor allows it."""
-
-    def __init__(self, net: PackedNet, anchor: Anchor) -> None:
-        self._net, self._anchor = net, anchor
-        self._old: dict[int, Tensor] = {}
-
-    def of(self, step: int, batch: int, inputs: Tensor, new: Tensor) -> Tensor:
-        """G_old(inputs), with the partition into batches of `new` = G(inputs), leaving running statistics alone."""
-        if self._anchor.fixed_in_period and batch in self._old:
-            return self._old[batch]
-        if self._anchor.kind == "period_start" and step == 0:
-            samples = new.detach()  # G is G_old here: bitwise the same samples
-        else:
-            with torch.no_grad():
-                samples = self._net(inputs, self._net.views(self._anchor.flat))
-        self._old[batch] = samples
-        return samples
-
-    def distance(self, step: int, batch: int, inputs: Tensor, new: Tensor) -> Tensor:
-        """The term of (26) without its weight, mean convention (K,); in parameter space for that anchor."""
-        if self._anchor.kind == "param_space":
-            return parameter_distance(self._net, self._anchor)
-        return losses.old_generator(new, self.of(step, batch, inputs, new))

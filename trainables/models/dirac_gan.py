@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import losses, regularizer
 from vistudy.trainables.config import hp
 from vistudy.trainables.models.parameter_pack import ParameterPack, PlayersConfig, gradient_shares
 from vistudy.trainables.old_generator import FIXED_IN_PERIOD
@@ -59,7 +59,7 @@ class DiracPack(ParameterPack[DiracConfig]):
         noise = self.column("start_sd") * self.normal("start", 2)
         self.g = self.parameters("g", {"theta": self.column("start_theta") + noise[:, :1]})
         self.d = self.parameters("d", {"psi": self.column("start_psi") + noise[:, 1:]})
-        self.anchor = self.anchored(self.g)
+        self.anchor = self.make_anchor(self.g)
         self._g_lr, self._d_lr, self._reg_weight = (self.column(name) for name in ("g_lr", "d_lr", "reg_weight"))
         self._d_loss, self._g_loss = LOSSES[self.config.loss]
 
@@ -71,7 +71,7 @@ class DiracPack(ParameterPack[DiracConfig]):
         for step in range(c.g_steps):
             out |= self._g_step(psi, diagnose=diagnose and step == c.g_steps - 1)
         if diagnose:
-            out["drift"] = losses.old_generator(self.g.flat, theta)
+            out["drift"] = regularizer.sample_distance(self.g.flat, theta)
         for step in range(c.d_steps):
             answered = self.g.flat if c.schedule == "alternating" else theta
             out |= self._d_step(answered, diagnose=diagnose and step == c.d_steps - 1)
@@ -81,7 +81,7 @@ class DiracPack(ParameterPack[DiracConfig]):
         """One update of G by (26); of a Dirac-GAN, samples and parameters are at the same distance."""
         theta = self.g.flat.detach().clone().requires_grad_()
         adversarial = self._g_loss(-psi * theta)
-        regulariser = self._reg_weight.squeeze(1) * losses.old_generator(theta, self.anchor.flat)
+        regulariser = self._reg_weight.squeeze(1) * regularizer.sample_distance(theta, self.anchor.flat)
         out = gradient_shares(theta, adversarial, regulariser) if diagnose else {}
         (gradient,) = torch.autograd.grad((adversarial + regulariser).sum(), theta)
         self.g.flat.sub_(self._g_lr * gradient)

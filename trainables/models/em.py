@@ -84,7 +84,7 @@ class EmConfig(TrainConfig):
             raise ValueError(f"components: {components} cannot start from {self.points} points; raise 'points'")
         return {"components": components}
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """There are no minibatches."""
         return {"batch_size": 64}
 

@@ -24,7 +24,9 @@ MEASURED_AT_ONCE = 200
 """Of them in one pass: bounds the memory of large packs, and is what batch norm takes its statistics of."""
 
 
-def judge(d: PackedNet, real: Tensor, fake: Tensor, params: Params, c: AdversarialConfig) -> tuple[Tensor, Tensor]:
+def discriminator_logits(
+    d: PackedNet, real: Tensor, fake: Tensor, params: Params, c: AdversarialConfig
+) -> tuple[Tensor, Tensor]:
     """D's logits (K, B) of two batches (K, B, n). Batch norm sees them apart, as the GAN's."""
     if c.norm == "bn" or c.r1_weight:
         return d(real, params).squeeze(2), d(fake, params).squeeze(2)
@@ -38,7 +40,7 @@ def discriminate(
     """One update of D by (16) on batches `real`, which is 1, and `fake`; with R1 at `real` where it has a weight."""
     if c.r1_weight:
         real.requires_grad_()
-    logits = judge(d, real, fake, d.leaves, c)
+    logits = discriminator_logits(d, real, fake, d.leaves, c)
     loss = losses.discriminator(*logits)
     total = loss + 0.5 * c.r1_weight * losses.r1(logits[0], real) if c.r1_weight else loss
     gradient = d.backward(total.sum())

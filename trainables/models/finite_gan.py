@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import regularizer
 from vistudy.trainables.config import hp
 from vistudy.trainables.data.toys import States
 from vistudy.trainables.models.parameter_pack import ExactConfig, ParameterPack
@@ -74,7 +74,7 @@ class FinitePack(ParameterPack[FiniteConfig]):
             "g_loss": adversarial + torch.where(weight > 0, weight * divergence, 0.0),
             "d_acc_real": (p * (p > old)).sum(1),
             "d_acc_fake": (old * (p < old)).sum(1),
-            "drift": losses.old_generator(new, old),
+            "drift": regularizer.sample_distance(new, old),
         }
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:

@@ -40,9 +40,9 @@ class GaussConfig(PlayersConfig):
     start_a: float = hp(1.5, "G's initial slope: the standard deviation of what it generates.", gt=0)
     start_b: float = hp(1.0, "G's initial offset: the mean of what it generates.")
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """As of every toy of players; an exact D is set once a period."""
-        out = PlayersConfig.unread(self)
+        out = PlayersConfig.unused_fields(self)
         if self.discriminator == "exact":
             return out | {"d_lr": 0.2, "d_steps": 1}
         return {name: value for name, value in out.items() if name not in ("batch_size", "seed")}
@@ -58,7 +58,7 @@ class GaussPack(ParameterPack[GaussConfig]):
         self._mean, self._sd = data.mean, data.sd
         start = torch.cat((self.column("start_a"), self.column("start_b")), 1)
         self.g = self.parameters("g", {"ab": start + self.column("start_sd") * self.normal("start", 2)})
-        self.anchor = self.anchored(self.g)
+        self.anchor = self.make_anchor(self.g)
         self._g_lr, self._d_lr = self.column("g_lr"), self.column("d_lr")
         self._reg_weight = self.column("reg_weight").squeeze(1)
         z, weights = np.polynomial.hermite_e.hermegauss(NODES)

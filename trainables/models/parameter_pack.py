@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vistudy.trainables.config import TrainConfig, hp, hyperparameters
 from vistudy.trainables.data import DATASETS
-from vistudy.trainables.models.base import ANCHORS, Part
+from vistudy.trainables.models.base import ANCHORS, Stateful
 from vistudy.trainables.old_generator import Anchor
 from vistudy.trainables.optim import column
 from vistudy.trainables.random_streams import generator
@@ -65,7 +65,7 @@ class ExactConfig(TrainConfig):
             raise ValueError(f"data: model {self.model} learns {' or '.join(known)} only, got {self.data!r}")
         return {}
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """There are no minibatches; where the seed adds nothing, it changes nothing."""
         return {"batch_size": 64} | ({} if self.start_sd else {"seed": 0})
 
@@ -85,9 +85,9 @@ class PlayersConfig(ExactConfig):
     anchor_lag: int = hp(2, "Generator updates between G and G_old (anchor: lag).", ge=1)
     anchor_decay: float = hp(0.99, "Decay of the averaged generator (anchor: ema).", structural=False, ge=0, lt=1)
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """As of every toy; and an anchor's setting where there is another anchor."""
-        out = ExactConfig.unread(self)
+        out = ExactConfig.unused_fields(self)
         if self.anchor != "lag":
             out["anchor_lag"] = 2
         if self.anchor != "ema":
@@ -129,7 +129,7 @@ class ParameterPack(Generic[C]):
         self.d_updates = 0
         self._configs = tuple(configs)
         self._nets: dict[str, Parameters] = {}
-        self._parts: dict[str, Part] = {}
+        self._parts: dict[str, Stateful] = {}
 
     @property
     def nets(self) -> dict[str, Parameters]:
@@ -150,7 +150,7 @@ class ParameterPack(Generic[C]):
         draw = {seed: torch.from_numpy(generator(seed, role).standard_normal(shape)) for seed in set(self.seeds)}
         return torch.stack([draw[seed] for seed in self.seeds]).to(self.device)
 
-    def anchored(self, parameters: Parameters) -> Anchor:
+    def make_anchor(self, parameters: Parameters) -> Anchor:
         """Make the anchor that remembers old values of `parameters`, for a model that has anchors."""
         config: Any = self.config
         made = Anchor(config.anchor, parameters.flat, lag=config.anchor_lag, decay=self.column("anchor_decay"))

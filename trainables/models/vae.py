@@ -15,14 +15,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import losses, regularizer
 from vistudy.trainables.config import hp
 from vistudy.trainables.data import DATASETS
 from vistudy.trainables.metrics.distances.likelihood import importance_nll
-from vistudy.trainables.models.base import NetConfig, NetPack, OldSamples, gradient_shares
+from vistudy.trainables.models.base import NetConfig, NetPack, gradient_shares
 from vistudy.trainables.models.encoders import MEASURED, backward, encoder_measures
 from vistudy.trainables.nets.architectures import Hidden, Params, ParamSpec, encoder_arch, generator_arch
-from vistudy.trainables.nets.packed_net import BN_MOMENTUM
+from vistudy.trainables.nets.batch_norm import BN_MOMENTUM
+from vistudy.trainables.regularizer import AnchorSamples
 
 IW_SAMPLES = 16
 """Codes a sample that `nll_iw` averages over."""
@@ -65,10 +66,10 @@ class VaeConfig(NetConfig):
             raise ValueError(f"decoder: 'bernoulli' is for images, data {self.data!r} has none; use 'gaussian'")
         return NetConfig.data_defaults(self)
 
-    def unread(self) -> dict[str, Any]:
+    def unused_fields(self) -> dict[str, Any]:
         """A Bernoulli decoder has no sigma."""
         own = {"sigma": 0.1, "sigma_learned": False} if self.decoder == "bernoulli" else {}
-        return NetConfig.unread(self) | own
+        return NetConfig.unused_fields(self) | own
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,12 +103,12 @@ class VaePack(NetPack[VaeConfig]):
     def __init__(self, configs: Sequence[VaeConfig], device: torch.device) -> None:
         super().__init__(configs, device)
         c, shape = self.config, self.data.shape
-        self.e = self.net("e", encoder_arch(c.net, shape, 2 * c.z_dim, self.sizes), "encoder")
-        self.g = self.net("g", generator_arch(c.net, shape, c.z_dim, self.sizes), "generator")
+        self.e = self.make_net("e", encoder_arch(c.net, shape, 2 * c.z_dim, self.sizes), "encoder")
+        self.g = self.make_net("g", generator_arch(c.net, shape, c.z_dim, self.sizes), "generator")
         self.noise = Noise(start=c.sigma)
-        self.s = self.net("s", self.noise, "sigma") if c.sigma_learned else None
-        self.optimizers = {name: self.optimizer(name, self.column("g_lr")) for name in self.nets}
-        self.anchor = self.anchored(self.g)
+        self.s = self.make_net("s", self.noise, "sigma") if c.sigma_learned else None
+        self.optimizers = {name: self.make_optimizer(name, self.column("g_lr")) for name in self.nets}
+        self.anchor = self.make_anchor(self.g)
         self._reg_weight = self.column("reg_weight").float().squeeze(1)
         self._beta = self.column("beta").float()
         self._real = self.data.batches(self.seeds, c.batch_size, device)
@@ -118,18 +119,18 @@ class VaePack(NetPack[VaeConfig]):
         c, out = self.config, dict[str, Tensor]()
         start = self.g.flat.clone() if diagnose else None
         self.anchor.start_period(self.g.flat)
-        old = OldSamples(self.g, self.anchor)
+        old = AnchorSamples(self.g, self.anchor)
         for step in range(c.g_steps):
             z = self._z.at(self.d_updates)
             out = self._update(step, z, old, diagnose=diagnose and step == c.g_steps - 1)
         if start is not None:
             with torch.no_grad():
                 now, before = (self.g(z, self.g.views(flat)) for flat in (self.g.flat, start))
-            out["drift"] = losses.old_generator(now, before)
+            out["drift"] = regularizer.sample_distance(now, before)
         self.periods += 1
         return out
 
-    def _update(self, step: int, z: Tensor, old: OldSamples, *, diagnose: bool) -> dict[str, Tensor]:
+    def _update(self, step: int, z: Tensor, old: AnchorSamples, *, diagnose: bool) -> dict[str, Tensor]:
         """One update of encoder, decoder and sigma by (7), and the decoder's term at `z` of the prior."""
         x, eps = self._real.at(self.d_updates), self._eps.at(self.d_updates)
         leaves = {name: net.leaves for name, net in self.nets.items()}

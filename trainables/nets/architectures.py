@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistudy.trainables.nets import strided_conv as convolve
+from vistudy.trainables.nets import strided_conv
 
 Hidden = Callable[[Tensor, str, float], Tensor]
 Params = dict[str, Tensor]
@@ -211,9 +211,9 @@ class DcganGenerator:
         """(K, B, z_dim) -> (K, B, C, H, W)."""
         sizes, (k, b, _) = self._sizes(), x.shape
         h = _linear(p, "dense", x.transpose(1, 2)).permute(2, 0, 1).reshape(b, -1, sizes[-1], sizes[-1])
-        h = hidden(convolve.laid_out(h, k), "dense", 0.0)
+        h = hidden(strided_conv.to_conv_layout(h, k), "dense", 0.0)
         for i in range(len(sizes) - 1, 0, -1):
-            h = convolve.up(h, p[f"up{i}.weight"], _group_bias(p, f"up{i}"), k, sizes[i - 1])
+            h = strided_conv.up(h, p[f"up{i}.weight"], _group_bias(p, f"up{i}"), k, sizes[i - 1])
             h = torch.tanh(h) if i == 1 else hidden(h, f"up{i}", 0.0)
         return h.view(b, k, *self.shape).transpose(0, 1)
 
@@ -258,7 +258,7 @@ class DcganDiscriminator:
         k, b = x.shape[:2]
         h = x.transpose(0, 1).flatten(1, 2)
         for i in range(_stages(self.shape[1])):
-            h = convolve.down(h, p[f"down{i}.weight"], _group_bias(p, f"down{i}"), k)
+            h = strided_conv.down(h, p[f"down{i}.weight"], _group_bias(p, f"down{i}"), k)
             h = hidden(h, f"down{i}", LEAK)
         return h.reshape(b, k, -1).permute(1, 2, 0)
 

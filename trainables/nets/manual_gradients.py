@@ -8,19 +8,21 @@ are written straight into the flat layout of the optimizer.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from vistudy.trainables.nets.architectures import Mlp, Params, rectify_
-from vistudy.trainables.nets.packed_net import BN_EPS
+from vistudy.trainables.nets.batch_norm import BN_EPS
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from vistudy.trainables.nets.packed_net import PackedNet, Stats
+    from vistudy.trainables.nets.batch_norm import Stats
+    from vistudy.trainables.nets.packed_net import PackedNet
 
-Wrt = Literal["parameters", "inputs"]
+WithRespectTo = Literal["parameters", "inputs"]
 
 
 class Pass(Protocol):
@@ -29,8 +31,8 @@ class Pass(Protocol):
     out: Tensor
     """(K, B, *shape of a sample, or 1 for logits), detached."""
 
-    def gradient(self, of_out: Tensor) -> Tensor:
-        """Gradient with respect to what the pass was made for, of a loss whose gradient at `out` is `of_out`.
+    def gradient(self, grad_output: Tensor) -> Tensor:
+        """Gradient with respect to what the pass was made for, of a loss whose gradient at `out` is `grad_output`.
 
         Parameters: (K, P), overwritten by the net's next. Inputs: like x. May be asked for more than once.
         """
@@ -39,27 +41,34 @@ class Pass(Protocol):
 class AutogradPass:
     """Any net."""
 
-    def __init__(self, net: PackedNet, x: Tensor, wrt: Wrt, stats: Stats | None, momentum: float | None) -> None:
+    def __init__(
+        self, net: PackedNet, x: Tensor, wrt: WithRespectTo, stats: Stats | None, momentum: float | None
+    ) -> None:
         self._net, self._x = net, x.detach().requires_grad_() if wrt == "inputs" else None
         params = net.leaves if self._x is None else net.frozen
         self._graph = net(x if self._x is None else self._x, params, stats, momentum)
         self.out = self._graph.detach()
 
-    def gradient(self, of_out: Tensor) -> Tensor:
+    def gradient(self, grad_output: Tensor) -> Tensor:
         """See `Pass`."""
         if self._x is None:
-            return self._net.backward(self._graph, of_out, retain_graph=True)
-        return torch.autograd.grad(self._graph, self._x, of_out, retain_graph=True)[0]
+            return self._net.backward(self._graph, grad_output, retain_graph=True)
+        return torch.autograd.grad(self._graph, self._x, grad_output, retain_graph=True)[0]
 
 
 class MlpPass:
     """An MLP, batch norm by the batch's own statistics; activations have the batch innermost, (K, features, B)."""
 
     def __init__(
-        self, x: Float[Tensor, "K B *shape"], wrt: Wrt, buffers: MlpBuffers, stats: Stats | None, momentum: float
+        self,
+        x: Float[Tensor, "K B *shape"],
+        wrt: WithRespectTo,
+        buffers: MlpBuffers,
+        stats: Stats | None,
+        momentum: float,
     ) -> None:
         self._buffers, self._wrt, self._shape = buffers, wrt, x.shape
-        self._number = buffers.begin()
+        self._number = buffers.start_pass()
         h = buffers.inputs.copy_(x.detach().flatten(2).transpose(1, 2))
         for layer, norm, out in zip(buffers.layers, buffers.norms, buffers.hidden, strict=False):
             if norm is None:
@@ -70,7 +79,7 @@ class MlpPass:
             h = rectify_(h, buffers.leak)
         self.out = _linear(buffers.layers[-1], h, None).transpose(1, 2)
 
-    def gradient(self, of_out: Float[Tensor, "K B out"]) -> Tensor:
+    def gradient(self, grad_output: Float[Tensor, "K B out"]) -> Tensor:
         """See `Pass`.
 
         Raises:
@@ -78,22 +87,22 @@ class MlpPass:
         """
         b = self._buffers
         b.check(self._number)
-        g = of_out.transpose(1, 2)
+        g = grad_output.transpose(1, 2)
         for i in reversed(range(len(b.layers))):
             layer = b.layers[i]
             if self._wrt == "parameters":
                 layer.write_gradient(g, b.before[i])
             if i:
                 if layer.outputs == 1:  # an outer product: many times faster than as a product of matrices
-                    g = torch.mul(layer.weight_t, g, out=b.of_hidden[i - 1])
+                    g = torch.mul(layer.weight_t, g, out=b.hidden_grads[i - 1])
                 else:
-                    g = torch.bmm(layer.weight_t, g, out=b.of_hidden[i - 1])
+                    g = torch.bmm(layer.weight_t, g, out=b.hidden_grads[i - 1])
                 _mask_(g, b.hidden[i - 1], b.leak)
                 norm = b.norms[i - 1]
                 if norm is not None:
                     g = norm.backward(g, parameters=self._wrt == "parameters")
         if self._wrt == "parameters":
-            return b.flat_gradient
+            return b.flat_grad
         return torch.bmm(b.layers[0].weight_t, g).transpose(1, 2).reshape(self._shape)
 
 
@@ -101,15 +110,15 @@ class Layer:
     """One linear layer of K trials with the views and buffers that its passes need, made once: a view costs as much
     time as the product of a small matrix."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, for_weight: Tensor, for_bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, weight_grad: Tensor, bias_grad: Tensor | None) -> None:
         k, self.outputs, inputs = weight.shape
         self.weight, self.weight_t = weight, weight.transpose(1, 2)
         self.bias = None if bias is None else bias.unsqueeze(2)
-        self._for_weight, self._for_bias = for_weight, for_bias
+        self._weight_grad, self._bias_grad = weight_grad, bias_grad
         # torch.bmm is many times slower into a view with gaps between the trials, and for a tall result than a wide one
         self._wide = inputs >= self.outputs
         self._product = weight.new_empty((k, self.outputs, inputs) if self._wide else (k, inputs, self.outputs))
-        self._of_weight = self._product if self._wide else self._product.transpose(1, 2)
+        self._product_as_weight = self._product if self._wide else self._product.transpose(1, 2)
 
     def write_gradient(self, g: Float[Tensor, "K out B"], before: tuple[Tensor, Tensor]) -> None:
         """Write the parameters' gradient; `before` is the layer's input (K, in, B), and transposed."""
@@ -118,19 +127,19 @@ class Layer:
             torch.bmm(g, h_t, out=self._product)
         else:
             torch.bmm(h, g.transpose(1, 2), out=self._product)
-        self._for_weight.copy_(self._of_weight)
-        if self._for_bias is not None:
-            torch.sum(g, 2, out=self._for_bias)
+        self._weight_grad.copy_(self._product_as_weight)
+        if self._bias_grad is not None:
+            torch.sum(g, 2, out=self._bias_grad)
 
 
 class Norm:
     """One batch-norm layer of K trials over batches of one size."""
 
-    def __init__(self, name: str, params: Params, places: Params, batch: int) -> None:
+    def __init__(self, name: str, params: Params, grad_views: Params, batch: int) -> None:
         self.name = name
         scale, shift = params[f"{name}.scale"], params[f"{name}.shift"]
         self._scale, self._shift = scale.unsqueeze(2), shift.unsqueeze(2)
-        self._for_scale, self._for_shift = places[f"{name}.scale"], places[f"{name}.shift"]
+        self._scale_grad, self._shift_grad = grad_views[f"{name}.scale"], grad_views[f"{name}.shift"]
         self.before = scale.new_empty(*scale.shape, batch)
         """Its input (K, features, B)."""
         self._mean, self._inverse_sd = (scale.new_empty(*scale.shape, 1) for _ in range(2))
@@ -165,14 +174,14 @@ class Norm:
         """Gradient at the input; with `parameters` those of scale and shift are written, too."""
         flat = g.view(1, -1, g.shape[2])
         wanted = [True, parameters, parameters]
-        of_input, of_scale, of_shift = torch.ops.aten.native_batch_norm_backward(
+        input_grad, scale_grad, shift_grad = torch.ops.aten.native_batch_norm_backward(
             flat, self.before.view_as(flat), self._scale.reshape(-1), None, None, self._mean.view(-1),
             self._inverse_sd.view(-1), True, BN_EPS, wanted,
         )  # fmt: skip
         if parameters:
-            self._for_scale.copy_(of_scale.view_as(self._for_scale))
-            self._for_shift.copy_(of_shift.view_as(self._for_shift))
-        out: Tensor = of_input.view_as(g)
+            self._scale_grad.copy_(scale_grad.view_as(self._scale_grad))
+            self._shift_grad.copy_(shift_grad.view_as(self._shift_grad))
+        out: Tensor = input_grad.view_as(g)
         return out
 
 
@@ -182,30 +191,30 @@ class MlpBuffers:
     def __init__(self, net: PackedNet, batch: int) -> None:
         arch = net.arch
         assert isinstance(arch, Mlp)
-        places = net.views(net.gradient)
+        grad_views = net.views(net.gradient)
         self.leak = arch.leak
-        self.flat_gradient = net.gradient
+        self.flat_grad = net.gradient
         self.layers = [
             Layer(
                 net.frozen[f"{name}.weight"],
                 net.frozen.get(f"{name}.bias"),
-                places[f"{name}.weight"],
-                places.get(f"{name}.bias"),
+                grad_views[f"{name}.weight"],
+                grad_views.get(f"{name}.bias"),
             )
             for name in (*(f"hidden{i}" for i in range(arch.depth)), "out")
         ]
         self.norms = [
-            Norm(name, net.frozen, places, batch) if name in arch.norms else None
+            Norm(name, net.frozen, grad_views, batch) if name in arch.norms else None
             for name in (f"hidden{i}" for i in range(arch.depth))
         ]
         like = net.flat
         self.inputs = like.new_empty(net.k, arch.inputs, batch)
         self.hidden = [like.new_empty(net.k, arch.width, batch) for _ in range(arch.depth)]
         self.before = [(h, h.transpose(1, 2)) for h in (self.inputs, *self.hidden)]
-        self.of_hidden = [torch.empty_like(h) for h in self.hidden]
+        self.hidden_grads = [torch.empty_like(h) for h in self.hidden]
         self._number = 0
 
-    def begin(self) -> int:
+    def start_pass(self) -> int:
         """A new pass takes the buffers."""
         self._number += 1
         return self._number
@@ -218,15 +227,22 @@ class MlpBuffers:
             )
 
 
-def begin(net: PackedNet, x: Tensor, wrt: Wrt, stats: Stats | None = None, momentum: float | None = None) -> Pass:
+def forward_pass(
+    net: PackedNet, x: Tensor, wrt: WithRespectTo, stats: Stats | None = None, momentum: float | None = None
+) -> Pass:
     """Apply a net to x with its own parameters; batch norm as in `PackedNet.__call__`."""
     by_fixed_statistics = stats is not None and momentum is None
     if not isinstance(net.arch, Mlp) or by_fixed_statistics or torch.is_autocast_enabled(x.device.type):
         return AutogradPass(net, x, wrt, stats, momentum)
-    if x.shape[1] not in net.buffers:
-        net.buffers[x.shape[1]] = MlpBuffers(net, x.shape[1])
+    buffers = _buffers.setdefault(net, {})
+    if x.shape[1] not in buffers:
+        buffers[x.shape[1]] = MlpBuffers(net, x.shape[1])
     with torch.no_grad():
-        return MlpPass(x, wrt, net.buffers[x.shape[1]], stats, momentum or 0.0)
+        return MlpPass(x, wrt, buffers[x.shape[1]], stats, momentum or 0.0)
+
+
+_buffers: WeakKeyDictionary[PackedNet, dict[int, MlpBuffers]] = WeakKeyDictionary()
+"""Net -> batch size -> buffers, which live as long as the net."""
 
 
 def _linear(layer: Layer, h: Tensor, out: Tensor | None) -> Tensor:

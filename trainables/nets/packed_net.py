@@ -16,22 +16,14 @@ from torch import Tensor
 
 from vistudy.trainables import random_streams as streams
 from vistudy.trainables.nets.architectures import INITS, Arch, Params, rectify_
+from vistudy.trainables.nets.batch_norm import BN_EPS, Stats
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from vistudy.trainables.nets.manual_gradients import MlpBuffers
-
-BN_EPS = 1e-5
-BN_MOMENTUM = 0.1
-"""Weight of the newest batch in the running statistics (decay .9, as in the paper's code)."""
-
 _ALIGN = 16
 """Parameters start at multiples of 16 floats (64 bytes), so that a trial's place in the pack does not change the
 memory alignment of its matrices."""
-
-Stats = dict[str, tuple[Tensor, Tensor]]
-"""Batch-norm layer -> (mean, variance), each (K, C)."""
 
 
 class PackedNet:
@@ -65,8 +57,6 @@ class PackedNet:
         self.leaves = {name: view.requires_grad_() for name, view in self.views(self.flat.detach()).items()}
         self.frozen = self.views(self.flat)
         self.running = self.fresh_stats()
-        self.buffers: dict[int, MlpBuffers] = {}
-        """Batch size -> what `passes` keeps for it."""
 
     def _initial(self, seed: int, role: str, size: int) -> Tensor:
         """Row of one trial, keyed by (seed, net, parameter): the same with batch norm on and off."""
@@ -92,11 +82,11 @@ class PackedNet:
             out[start : start + math.prod(shape)] = self._view(here.unsqueeze(0), name).flatten()
         return out
 
-    def portable(self, rows: Tensor) -> Tensor:
+    def to_contiguous(self, rows: Tensor) -> Tensor:
         """A tensor (..., P) in this net's layout, as one that any device and pack can take; others as they are."""
         return rows if self._order is None or rows.dim() < 2 else rows[..., self._order]
 
-    def laid_out(self, portable: Tensor) -> Tensor:
+    def from_contiguous(self, portable: Tensor) -> Tensor:
         """What `portable` gave, in this net's layout."""
         if self._order is None or portable.dim() < 2:
             return portable
@@ -138,13 +128,13 @@ class PackedNet:
         return out.float() if out.dtype == torch.bfloat16 else out
 
     def backward(
-        self, loss: Tensor, of_loss: Tensor | None = None, *, retain_graph: bool = False
+        self, loss: Tensor, grad_output: Tensor | None = None, *, retain_graph: bool = False
     ) -> Float[Tensor, "K P"]:
         """Gradient of a scalar loss in the flat layout (overwritten by the next call).
 
-        With `of_loss`: of any scalar whose gradient at the tensor `loss` is `of_loss`.
+        With `grad_output`: of any scalar whose gradient at the tensor `loss` is `grad_output`.
         """
-        gradients = torch.autograd.grad(loss, list(self.leaves.values()), of_loss, retain_graph=retain_graph)
+        gradients = torch.autograd.grad(loss, list(self.leaves.values()), grad_output, retain_graph=retain_graph)
         for view, gradient in zip(self._gradient_views, gradients, strict=True):
             view.copy_(gradient)
         return self.gradient

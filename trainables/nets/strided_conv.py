@@ -21,7 +21,7 @@ def channels_last(device: torch.device, k: int) -> bool:
     return device.type == "cuda" and k == 1
 
 
-def laid_out(h: Tensor, k: int) -> Tensor:
+def to_conv_layout(h: Tensor, k: int) -> Tensor:
     """Activations (B, K*C, H, W) in the layout for convolutions."""
     return h.contiguous(memory_format=torch.channels_last) if channels_last(h.device, k) else h
 
@@ -30,7 +30,7 @@ def down(h: Tensor, weight: Tensor, bias: Tensor | None, k: int) -> Tensor:
     """Convolve (B, K*I, H, W) with (K, O, I, 5, 5): (B, K*O, ceil(H / 2), ceil(W / 2))."""
     if _in_blocks(h.device, k, weight.shape[2], h.shape[2:]):
         return F.conv2d(_blocks(h), _kernel(weight[0]), bias, padding=1)
-    return F.conv2d(laid_out(h, k), weight.flatten(0, 1), bias, 2, 2, groups=k)
+    return F.conv2d(to_conv_layout(h, k), weight.flatten(0, 1), bias, 2, 2, groups=k)
 
 
 def up(h: Tensor, weight: Tensor, bias: Tensor | None, k: int, size: int) -> Tensor:

@@ -46,7 +46,7 @@ class ImageData(Dataset):
             DataError: they are not there.
         """
 
-    def absent(self) -> str | None:
+    def missing_reason(self) -> str | None:
         """By their places and names; what is in them is read when they are prepared."""
         try:
             self.source()
@@ -151,7 +151,7 @@ def _prepared(data: ImageData, root: str | None, cache: Path) -> Prepared:
     return prepare(data.source())
 
 
-def look_again() -> None:
+def forget_seen_files() -> None:
     """Forget which files hold which images: whoever asks next looks at the files as they are then."""
     _prepared.cache_clear()
 

@@ -17,7 +17,7 @@ from vistudy.trainables.metrics.features.image_classifier import ImageClassifier
 from vistudy.trainables.metrics.features.inception import inception, inception_provenance
 from vistudy.trainables.metrics.features.random_conv import random_conv
 
-Look = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+Transform = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Images (N, C, H, W) in [-1, 1] -> features (N, D), and logits (N, classes) where the space has classes."""
 
 
@@ -27,7 +27,7 @@ class FeatureSpace:
 
     name: str
     """Its key in FEATURES."""
-    look: Look
+    transform: Transform
     provenance: Mapping[str, str | float]
     """Weights' checksum, library, resize, accuracy: whatever the numbers depend on."""
 
@@ -35,7 +35,7 @@ class FeatureSpace:
 def digits(dataset: Dataset) -> FeatureSpace:
     """64 features of the committed classifier of the 8x8 digits."""
     look = digits_classifier.classifier()
-    return FeatureSpace(name="digits", look=look, provenance={"weights_sha256": digits_classifier.SHA256})
+    return FeatureSpace(name="digits", transform=look, provenance={"weights_sha256": digits_classifier.SHA256})
 
 
 def classifier(dataset: Dataset) -> FeatureSpace:
@@ -51,7 +51,7 @@ def classifier(dataset: Dataset) -> FeatureSpace:
         )
     net, checksum = trained_classifier(dataset)
     provenance: dict[str, str | float] = {"weights_sha256": checksum, "accuracy": net.accuracy}
-    return FeatureSpace(name="classifier", look=net, provenance=provenance)
+    return FeatureSpace(name="classifier", transform=net, provenance=provenance)
 
 
 def trained_classifier(dataset: Dataset) -> tuple[ImageClassifier, str]:
@@ -74,7 +74,7 @@ def trained_classifier(dataset: Dataset) -> tuple[ImageClassifier, str]:
 
 def random_convolutions(dataset: Dataset) -> FeatureSpace:
     """64 features of fixed random convolutions."""
-    return FeatureSpace(name="random_conv", look=lambda images: (random_conv(images), None), provenance={})
+    return FeatureSpace(name="random_conv", transform=lambda images: (random_conv(images), None), provenance={})
 
 
 def inception_v3(dataset: Dataset) -> FeatureSpace:
@@ -85,7 +85,7 @@ def inception_v3(dataset: Dataset) -> FeatureSpace:
     """
     features = inception()
     return FeatureSpace(
-        name="inception", look=lambda images: (features(images), None), provenance=inception_provenance()
+        name="inception", transform=lambda images: (features(images), None), provenance=inception_provenance()
     )
 
 

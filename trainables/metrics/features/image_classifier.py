@@ -51,10 +51,10 @@ class ImageClassifier:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, 64) and logits (N, classes) of images (N, C, H, W) in [-1, 1]."""
-        parts = [self._look(part) for part in torch.split(images, IMAGES_AT_ONCE)]
+        parts = [self._forward(part) for part in torch.split(images, IMAGES_AT_ONCE)]
         return torch.cat([features for features, _ in parts]), torch.cat([logits for _, logits in parts])
 
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         *convolutions, hidden, head = self.layers
         for weight, bias in convolutions:
             images = F.relu(F.conv2d(images, weight, bias, stride=2, padding=1))

@@ -97,12 +97,12 @@ def inception() -> Callable[[Tensor], Tensor]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = extractor(checked_weights(inception_weights()), device)
 
-    def look(images: Tensor) -> Tensor:
+    def features(images: Tensor) -> Tensor:
         parts = torch.split(as_bytes(images), IMAGES_AT_ONCE)
         with _one:
             return torch.cat([net(part.to(device))[0].cpu() for part in parts])
 
-    return look
+    return features
 
 
 def inception_provenance() -> dict[str, str]:

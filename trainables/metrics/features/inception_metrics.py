@@ -29,14 +29,14 @@ class InceptionMetrics:
     )
 
     def __init__(self, dataset: Dataset, reference: ImageView) -> None:
-        self._look = inception()
+        self._features = inception()
         self.provenance = inception_provenance()
-        self._real = self._look(reference.images)
+        self._real = self._features(reference.images)
         self._moments, self._radii = moments(self._real), radii(self._real)
 
     def __call__(self, view: ImageView) -> dict[str, float]:
         """Distances to the reference, and shares with it as the real set."""
-        fake = self._look(view.images)
+        fake = self._features(view.images)
         size = min(1000, len(fake))
         shares = prdc(self._real, fake, self._radii)
         return {

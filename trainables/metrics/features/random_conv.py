@@ -40,10 +40,10 @@ def random_conv(images: Tensor) -> Tensor:
     size, layers = max(images.shape[2:]), 0
     while layers < 2 or size > COARSEST:
         size, layers = (size + 1) // 2, layers + 1
-    return torch.cat([_look(part, weights(images.shape[1], layers)) for part in torch.split(images, IMAGES_AT_ONCE)])
+    return torch.cat([_forward(part, weights(images.shape[1], layers)) for part in torch.split(images, IMAGES_AT_ONCE)])
 
 
-def _look(images: Tensor, layers: tuple[Tensor, ...]) -> Tensor:
+def _forward(images: Tensor, layers: tuple[Tensor, ...]) -> Tensor:
     for weight in layers:
         images = F.leaky_relu(F.conv2d(images, weight, stride=2, padding=1), 0.2)
     return F.adaptive_avg_pool2d(images, 2).flatten(1)
