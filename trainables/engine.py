@@ -1,4 +1,4 @@
-"""THE loop: train a pack period by period, evaluate, hand on Records; checkpoint and resume the complete state."""
+"""The training loop: train a pack period by period, evaluate it, yield Records; checkpoint and resume its state."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ SATURATED = 0.99
 """|component| above which a tanh generator counts as saturated."""
 
 KEPT_IMAGES = 64
-"""Images of a trial that are handed on as its samples."""
+"""Images per trial that are kept as its samples."""
 
 CHECKPOINT_FORMAT = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """What one evaluation of a pack yields."""
+    """Result of one evaluation of a pack."""
 
     index: int
     step: int
     records: tuple[Record, ...]
-    """One a trial that was not yet decided before."""
+    """One per trial that had not diverged before."""
     samples: dict[str, np.ndarray]
-    """trial_id -> evaluation samples, where they were asked for at this evaluation."""
+    """trial_id -> evaluation samples, if they are kept at this evaluation."""
 
 
 class Engine:
@@ -63,14 +63,14 @@ class Engine:
         Args:
             configs: the trials.
             device: where they train.
-            keep_samples: evaluations whose samples are handed on.
+            keep_samples: evaluations whose samples are kept.
             between_periods: called before each period; it may call `checkpoint`, and may raise to stop training.
-            metric_threads: threads that judge the samples of an evaluation.
+            metric_threads: threads that compute the metrics of an evaluation.
             clock: seconds.
 
         Raises:
-            ValueError: the configurations differ in a structural field, or are not resolved, or stand there twice.
-            DataError: the data are not there, or not those of the configurations.
+            ValueError: the configurations differ in a structural field, are not resolved, or contain duplicates.
+            DataError: the data are missing, or are not those of the configurations.
         """
         if len({c.structure() for c in configs}) != 1:
             raise ValueError("the trials of a pack must agree in every structural field")
@@ -89,7 +89,7 @@ class Engine:
         self._keep = frozenset(keep_samples)
         self._between_periods, self._metric_threads, self._clock = between_periods, metric_threads, clock
         self._since: float | None = None
-        """When the evaluation that is under way began."""
+        """Start of the current evaluation; None between evaluations."""
         self.wall_s = 0.0
         """Seconds of training so far, shared equally among the trials."""
         self._active = torch.ones(len(configs), dtype=torch.bool)
@@ -98,8 +98,8 @@ class Engine:
     def evaluations(self) -> Iterator[Evaluation]:
         """Train to the budget, yielding at step 0 and then `evaluations` times, equally spaced in D updates.
 
-        Ends early when every trial of the pack is decided (non-finite). Between two items, and in `between_periods`,
-        the state is complete: `checkpoint()` may be called.
+        Ends early when every trial of the pack has diverged (non-finite). Between two items and in `between_periods`
+        the state is complete, so `checkpoint()` may be called.
         """
         while self.next_evaluation <= self.configs[0].evaluations and bool(self._active.any()):
             with flush_denormals():
@@ -130,10 +130,10 @@ class Engine:
         running = None if running_samples is None else self._evaluator(running_samples[rows], self._metric_threads)
         self.wall_s, self._since = self._spent_s(), None
         records = []
-        for place, i in enumerate(rows):
-            row = {name: float(value[i]) for name, value in values.items()} | metrics[place]
+        for position, i in enumerate(rows):
+            row = {name: float(value[i]) for name, value in values.items()} | metrics[position]
             if running:
-                row |= {f"{name}_running": running[place][name] for name in ("dist", "cov", "prec")}
+                row |= {f"{name}_running": running[position][name] for name in ("dist", "cov", "prec")}
             records.append(
                 Record(
                     trial_id=self.trial_ids[i], evaluation=index, step=pack.d_updates, values=row, wall_s=self.wall_s
@@ -141,12 +141,13 @@ class Engine:
             )
             if row["finite"] == 0.0:
                 self._active[i] = False
-        kept = {self.trial_ids[i]: self.kept_samples(samples[i]) for i in rows} if index in self._keep else {}
-        return Evaluation(index=index, step=pack.d_updates, records=tuple(records), samples=kept)
+        to_keep = rows if index in self._keep else []
+        samples_by_trial = {self.trial_ids[i]: self.kept_samples(samples[i]) for i in to_keep}
+        return Evaluation(index=index, step=pack.d_updates, records=tuple(records), samples=samples_by_trial)
 
     @staticmethod
     def kept_samples(samples: Tensor) -> np.ndarray:
-        """Points all, images as many as a grid shows. A copy: a view would keep the whole pack's samples."""
+        """All points, or the first KEPT_IMAGES images, as a copy: a view would keep the samples of the whole pack."""
         kept: np.ndarray = (samples[:KEPT_IMAGES] if samples.dim() > 2 else samples).cpu().numpy().copy()
         return kept
 
@@ -170,11 +171,11 @@ class Engine:
         return {name: value.cpu() for name, value in out.items()}
 
     def _spent_s(self) -> float:
-        """`wall_s`, with what the evaluation under way has taken so far."""
+        """`wall_s` including the current evaluation."""
         return self.wall_s + (0.0 if self._since is None else (self._clock() - self._since) / len(self.configs))
 
     def weights(self) -> dict[str, np.ndarray]:
-        """Every parameter of every trial, by `<trial_id>/<net>/<parameter>`."""
+        """Map `<trial_id>/<net>/<parameter>` to a copy of each parameter of each trial."""
         return {
             f"{trial_id}/{net}/{name}": view[i].cpu().numpy().copy()
             for net, packed in self.pack.nets.items()
@@ -183,7 +184,7 @@ class Engine:
         }
 
     def checkpoint(self) -> bytes:
-        """The complete state, to be continued by `restore` in another process."""
+        """Serialise the complete state, for `restore` in any process."""
         buffer = io.BytesIO()
         state = {
             "format": CHECKPOINT_FORMAT,
@@ -200,7 +201,7 @@ class Engine:
         """Continue from a checkpoint.
 
         Raises:
-            ValueError: it is another pack's, or of another format.
+            ValueError: the checkpoint is of another pack or another format.
         """
         state = torch.load(io.BytesIO(payload), map_location=self.device, weights_only=True)
         if state["format"] != CHECKPOINT_FORMAT or state["trial_ids"] != self.trial_ids:
@@ -212,14 +213,14 @@ class Engine:
 
 
 def make_period(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
-    """`pack.period` as it is trained with: on a GPU by replays, from the fourth on."""
+    """Return the function that trains one period of `pack`: on a GPU it replays a graph from the fourth call on."""
     return (
         GraphedPeriod(pack) if device.type == "cuda" and isinstance(pack, NetPack | StreamParallelPack) else pack.period
     )
 
 
 def make_warm_period(pack: Pack, device: torch.device) -> Callable[..., dict[str, Tensor]]:
-    """`make_period` a pack after some periods of training: the first are slower. To be timed."""
+    """Return `make_period(pack, device)` after the slower first periods have run. For timing."""
     period = make_period(pack, device)
     period(diagnose=True)
     for _ in range(WARM + 1 if device.type == "cuda" else 0):
@@ -228,13 +229,17 @@ def make_warm_period(pack: Pack, device: torch.device) -> Callable[..., dict[str
 
 
 def reference_key(config: TrainConfig) -> str:
-    """Names what the floor and the ceiling depend on: data and the generator's structure, not its training."""
+    """Key of the baselines: data and the structure of the generator, not its training."""
     fields = [*(getattr(config, name) for name in config.reference_fields), config.data_fingerprint]
     return "-".join(map(str, fields))
 
 
 def reference(config: TrainConfig) -> dict[str, float]:
-    """Floor, ceiling and the other constants that outcomes are judged by, computed on the CPU."""
+    """Compute the baselines that outcome labels depend on, on the CPU. See `metrics.reference.reference`.
+
+    Raises:
+        DataError: the data are missing, or are not those of the configuration.
+    """
     refuse_other_data(config.data, config.data_fingerprint or NOT_RECORDED)
     device = torch.device("cpu")
     evaluate = evaluator(DATASETS[config.data])

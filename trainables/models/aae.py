@@ -1,10 +1,10 @@
 """AAE: losses (30), (33), (34), and the term of (32), on the encoder.
 
-The GAN with x and z exchanged: D judges codes, of the prior (1) and of the encoder (0), and the encoder is the player
-that `g_lr`, `g_steps`, `reg_weight` and `anchor` speak of. The decoder gets no adversarial signal, so it has no anchor.
+This is the GAN with x and z exchanged: D classifies codes of the prior (1) and of the encoder (0). `g_lr`, `g_steps`,
+`reg_weight` and `anchor` refer to the encoder. The decoder gets no adversarial signal, so it has no anchor.
 
-Beyond the paper, which has no experiment here: (32)'s KL(p || p_old) as lambda mean (E(x) - E_old(x))^2, as in
-(23) to (26); with (33) the decoder is trained beside the encoder, one update for each of its, instead of afterwards.
+Differences from the paper, which has no experiment here: the KL(p || p_old) of (32) is lambda mean (E(x) - E_old(x))^2,
+as in (23) to (26); with (33) the decoder is trained together with the encoder, one update each, instead of afterwards.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class AaeConfig(AdversarialConfig):
     r1_weight: float = hp(0.0, "gamma of R1: gamma/2 times the mean squared norm of D's gradient at prior z.", ge=0)
 
     def unused_fields(self) -> dict[str, Any]:
-        """(33) has no lambda_rec: the decoder's error is its whole loss."""
+        """With (33), also lambda_rec: the reconstruction error is the whole loss of the decoder."""
         return AdversarialConfig.unused_fields(self) | ({"lambda_rec": LAMBDA_REC} if self.aae_loss == "eq33" else {})
 
 
 class AaePack(NetPack[AaeConfig]):
-    """K AAEs of equal structure, trained together. One period is d_steps D updates, then g_steps of E and G."""
+    """K AAEs of equal structure. One period is d_steps updates of D, then g_steps of E and G."""
 
     def __init__(self, configs: Sequence[AaeConfig], device: torch.device) -> None:
         super().__init__(configs, device)
@@ -94,10 +94,10 @@ class AaePack(NetPack[AaeConfig]):
         self._real = self.data.batches(self.seeds, c.batch_size, device)
         self._z = self.normal_stream("z_d", (c.batch_size, c.z_dim))
 
-    def _x(self, place: int) -> Tensor:
-        """Batch `place` of this period: one for each D update, then those of the encoder steps. None comes twice."""
+    def _x(self, position: int) -> Tensor:
+        """Batch number `position` of this period: one per D update, then those of E. None is reused."""
         c = self.config
-        return self._real.at(self.periods * (c.d_steps + c.batches_of_period()) + place)
+        return self._real.at(self.periods * (c.d_steps + c.batches_of_period()) + position)
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
         """Train for one period. With `diagnose`, the diagnostics of its last D and E step, each of shape (K,)."""
@@ -119,7 +119,7 @@ class AaePack(NetPack[AaeConfig]):
         return out
 
     def _d_step(self, x: Tensor, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of D by (30): z of the prior is 1, codes of x are 0."""
+        """Update D by (30): z of the prior is 1, codes of x are 0."""
         z = self._z.at(self.d_updates)
         with torch.no_grad():
             codes = self.e(x, self.e.frozen, self.e.running, BN_MOMENTUM)
@@ -127,13 +127,13 @@ class AaePack(NetPack[AaeConfig]):
         return discriminate(self.d, self.d_optimizer, z, codes, self.config, diagnose=diagnose)
 
     def _g_step(self, step: int, batch: int, x: Tensor, old: AnchorSamples, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of E by (33) or (34), with the term of (32), and one of G by the reconstruction error."""
+        """Update E by (33) or (34), with the term of (32), and G by the reconstruction error."""
         e, g = self.e, self.g
         codes = e(x, e.leaves, e.running, BN_MOMENTUM)
         adversarial = losses.generator_non_saturating(self.d(codes, self.d.frozen).squeeze(2))
         regulariser = self._reg_weight * old.distance(step, batch, x, codes)
-        again = g(codes if self._joint else codes.detach(), g.leaves, g.running, BN_MOMENTUM)
-        error = losses.reconstruction(x, again)
+        reconstructed = g(codes if self._joint else codes.detach(), g.leaves, g.running, BN_MOMENTUM)
+        error = losses.reconstruction(x, reconstructed)
         out = gradient_shares(e, adversarial, regulariser) | {"rec_loss": error.detach()} if diagnose else {}
         backward((adversarial + regulariser + self._lambda_rec * error).sum(), (e, g))
         self.e_optimizer.step(e.flat, e.gradient)
@@ -143,11 +143,11 @@ class AaePack(NetPack[AaeConfig]):
         return out
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """n decoded z of the prior for each trial, (K, n, *shape); with batch norm also by its running statistics."""
+        """n decoded z of the prior per trial, (K, n, *shape); with batch norm also by running statistics."""
         return self.sample(self.g, n, evaluation)
 
     def measures(self, evaluation: int) -> dict[str, Tensor]:
-        """reconstruction_mse, code_mmd2 and code_fd (see `encoder_measures`). Batch norm: by the batch's statistics."""
+        """reconstruction_mse, code_mmd2 and code_fd (see `encoder_measures`). Batch norm uses batch statistics."""
 
         def encode(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
             codes = self.e(x, self.e.frozen)

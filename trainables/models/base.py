@@ -1,4 +1,4 @@
-"""What models have in common: the hyperparameters of nets and of the adversarial game, and the state of a pack."""
+"""Common parts of models: the hyperparameters of nets and of adversarial training, and the state of a pack."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vistudy.trainables.optim import Adam, Sgd, column
 from vistudy.trainables.random_streams import Stream, generator, normal
 
 SAMPLED_AT_ONCE = 4096
-"""Evaluation samples of a trial in one pass, so that a net's hidden layers never hold all 26,000 of stacked MNIST."""
+"""Evaluation samples of a trial per pass, so that hidden layers never hold all 26,000 samples of stacked MNIST."""
 
 ANCHORS = ("period_start", "previous_update", "previous_period", "lag", "ema", "param_space")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetConfig(TrainConfig):
-    """Hyperparameters of a model that is made of nets and has the old-versus-new term."""
+    """Hyperparameters of a model that consists of nets and has the old-versus-new term."""
 
     reference_fields: ClassVar[tuple[str, ...]] = ("model", "data", "net", "width", "depth", "z_dim", "norm", "init")
 
@@ -67,13 +67,13 @@ class NetConfig(TrainConfig):
     )
 
     def data_defaults(self) -> dict[str, Any]:
-        """Net, width, depth, z and init from the data set, where they are not given."""
+        """Defaults of the data set for net, width, depth, z_dim and init."""
         defaults = dict(DATASETS[self.data].net_defaults(self.net))
         defaults["init"] = "dcgan" if defaults["net"] == "dcgan" else "he"
         return {name: value for name, value in defaults.items() if getattr(self, name) is None}
 
     def unused_fields(self) -> dict[str, Any]:
-        """Some settings leave others without a reader: no Adam, no betas; no batch norm, no recalibration; ..."""
+        """Fields that other settings leave unused, such as the betas without Adam."""
         out: dict[str, Any] = {}
         if self.anchor != "lag":
             out["anchor_lag"] = 2
@@ -89,19 +89,19 @@ class NetConfig(TrainConfig):
         return out
 
     def inert(self) -> tuple[str, ...]:
-        """With one G step a period and the anchor at its start, the gradient of (26)'s term is exactly zero."""
+        """`reg_weight`, if the only G step of a period starts at the anchor: the gradient of the term is exactly 0."""
         if self.g_steps == 1 and self.anchor in ("period_start", "param_space"):
             return ("reg_weight",)
         return ()
 
     def steps_of_period(self) -> tuple[int, int]:
-        """Updates that count for the budget (here those of the model itself), and others."""
+        """Numbers of updates per period that count for the budget, and of others."""
         return (self.g_steps, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdversarialConfig(NetConfig):
-    """Hyperparameters of the game of a discriminator with the net that it judges."""
+    """Hyperparameters of a discriminator and the net that it is trained against."""
 
     lr: ClassVar[tuple[str, ...]] = ("g_lr", "d_lr")
     g_lr: float = hp(2e-4, "Learning rate of the generator.", structural=False, gt=0)
@@ -134,7 +134,7 @@ class AdversarialConfig(NetConfig):
 
 
 class TrainedNet(Protocol):
-    """One net of K trials, or other parameters, as it is read between periods."""
+    """A net, or other parameters, of K trials, as read between periods."""
 
     @property
     def flat(self) -> Tensor:
@@ -146,24 +146,24 @@ class TrainedNet(Protocol):
 
 
 class Pack(Protocol):
-    """K trials of one structure, as the engine drives them."""
+    """K trials of one structure, as the engine trains them."""
 
     @property
     def d_updates(self) -> int:
-        """Updates done; the budget's clock. A model without a discriminator counts its own updates here."""
+        """Updates so far, which the budget counts. A model without a discriminator counts its own updates."""
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
         """Train for one period; with `diagnose`, its diagnostics of shape (K,)."""
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """n samples a trial (K, n, *shape) to be judged; and with batch norm's running statistics, if it has any."""
+        """n samples per trial, (K, n, *shape); and others by running batch-norm statistics, if there are any."""
 
     def measures(self, evaluation: int) -> dict[str, Tensor]:
-        """The model's own metrics besides those of its samples, each (K,): reconstruction error, likelihood, ..."""
+        """Metrics of the model itself, each (K,): reconstruction error, likelihood and the like."""
 
     @property
     def nets(self) -> Mapping[str, TrainedNet]:
-        """The trained nets, or parameters that are no net, by the short name that their diagnostics carry."""
+        """The trained nets, or other parameters, by the short names that diagnostics use."""
 
     def state(self) -> dict[str, Tensor]:
         """The complete state of training."""
@@ -173,7 +173,7 @@ class Pack(Protocol):
 
 
 class Stateful(Protocol):
-    """A piece of a pack with state of its own: an optimizer, an anchor."""
+    """A part of a pack that has state: an optimizer or an anchor."""
 
     def state(self) -> dict[str, Tensor]:
         """Its tensors by name."""
@@ -186,9 +186,9 @@ C = TypeVar("C", bound=NetConfig)
 
 
 class NetPack(Generic[C]):
-    """K trials of one structure. A subclass makes its nets, optimizers and anchors, and trains one period.
+    """K trials of one structure. A subclass makes nets, optimizers and anchors, and trains one period.
 
-    Whatever `net`, `optimizer` and `anchored` make is part of `nets`, `state` and `load`.
+    Whatever `make_net`, `make_optimizer` and `make_anchor` return is included in `nets`, `state` and `load`.
     """
 
     counters: tuple[str, ...] = ("d_updates", "g_updates", "periods")
@@ -205,52 +205,52 @@ class NetPack(Generic[C]):
         self._configs = tuple(configs)
         self._nets: dict[str, PackedNet] = {}
         self._parts: dict[str, tuple[Stateful, PackedNet]] = {}
-        """Name -> piece of state, and the net that it belongs to."""
+        """Name -> part that has state, and the net that it belongs to."""
         self._fixed: dict[tuple[str, int], Tensor] = {}
 
     @property
     def nets(self) -> dict[str, PackedNet]:
-        """The trained nets by the short name that their diagnostics carry."""
+        """The trained nets by the short names that diagnostics use."""
         return self._nets
 
     def make_net(self, name: str, arch: Any, role: str) -> PackedNet:
         """Make the net `name`; its initial weights are keyed by `role`."""
-        made = PackedNet(arch, self.seeds, role, self.device, channels_last=channels_last(self.device, self.k))
-        self._nets[name] = made
-        return made
+        net = PackedNet(arch, self.seeds, role, self.device, channels_last=channels_last(self.device, self.k))
+        self._nets[name] = net
+        return net
 
     def column(self, name: str) -> Tensor:
-        """A hyperparameter of every trial, float64 (K, 1)."""
+        """The values of a hyperparameter, float64 (K, 1)."""
         return column([getattr(config, name) for config in self._configs], self.device)
 
     def make_optimizer(self, name: str, lr: Tensor) -> Adam | Sgd:
-        """Make the optimizer of the net `name`; `lr` (K, 1)."""
+        """Make the optimizer of the net `name`, with learning rates `lr` (K, 1)."""
         if self.config.optimizer == "adam":
-            made: Adam | Sgd = Adam(self._nets[name].flat, lr, self.column("beta1"), self.column("beta2"))
+            optimizer: Adam | Sgd = Adam(self._nets[name].flat, lr, self.column("beta1"), self.column("beta2"))
         else:
-            made = Sgd(lr)
-        self._parts[f"{name}_optimizer"] = made, self._nets[name]
-        return made
+            optimizer = Sgd(lr)
+        self._parts[f"{name}_optimizer"] = optimizer, self._nets[name]
+        return optimizer
 
     def make_anchor(self, net: PackedNet, name: str = "anchor") -> Anchor:
         """Make the anchor `name` that remembers old parameters of `net`."""
-        made = Anchor(self.config.anchor, net.flat, lag=self.config.anchor_lag, decay=self.column("anchor_decay"))
-        self._parts[name] = made, net
-        return made
+        anchor = Anchor(self.config.anchor, net.flat, lag=self.config.anchor_lag, decay=self.column("anchor_decay"))
+        self._parts[name] = anchor, net
+        return anchor
 
     def normal_stream(self, role: str, shape: tuple[int, ...]) -> Stream:
-        """Standard normal numbers of `shape` a step."""
+        """Make a stream of standard normal numbers, (K, *shape) per step."""
         return Stream(normal(role, shape), self.seeds, self.device)
 
     def fixed_normal(self, role: str, n: int, dim: int, block: int = 0) -> Tensor:
-        """(K, n, dim) standard normal numbers, drawn once for each seed."""
+        """Standard normal numbers (K, n, dim), drawn once per seed."""
         draw = {s: generator(s, role, block).standard_normal((n, dim), dtype=np.float32) for s in set(self.seeds)}
         return torch.from_numpy(np.stack([draw[s] for s in self.seeds])).to(self.device)
 
     def sample(self, net: PackedNet, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """n samples of a generator net from z that is fixed for the whole run, (K, n, *shape).
+        """n samples per trial of a generator net, (K, n, *shape), from z that is fixed for the whole run.
 
-        With batch norm twice: with statistics recalibrated on fresh z, and with the running ones of training.
+        With batch norm there are two sets: by statistics recalibrated on fresh z, and by running ones of training.
         """
         if ("z_eval", n) not in self._fixed:
             self._fixed["z_eval", n] = self.fixed_normal("z_eval", n, self.config.z_dim)
@@ -261,7 +261,7 @@ class NetPack(Generic[C]):
         return samples, running
 
     def _trial_groups(self) -> list[slice]:
-        """Trials that are sampled at once: all; on a CPU each by itself, so that its activations stay in a cache."""
+        """Trials that are sampled together: all on a GPU; one at a time on a CPU, so that activations stay in cache."""
         return [slice(i, i + 1) for i in range(self.k)] if self.device.type == "cpu" else [slice(None)]
 
     def _recalibrated_stats(self, net: PackedNet, evaluation: int) -> Stats | None:
@@ -274,33 +274,33 @@ class NetPack(Generic[C]):
         return recalibrated_stats(net, z, self._trial_groups())
 
     def _sample_in_chunks(self, net: PackedNet, z: Tensor, stats: Stats | None) -> Tensor:
-        """G(z), (K, n, *shape). Batch norm by `stats`, which are fixed, so that parts do not change a sample."""
+        """G(z), (K, n, *shape), in chunks. Batch norm uses the fixed `stats`, so chunks do not affect samples."""
         out = None
         for rows in self._trial_groups():
-            params, own = select_trials(rows, net.frozen, stats)
+            params, row_stats = select_trials(rows, net.frozen, stats)
             for start in range(0, z.shape[1], SAMPLED_AT_ONCE):
-                part = net(z[rows, start : start + SAMPLED_AT_ONCE], params, own)
+                chunk = net(z[rows, start : start + SAMPLED_AT_ONCE], params, row_stats)
                 if out is None:
-                    out = part.new_empty((*z.shape[:2], *part.shape[2:]))
-                out[rows, start : start + SAMPLED_AT_ONCE] = part
+                    out = chunk.new_empty((*z.shape[:2], *chunk.shape[2:]))
+                out[rows, start : start + SAMPLED_AT_ONCE] = chunk
         assert out is not None
         return out
 
     def get_counters(self) -> list[int]:
-        """See `graphs.HasCounters`."""
+        """See `cuda_graphs.HasCounters`."""
         return [getattr(self, name) for name in self.counters]
 
     def set_counters(self, values: Sequence[int]) -> None:
-        """See `graphs.HasCounters`."""
+        """See `cuda_graphs.HasCounters`."""
         for name, value in zip(self.counters, values, strict=True):
             setattr(self, name, value)
 
     def measures(self, evaluation: int) -> dict[str, Tensor]:
-        """The model's own metrics besides those of its samples, each (K,). None here."""
+        """Metrics of the model itself, each (K,); none by default."""
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """Everything that training depends on (streams are keyed by the counters)."""
+        """Everything that training depends on. Random streams are keyed by the counters."""
         out = {name: torch.tensor(getattr(self, name)) for name in self.counters}
         for prefix, (part, net) in self._parts.items():
             out |= {f"{prefix}.{name}": net.to_contiguous(tensor) for name, tensor in part.state().items()}
@@ -314,8 +314,8 @@ class NetPack(Generic[C]):
         """Restore `state()` of a pack with the same configurations."""
         self.set_counters([int(state[name]) for name in self.counters])
         for prefix, (part, net) in self._parts.items():
-            mine = {n.removeprefix(f"{prefix}."): t for n, t in state.items() if n.startswith(f"{prefix}.")}
-            part.load({n: net.from_contiguous(t) for n, t in mine.items()})
+            saved = {n.removeprefix(f"{prefix}."): t for n, t in state.items() if n.startswith(f"{prefix}.")}
+            part.load({n: net.from_contiguous(t) for n, t in saved.items()})
         for prefix, net in self._nets.items():
             net.flat.copy_(net.from_contiguous(state[f"{prefix}.flat"]))
             for layer, (mean, var) in net.running.items():
@@ -324,7 +324,7 @@ class NetPack(Generic[C]):
 
 
 def gradient_shares(net: PackedNet, adversarial: Tensor, regulariser: Tensor) -> dict[str, Tensor]:
-    """Norms (K,) of the gradients of a loss's two parts, and their ratio rho. The graph is kept for the update."""
+    """Norms (K,) of the gradients of the two parts of a loss, and their ratio rho. The graph is retained."""
     out = {
         f"g_grad_norm_{name}": net.backward(part.sum(), retain_graph=True).norm(dim=1)
         for name, part in (("adv", adversarial), ("reg", regulariser))

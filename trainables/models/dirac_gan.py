@@ -1,7 +1,7 @@
-"""The Dirac-GAN: one parameter a player, so that local stability is an eigenvalue (Mescheder et al. 2018).
+"""The Dirac-GAN: one parameter per player, so that local stability is an eigenvalue (Mescheder et al. 2018).
 
-G(z) = theta learns the point 0, and psi x is D's logit for x being fake (their sign). Losses are those of the GAN, on a
-batch of one.
+G(z) = theta learns the point 0, and psi x is the logit of D for x being fake (the sign of that paper). Losses are those
+of the GAN, on a batch of one.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class DiracConfig(PlayersConfig):
 
 
 class DiracPack(ParameterPack[DiracConfig]):
-    """K Dirac-GANs. One period is g_steps G updates and then d_steps D updates."""
+    """K Dirac-GANs. One period is g_steps updates of G, then d_steps of D."""
 
     def __init__(self, configs: Sequence[DiracConfig], device: torch.device) -> None:
         super().__init__(configs, device)
@@ -73,12 +73,12 @@ class DiracPack(ParameterPack[DiracConfig]):
         if diagnose:
             out["drift"] = regularizer.sample_distance(self.g.flat, theta)
         for step in range(c.d_steps):
-            answered = self.g.flat if c.schedule == "alternating" else theta
-            out |= self._d_step(answered, diagnose=diagnose and step == c.d_steps - 1)
+            opponent = self.g.flat if c.schedule == "alternating" else theta
+            out |= self._d_step(opponent, diagnose=diagnose and step == c.d_steps - 1)
         return out
 
     def _g_step(self, psi: Tensor, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of G by (26); of a Dirac-GAN, samples and parameters are at the same distance."""
+        """Update G by (26). In a Dirac-GAN the distances of samples and of parameters are the same."""
         theta = self.g.flat.detach().clone().requires_grad_()
         adversarial = self._g_loss(-psi * theta)
         regulariser = self._reg_weight.squeeze(1) * regularizer.sample_distance(theta, self.anchor.flat)
@@ -89,7 +89,7 @@ class DiracPack(ParameterPack[DiracConfig]):
         return out
 
     def _d_step(self, theta: Tensor, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of D by (16) and R1."""
+        """Update D by (16) and R1."""
         psi = self.d.flat.detach().clone().requires_grad_()
         x = torch.zeros_like(theta).unsqueeze(2).requires_grad_()
         real, fake = -psi * x.squeeze(2), -psi * theta
@@ -105,14 +105,15 @@ class DiracPack(ParameterPack[DiracConfig]):
         return {"d_grad_norm": gradient.abs().squeeze(1)} | losses.discriminator_diagnostics(loss, real, fake)
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """The place that G generates, n times, (K, n, 1)."""
+        """The point that G generates, repeated n times, (K, n, 1)."""
         return self.g.flat.unsqueeze(1).repeat(1, n, 1), None
 
 
 def period_map(config: DiracConfig) -> np.ndarray:
-    """Linearised period at theta = psi = 0, without clipping: a matrix on (theta, psi, remembered thetas).
+    """Linearise a period at theta = psi = 0, without clipping: a matrix on (theta, psi, remembered thetas).
 
-    Remembered ones are those of `Anchor`, oldest first. Source: Mescheder et al. 2018, section 3, with (26)'s term.
+    The remembered thetas are those of `Anchor`, oldest first. Source: Mescheder et al. 2018, section 3, with the term
+    of (26) added.
     """
     c, slope = config, 1.0 if config.loss == "wgan" else 0.5
     remembered = {"previous_update": 2, "previous_period": 2, "lag": c.anchor_lag + 1}.get(c.anchor, 1)
@@ -134,5 +135,5 @@ def period_map(config: DiracConfig) -> np.ndarray:
 
 
 def period_map_eigenvalues(config: DiracConfig) -> np.ndarray:
-    """Eigenvalues (complex) of one period near the equilibrium; the trial is locally stable where none exceeds 1."""
+    """Complex eigenvalues of a period near the equilibrium. A trial is locally stable if no modulus exceeds 1."""
     return np.linalg.eigvals(period_map(config)).astype(complex)

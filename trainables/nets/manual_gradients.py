@@ -1,8 +1,8 @@
-"""One pass through a net, whose gradient is asked for afterwards: by autograd, or by hand for an MLP.
+"""Forward passes whose gradient can be requested afterwards: hand-written for MLPs, by autograd for other nets.
 
-Packs of small nets are bound by memory and by the dispatch of operations rather than by their matrix products. By hand,
-activations stay in buffers that are used again in every period, biases and masks are applied in place, and gradients
-are written straight into the flat layout of the optimizer.
+Packs of small nets are bound by memory and by the dispatch of operations, not by matrix products. The hand-written
+pass keeps activations in buffers that are reused in every period, applies biases and masks in place, and writes
+gradients straight into the flat layout of the optimizer.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ WithRespectTo = Literal["parameters", "inputs"]
 
 
 class Pass(Protocol):
-    """A net has been applied to x (K, B, *shape)."""
+    """A net that has been applied to x (K, B, *shape)."""
 
     out: Tensor
     """(K, B, *shape of a sample, or 1 for logits), detached."""
 
     def gradient(self, grad_output: Tensor) -> Tensor:
-        """Gradient with respect to what the pass was made for, of a loss whose gradient at `out` is `grad_output`.
+        """Gradient with respect to parameters or inputs, of a loss whose gradient at `out` is `grad_output`.
 
-        Parameters: (K, P), overwritten by the net's next. Inputs: like x. May be asked for more than once.
+        Parameters: (K, P), overwritten by the next gradient of the net. Inputs: like x. May be called repeatedly.
         """
 
 
 class AutogradPass:
-    """Any net."""
+    """A pass through any net, by autograd."""
 
     def __init__(
         self, net: PackedNet, x: Tensor, wrt: WithRespectTo, stats: Stats | None, momentum: float | None
@@ -57,7 +57,7 @@ class AutogradPass:
 
 
 class MlpPass:
-    """An MLP, batch norm by the batch's own statistics; activations have the batch innermost, (K, features, B)."""
+    """A pass through an MLP; batch norm uses batch statistics. Activations are (K, features, B)."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class MlpPass:
         """See `Pass`.
 
         Raises:
-            RuntimeError: the net was applied to another batch of this size since, which took the buffers.
+            RuntimeError: the net has since been applied to another batch of this size, which reuses the buffers.
         """
         b = self._buffers
         b.check(self._number)
@@ -93,7 +93,7 @@ class MlpPass:
             if self._wrt == "parameters":
                 layer.write_gradient(g, b.before[i])
             if i:
-                if layer.outputs == 1:  # an outer product: many times faster than as a product of matrices
+                if layer.outputs == 1:  # an outer product, many times faster than bmm
                     g = torch.mul(layer.weight_t, g, out=b.hidden_grads[i - 1])
                 else:
                     g = torch.bmm(layer.weight_t, g, out=b.hidden_grads[i - 1])
@@ -107,21 +107,21 @@ class MlpPass:
 
 
 class Layer:
-    """One linear layer of K trials with the views and buffers that its passes need, made once: a view costs as much
-    time as the product of a small matrix."""
+    """One linear layer of K trials, with its views and buffers. They are made once, since a view takes as long as the
+    product of small matrices."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, weight_grad: Tensor, bias_grad: Tensor | None) -> None:
         k, self.outputs, inputs = weight.shape
         self.weight, self.weight_t = weight, weight.transpose(1, 2)
         self.bias = None if bias is None else bias.unsqueeze(2)
         self._weight_grad, self._bias_grad = weight_grad, bias_grad
-        # torch.bmm is many times slower into a view with gaps between the trials, and for a tall result than a wide one
+        # torch.bmm is many times slower with a strided output, and for a tall result than for a wide one
         self._wide = inputs >= self.outputs
         self._product = weight.new_empty((k, self.outputs, inputs) if self._wide else (k, inputs, self.outputs))
         self._product_as_weight = self._product if self._wide else self._product.transpose(1, 2)
 
     def write_gradient(self, g: Float[Tensor, "K out B"], before: tuple[Tensor, Tensor]) -> None:
-        """Write the parameters' gradient; `before` is the layer's input (K, in, B), and transposed."""
+        """Write the gradient of the parameters; `before` is the input of the layer (K, in, B) and its transpose."""
         h, h_t = before
         if self._wide:
             torch.bmm(g, h_t, out=self._product)
@@ -141,7 +141,7 @@ class Norm:
         self._scale, self._shift = scale.unsqueeze(2), shift.unsqueeze(2)
         self._scale_grad, self._shift_grad = grad_views[f"{name}.scale"], grad_views[f"{name}.shift"]
         self.before = scale.new_empty(*scale.shape, batch)
-        """Its input (K, features, B)."""
+        """Input of the layer (K, features, B)."""
         self._mean, self._inverse_sd = (scale.new_empty(*scale.shape, 1) for _ in range(2))
 
     def forward(
@@ -151,7 +151,7 @@ class Norm:
         running: tuple[Tensor, Tensor] | None,
         momentum: float,
     ) -> Tensor:
-        """Normalise `h`, which is `before`, and move `running` mean and variance (K, C) towards the batch's."""
+        """Normalise `h`, which is `before`, and move `running` mean and variance (K, C) towards those of the batch."""
         if h.is_cuda:
             flat, saved = h.view(1, -1, h.shape[2]), (self._mean.view(-1), self._inverse_sd.view(-1))
             scale, shift = self._scale.reshape(-1), self._shift.reshape(-1)
@@ -160,7 +160,7 @@ class Norm:
                 flat, scale, shift, mean, variance, True, momentum, BN_EPS, out=(out.view_as(flat), *saved)
             )
             return out
-        n = h.shape[2]  # on a CPU torch's own takes twice as long
+        n = h.shape[2]  # on a CPU, torch's batch norm takes twice as long
         torch.mean(h, 2, keepdim=True, out=self._mean)
         torch.sub(h, self._mean, out=out)
         variance = torch.linalg.vector_norm(out, dim=2, keepdim=True).square_().div_(n)
@@ -171,12 +171,12 @@ class Norm:
         return out.mul_(self._inverse_sd * self._scale).add_(self._shift)
 
     def backward(self, g: Float[Tensor, "K C B"], *, parameters: bool) -> Tensor:
-        """Gradient at the input; with `parameters` those of scale and shift are written, too."""
+        """Gradient at the input; with `parameters`, also write the gradients of scale and shift."""
         flat = g.view(1, -1, g.shape[2])
-        wanted = [True, parameters, parameters]
+        output_mask = [True, parameters, parameters]
         input_grad, scale_grad, shift_grad = torch.ops.aten.native_batch_norm_backward(
             flat, self.before.view_as(flat), self._scale.reshape(-1), None, None, self._mean.view(-1),
-            self._inverse_sd.view(-1), True, BN_EPS, wanted,
+            self._inverse_sd.view(-1), True, BN_EPS, output_mask,
         )  # fmt: skip
         if parameters:
             self._scale_grad.copy_(scale_grad.view_as(self._scale_grad))
@@ -186,7 +186,7 @@ class Norm:
 
 
 class MlpBuffers:
-    """What the passes of one MLP over batches of one size write into."""
+    """Buffers for the passes of one MLP over batches of one size."""
 
     def __init__(self, net: PackedNet, batch: int) -> None:
         arch = net.arch
@@ -215,12 +215,12 @@ class MlpBuffers:
         self._number = 0
 
     def start_pass(self) -> int:
-        """A new pass takes the buffers."""
+        """Give the buffers to a new pass and return its number."""
         self._number += 1
         return self._number
 
     def check(self, number: int) -> None:
-        """RuntimeError unless pass `number` was the last to begin."""
+        """Raise RuntimeError unless pass `number` is the latest."""
         if number != self._number:
             raise RuntimeError(
                 "the net was applied to another batch of this size before this pass's gradient was asked"
@@ -230,7 +230,7 @@ class MlpBuffers:
 def forward_pass(
     net: PackedNet, x: Tensor, wrt: WithRespectTo, stats: Stats | None = None, momentum: float | None = None
 ) -> Pass:
-    """Apply a net to x with its own parameters; batch norm as in `PackedNet.__call__`."""
+    """Apply a net with its own parameters to x (K, B, *shape); batch norm as in `PackedNet.__call__`."""
     by_fixed_statistics = stats is not None and momentum is None
     if not isinstance(net.arch, Mlp) or by_fixed_statistics or torch.is_autocast_enabled(x.device.type):
         return AutogradPass(net, x, wrt, stats, momentum)
