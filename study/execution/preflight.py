@@ -121,7 +121,7 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
         answers += [here.answer, *(answer.value.answer for answer in asked if answer.value)]
         problems, reports, left = [], [], []
         for answer, read in zip(asked, clocks, strict=True):
-            if answer.left or read.left:
+            if answer.departed or read.departed:
                 left.append(answer.node)
                 continue
             skew = None if read.value is None else _outside(read.value, before, after)
