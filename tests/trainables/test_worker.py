@@ -71,7 +71,7 @@ def test_what_a_worker_does_not_know_is_no_failure_of_the_store(tmp_path, change
     [
         (
             ModuleNotFoundError("No module named 'ot'", name="ot"),
-            r"cannot import ot: .*, in .*test_tune.py:\d+. Install",
+            r"cannot import ot: .*, in .*test_worker.py:\d+. Install",
         ),
         (DataError("/data/mnist: not there"), "cannot read data: /data/mnist: not there. Every node needs the same"),
     ],

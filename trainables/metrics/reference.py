@@ -1,4 +1,4 @@
-"""The scale on which metrics are read: real against real, the untrained net, and a baseline that learns nothing."""
+"""Baselines that give metrics a scale: real against real data, untrained nets, and a moment-matched Gaussian."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from vistudy.trainables.random_streams import generator
 FLOOR_PAIRS = 20
 INIT_SEEDS = 8
 TRIVIAL_DRAWS, TRIVIAL_DRAWS_STACKED = 8, 2
-"""A draw of 26,000 stacked images takes 13 s, and two differ in `dist` by a thousandth."""
+"""A draw of 26,000 stacked images takes 13 s, and two draws differ in `dist` by a thousandth."""
 
 
 def reference(dataset: Dataset, untrained: Callable[[int], Tensor]) -> dict[str, float]:
-    """Floor, ceiling and trivial baseline for one data set and one structure of nets.
+    """Compute the real-data, untrained and trivial baselines of one data set and one structure of nets.
 
     Args:
-        dataset: what is learnt.
+        dataset: the data set that is learned.
         untrained: initial seed -> samples (n_samples, *shape) of a generator before training.
 
     Returns:
@@ -35,8 +35,8 @@ def reference(dataset: Dataset, untrained: Callable[[int], Tensor]) -> dict[str,
         over 8 untrained generators. dist_trivial: median over 8 draws (2 of stacked images) of a moment-matched
         Gaussian.
         cov_real and prec_real: mean coverage and precision of the real pairs. max_abs_data: largest |component|.
-        Of images from files also `<metric>_real` and `<metric>_real_sd` for every metric. Toys have the floor 0, and
-        the ceiling for a baseline: their solution is a formula.
+        Data sets of images from files also have `<metric>_real` and `<metric>_real_sd` for every metric. For toys,
+        dist_floor is 0 and dist_trivial equals dist_ceiling, since their solution is a formula.
     """
     evaluate = evaluator(dataset)
     ceiling = float(np.median([evaluate(untrained(seed)[None])[0]["dist"] for seed in range(INIT_SEEDS)]))
@@ -46,7 +46,7 @@ def reference(dataset: Dataset, untrained: Callable[[int], Tensor]) -> dict[str,
 
 
 def real_scale(dataset: Dataset, ceiling: float) -> dict[str, float]:
-    """What does not depend on any net. Of images from files it is kept in the cache: it takes up to minutes."""
+    """Compute the baselines that do not depend on nets. For images from files they take minutes and are cached."""
     suite = suite_of(dataset)
     if suite == "exact":
         exact = {"dist_floor": 0.0, "dist_floor_sd": 0.0, "cov_real": 1.0, "prec_real": 1.0}
@@ -60,12 +60,12 @@ def real_scale(dataset: Dataset, ceiling: float) -> dict[str, float]:
         decisive, others = _floors(dataset)
         return json.dumps(decisive | others | _trivial(dataset)).encode()
 
-    kept: dict[str, float] = json.loads(cached(f"floors/{dataset.name}-{key}.json", make))
-    return kept
+    baselines: dict[str, float] = json.loads(cached(f"floors/{dataset.name}-{key}.json", make))
+    return baselines
 
 
 def _floors(dataset: Dataset) -> tuple[dict[str, float], dict[str, float]]:
-    """The floors that outcomes are judged by, and mean and sd of every metric of real data."""
+    """Real-data baselines that outcome labels depend on; and mean and sd of every other metric of real data."""
     pairs = list(_pairs(dataset))
     dist = np.array([values["dist"] for values in pairs])
     decisive = {
@@ -93,8 +93,8 @@ def _pairs(dataset: Dataset) -> Iterator[dict[str, float]]:
 
 def _trivial(dataset: Dataset) -> dict[str, float]:
     evaluate = evaluator(dataset)
-    drawn = (torch.from_numpy(moment_matched(dataset, draw))[None] for draw in range(_trivial_draws(dataset)))
-    return {"dist_trivial": float(np.median([evaluate(samples)[0]["dist"] for samples in drawn]))}
+    draws = (torch.from_numpy(moment_matched(dataset, draw))[None] for draw in range(_trivial_draws(dataset)))
+    return {"dist_trivial": float(np.median([evaluate(samples)[0]["dist"] for samples in draws]))}
 
 
 def _trivial_draws(dataset: Dataset) -> int:
