@@ -33,6 +33,6 @@ def put_together(singles: StackedView, drawn: np.ndarray) -> StackedView:
 def stacked_pair(dataset: Stacked, singles: StackedView, pair: int) -> dict[str, float]:
     """As `reference.real_pair`: metrics of one real set judged against another that is disjoint from it."""
     n = n_samples(dataset)
-    of, against = (put_together(singles, dataset.drawn(n, split)) for split in (2 * pair, 2 * pair + 1))
+    of, against = (put_together(singles, dataset.image_indices(n, split)) for split in (2 * pair, 2 * pair + 1))
     metrics = [metric(dataset, against) for metric in METRICS["stacked"]]
     return {name: value for metric in metrics for name, value in metric(of).items()}

@@ -27,7 +27,7 @@ def _few_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_view_that_is_put_together_is_that_of_the_images() -> None:
     singles = view_singles(STACKED_MNIST)
     for split in ("reference", 3):
-        drawn = STACKED_MNIST.drawn(400, split)  # type: ignore[arg-type]
+        drawn = STACKED_MNIST.image_indices(400, split)  # type: ignore[arg-type]
         view = put_together(singles, drawn)
         seen = feature_view(STACKED_MNIST).transform(torch.from_numpy(STACKED_MNIST.real(400, split)))  # type: ignore[arg-type]
         assert torch.allclose(view.features, seen.features, rtol=1e-5, atol=1e-5)
