@@ -187,7 +187,7 @@ def test_a_full_disk_leaves_nothing_and_is_named(
 def test_a_killed_writer_is_no_obstacle(files: list[Path], cache: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path\n"
-        "from tests.trainables.data import test_prepared as t\n"
+        "from tests.trainables.data.images import test_prepared_images as t\n"
         "def die():\n"
         "    yield t.IMAGES[:7]\n"
         "    os._exit(9)\n"
