@@ -115,7 +115,7 @@ class PackCallback:
         self.heartbeat()
 
     def __call__(self) -> None:
-        """Run between two periods: little more than a look at the clock.
+        """Run between two periods. Most calls only read the clock.
 
         Raises:
             Stopped: a stop was requested.

@@ -148,8 +148,8 @@ class Engine:
     @staticmethod
     def kept_samples(samples: Tensor) -> np.ndarray:
         """All points, or the first KEPT_IMAGES images, as a copy: a view would keep the samples of the whole pack."""
-        kept: np.ndarray = (samples[:KEPT_IMAGES] if samples.dim() > 2 else samples).cpu().numpy().copy()
-        return kept
+        array: np.ndarray = (samples[:KEPT_IMAGES] if samples.dim() > 2 else samples).cpu().numpy()
+        return array.copy()
 
     def _health(self, samples: Tensor, diagnostics: dict[str, Tensor]) -> dict[str, Tensor]:
         """Norms, extremes and finiteness, each (K,)."""

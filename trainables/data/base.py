@@ -115,7 +115,7 @@ class Dataset(ABC):
             ValueError: there is no such split.
         """
         raise DataError(
-            f"data {self.name!r} has no labels: a metric that needs classes cannot judge it; "
+            f"data {self.name!r} has no labels: it cannot be evaluated by a metric that needs classes; "
             f"use metrics of the feature space {self.features!r}, or labelled data"
         )
 

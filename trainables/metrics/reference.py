@@ -102,27 +102,27 @@ def _trivial_draws(dataset: Dataset) -> int:
 
 
 def real_pair(dataset: Dataset, pair: int) -> dict[str, float]:
-    """Metrics of one real set judged against another that is disjoint from it, both of the evaluation's size."""
+    """Metrics of one real set against another, disjoint one, both of the size of an evaluation."""
     n = evaluator(dataset).n_samples
     against = Evaluator(dataset, dataset.real(n, 2 * pair + 1))
     return against(torch.from_numpy(dataset.real(n, 2 * pair))[None])[0]
 
 
 def moment_matched(dataset: Dataset, draw: int) -> np.ndarray:
-    """Draw `n_samples` from the Gaussian with real data's mean and covariance, float32 (n_samples, *shape).
+    """Draw `n_samples` from the Gaussian with the mean and covariance of real data, float32 (n_samples, *shape).
 
-    Images are clipped to their range. (Of pixels, this is the Gaussian in all principal components.)
+    Images are clipped to their range. (For pixels, this is the Gaussian in all principal components.)
     """
     n = evaluator(dataset).n_samples
     rng = generator(0, f"trivial/{dataset.name}", draw)
-    if isinstance(dataset, Stacked):  # channels are independent: each is drawn by itself, from single images' moments
+    if isinstance(dataset, Stacked):  # channels are independent: draw each from the moments of single images
         samples = _gaussian(dataset.digits.real(dataset.prepared.train, "held_out"), n * dataset.shape[0], rng)
     else:
         samples = _gaussian(dataset.real(n, "held_out"), n, rng)
     if dataset.kind in ("images", "stacked"):
         samples = samples.clip(-dataset.max_abs, dataset.max_abs)
-    drawn: np.ndarray = samples.astype(np.float32)
-    return drawn.reshape(n, *dataset.shape)
+    single: np.ndarray = samples.astype(np.float32)
+    return single.reshape(n, *dataset.shape)
 
 
 def _gaussian(real: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -83,7 +83,7 @@ def view_stacked(samples: Tensor, transform: Transform) -> StackedView:
     """View each channel of images (N, C, H, W) in a feature space of single channels."""
     n, channels, height, width = samples.shape
     features, logits = transform(samples.reshape(n * channels, 1, height, width))
-    assert logits is not None, "the channels of stacked images are told apart by their classes"
+    assert logits is not None, "stacked images need a feature space with classes"
     best = logits.softmax(dim=1).max(dim=1)
     return StackedView(
         features=features.reshape(n, -1),

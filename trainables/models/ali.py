@@ -237,8 +237,8 @@ class AliPack(NetPack[AliConfig]):
 
         def encode(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
             out = self.e(x, self.e.frozen)
-            again = self.g(self._posterior(out)[0], self.g.frozen)[:, :, : self.data.shape[0]]
-            return self._codes(out, noise[:, rows] if self.config.stochastic else None), again
+            reconstructed = self.g(self._posterior(out)[0], self.g.frozen)[:, :, : self.data.shape[0]]
+            return self._codes(out, noise[:, rows] if self.config.stochastic else None), reconstructed
 
         return encoder_measures(self.data, self.k, self.device, encode)
 

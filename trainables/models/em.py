@@ -4,7 +4,7 @@ Differences from the paper, which has no experiment:
 * weights are updated together with the components, since log q(x, z) in (8) depends on them;
 * a relaxation step eta, params += eta (EM(params) - params), replaces a learning rate: 1 is EM, 0 < eta < 2 converges
   near an optimum, and far from one an eta above 1 may push a covariance or a weight out of its range;
-* the term of (26) on the means, a negative control: lambda sum_k |mu_k - mu_k,old|^2 beside the sum of (8) over the
+* the term of (26) on the means, a negative control: lambda sum_k |mu_k - mu_k,old|^2 plus the sum of (8) over the
   data, mu_old the means before the iteration. Of the step of a mean it leaves N_k / (N_k + 2 lambda sigma_k^2) where
   the component is round: it can only damp.
 
@@ -136,8 +136,8 @@ class EmPack(ParameterPack[EmConfig]):
         self.d_updates += 1
         if not diagnose:
             return {}
-        moved = (self.mixture.frozen["means"] - old).square().mean(2)
-        return {"g_loss": -evidence.mean(1), "drift": (self.mixture.frozen["weights"] * moved).sum(1)}
+        squared_change = (self.mixture.frozen["means"] - old).square().mean(2)
+        return {"g_loss": -evidence.mean(1), "drift": (self.mixture.frozen["weights"] * squared_change).sum(1)}
 
     def em(self) -> tuple[Tensor, Tensor]:
         """EM(params) in the flat layout (K, P), and log q(x) of the points under the old parameters, (K, n)."""

@@ -13,7 +13,7 @@ from vistudy.trainables.data.images.stacked import STACKED_MNIST
 from vistudy.trainables.metrics import reference as module
 from vistudy.trainables.metrics.evaluate import N_SAMPLES, evaluator, feature_view
 from vistudy.trainables.metrics.reference import moment_matched, real_pair, reference
-from vistudy.trainables.metrics.stacked_real import put_together, stacked_pair, view_singles
+from vistudy.trainables.metrics.stacked_real import assemble_stacks, stacked_pair, view_singles
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +24,11 @@ def _few_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(N_SAMPLES, "stacked", 400)
 
 
-def test_a_view_that_is_put_together_is_that_of_the_images() -> None:
+def test_a_view_that_is_assemble_stacks_is_that_of_the_images() -> None:
     singles = view_singles(STACKED_MNIST)
     for split in ("reference", 3):
         drawn = STACKED_MNIST.image_indices(400, split)  # type: ignore[arg-type]
-        view = put_together(singles, drawn)
+        view = assemble_stacks(singles, drawn)
         seen = feature_view(STACKED_MNIST).transform(torch.from_numpy(STACKED_MNIST.real(400, split)))  # type: ignore[arg-type]
         assert torch.allclose(view.features, seen.features, rtol=1e-5, atol=1e-5)
         assert torch.allclose(view.confidence, seen.confidence, rtol=1e-5, atol=1e-6)

@@ -50,10 +50,10 @@ class Cifar10(ImageData):
             (pickled, functools.partial(self._read_pickled, root)),
         ):
             if any(path.is_file() for path in files):
-                absent = [path for path in files if not path.is_file()]
-                if absent:
+                missing_files = [path for path in files if not path.is_file()]
+                if missing_files:
                     raise DataError(
-                        f"{absent[0]}: is not there, though others of its kind are; unpack the archive again"
+                        f"{missing_files[0]}: is not there, though others of its kind are; unpack the archive again"
                     )
                 return Source(name=self.name, base=root, files=files, recipe={}, read=read)
         raise missing(self.name, [root / BINARY / "*.bin", root / PICKLED], download=self.name)

@@ -87,7 +87,7 @@ class ImageBatches(Source):
 
         Args:
             prepared: the images, (N, C, H, W).
-            draw: (seed, block) -> int64 indices (BLOCK, B), or (BLOCK, B, images a sample).
+            draw: (seed, block) -> int64 indices (BLOCK, B), or (BLOCK, B, images per sample).
             seeds: seeds of the K trials. Equal seeds are gathered once.
             device: device of the batches.
             shape: shape of one sample.
