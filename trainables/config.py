@@ -59,7 +59,7 @@ class TrainConfig:
     reference_fields: ClassVar[tuple[str, ...]] = ("model", "data")
     """What samples before training depend on, besides the seed: trials that agree in these share their baselines."""
 
-    data: str = hp("ring8", "Data set that is learnt: a name in DATASETS.")
+    data: str = hp("ring8", "Data set to learn: a name in DATASETS.")
     data_fingerprint: str | None = None
     """Fingerprint of the data (`trainables.data.fingerprint`), or NOT_RECORDED; None: that of the data on this machine.
     Users do not set it, so it is not a hyperparameter."""
@@ -67,12 +67,12 @@ class TrainConfig:
         0, "Seed of every random stream of the trial (weights, data order, z).", structural=False, ge=0, lt=2**32
     )
     d_updates: int = hp(2000, "Budget: discriminator updates of the whole run.", ge=1)
-    evaluations: int = hp(50, "Evaluations, equally spaced in discriminator updates, besides the one at step 0.", ge=1)
-    batch_size: int = hp(64, "Real images (points) in a minibatch.", ge=2)
+    evaluations: int = hp(50, "Evaluations after step 0, equally spaced in discriminator updates.", ge=1)
+    batch_size: int = hp(64, "Real images (points) per minibatch.", ge=2)
     precision: str = hp(
         "tf32",
-        "Products and convolutions of the training step: tf32, NVIDIA's TensorFloat-32 (elsewhere the same as fp32); "
-        "bf16, bfloat16 by autocast; fp32. Weights, optimizers and evaluations are float32 always.",
+        "Precision of matrix products and convolutions in training: tf32, NVIDIA's TensorFloat-32 (fp32 on other "
+        "devices); bf16, bfloat16 by autocast; or fp32. Weights, optimizers and evaluations are always float32.",
         choices=PRECISIONS,
     )
 

@@ -38,17 +38,17 @@ class AaeConfig(AdversarialConfig):
     g_lr: float = hp(2e-4, "Learning rate of the encoder.", structural=False, gt=0)
     d_lr: float = hp(2e-4, "Learning rate of the discriminator of codes.", structural=False, gt=0)
     ae_lr: float = hp(2e-4, "Learning rate of the decoder.", structural=False, gt=0)
-    g_steps: int = hp(1, "Updates of the encoder in one period, and as many of the decoder.", ge=1)
+    g_steps: int = hp(1, "Updates of the encoder, and of the decoder, per period.", ge=1)
     aae_loss: str = hp(
         "eq34",
         "eq34: encoder and decoder by the joint loss, -log D(E(x)) plus lambda_rec times the reconstruction error. "
-        "eq33: the encoder by -log D(E(x)) alone, the decoder by the reconstruction error of codes taken as given.",
+        "eq33: the encoder by -log D(E(x)) alone, the decoder by the reconstruction error at fixed codes.",
         choices=("eq33", "eq34"),
     )
     lambda_rec: float = hp(
         LAMBDA_REC,
         "The lambda of (34), mean convention: times the mean over batch and components of (x - G(E(x)))^2. The sum "
-        "convention of (34) is lambda_rec / d, d components a sample. Nothing to do with reg_weight.",
+        "convention of (34) is lambda_rec / d, for samples of d components. It is unrelated to reg_weight.",
         structural=False,
         ge=0,
     )
@@ -64,8 +64,8 @@ class AaeConfig(AdversarialConfig):
     anchor_decay: float = hp(0.99, "Decay of the averaged encoder (anchor: ema).", structural=False, ge=0, lt=1)
     z_use: str = hp(
         "pool",
-        "x in the encoder steps of a period: one batch for all (same), a new batch each step (fresh), or batches "
-        "used for two steps each (pool). The GAN's choice of z.",
+        "x in the encoder steps of a period: one batch for all steps (same), a new batch per step (fresh), or batches "
+        "that are used for two steps each (pool). Corresponds to the choice of z in a GAN.",
         choices=("same", "fresh", "pool"),
     )
     r1_weight: float = hp(0.0, "gamma of R1: gamma/2 times the mean squared norm of D's gradient at prior z.", ge=0)

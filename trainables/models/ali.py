@@ -54,28 +54,28 @@ class AliConfig(AdversarialConfig):
     reg_weight: float = hp(
         None,
         "Weight of the old-generator term: of (40)'s third term, E KL(q(x|z) || q_old(x|z)) in nats; with "
-        "`stochastic: false` of the mean over batch and components of (G(z) - G_old(z))^2. Not given: 1 with eq40, as "
+        "`stochastic: false` of the mean over batch and components of (G(z) - G_old(z))^2. Default: 1 with eq40, as "
         "in the paper, and 0 with the others.",
         structural=False,
         ge=0,
     )
     code_sd: float = hp(
         1.0,
-        "s_z of (40)'s fourth term where the encoder has none, (|z - E(x)|^2 - |z - E_old(x)|^2) / (2 s_z^2) "
+        "s_z of (40)'s fourth term for a deterministic encoder, (|z - E(x)|^2 - |z - E_old(x)|^2) / (2 s_z^2) "
         "(ali_loss: eq40, stochastic: false).",
         structural=False,
         gt=0,
     )
     anchor: str = hp(
         "period_start",
-        "Which old generator (and, with eq40, old encoder) is meant. param_space: the old-generator term is the "
+        "Which old generator (and, with eq40, old encoder) is used. param_space: the old-generator term is the "
         "squared distance of G's parameters; the old encoder is that of period_start.",
         choices=ANCHORS,
     )
     z_use: str = hp(
         "pool",
-        "z, x and noise in the generator steps of a period: one batch for all (same), a new batch each step (fresh), "
-        "or batches used for two steps each (pool).",
+        "z, x and noise in the generator steps of a period: one batch for all steps (same), a new batch per step "
+        "(fresh), or batches that are used for two steps each (pool).",
         choices=("same", "fresh", "pool"),
     )
     r1_weight: float = hp(

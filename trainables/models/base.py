@@ -36,11 +36,11 @@ class NetConfig(TrainConfig):
     optimizer: str = hp("adam", "Optimizer of all nets.", choices=("adam", "sgd"))
     beta1: float = hp(0.5, "Adam's first moment decay.", structural=False, ge=0, lt=1)
     beta2: float = hp(0.999, "Adam's second moment decay.", structural=False, ge=0, lt=1)
-    g_steps: int = hp(1, "Updates in one period of the net that the term of (26) holds back.", ge=1)
+    g_steps: int = hp(1, "Updates per period of the net that the term of (26) regularises.", ge=1)
     reg_weight: float = hp(
         0.0,
         "The paper's lambda in (26), mean convention: lambda times the mean over batch and components of "
-        "(G(z) - G_old(z))^2. The sum convention is reg_weight / d, d components a sample.",
+        "(G(z) - G_old(z))^2. In the sum convention lambda is reg_weight / d, for samples of d components.",
         structural=False,
         ge=0,
     )
@@ -53,9 +53,9 @@ class NetConfig(TrainConfig):
         "scale, as the paper's published code without batch norm).",
         choices=("none", "bn", "none_ref_nobias"),
     )
-    net: str = hp(None, "Family of nets; the data decides where it is not given.", choices=("mlp", "dcgan"))
+    net: str = hp(None, "Family of nets; by default chosen by the data set.", choices=("mlp", "dcgan"))
     width: int = hp(None, "Hidden units (mlp) or base channels (dcgan).", ge=1)
-    depth: int = hp(None, "Hidden layers (mlp); dcgan takes its depth from the image size.", ge=1)
+    depth: int = hp(None, "Hidden layers (mlp); the depth of dcgan follows from the image size.", ge=1)
     init: str = hp(
         None,
         "Initial weights: he, xavier or torch's default for linear layers; dcgan is N(0, 0.02).",
@@ -63,7 +63,7 @@ class NetConfig(TrainConfig):
     )
     z_dim: int = hp(None, "Components of z.", ge=1)
     bn_recalibration_images: int = hp(
-        20480, "Fresh samples over which batch-norm statistics are recalibrated at an evaluation.", ge=64
+        20480, "Fresh samples for the recalibration of batch-norm statistics at an evaluation.", ge=64
     )
 
     def data_defaults(self) -> dict[str, Any]:
@@ -106,12 +106,12 @@ class AdversarialConfig(NetConfig):
     lr: ClassVar[tuple[str, ...]] = ("g_lr", "d_lr")
     g_lr: float = hp(2e-4, "Learning rate of the generator.", structural=False, gt=0)
     d_lr: float = hp(2e-4, "Learning rate of the discriminator.", structural=False, gt=0)
-    d_steps: int = hp(1, "Discriminator updates in one period.", ge=1)
-    g_steps: int = hp(1, "Generator updates in one period.", ge=1)
+    d_steps: int = hp(1, "Discriminator updates per period.", ge=1)
+    g_steps: int = hp(1, "Generator updates per period.", ge=1)
     z_use: str = hp(
         "pool",
-        "z in the generator steps of a period: one batch for all (same), a new batch each step (fresh), or "
-        "batches used for two steps each, as in the paper's code (pool).",
+        "z in the generator steps of a period: one batch for all steps (same), a new batch per step (fresh), or "
+        "batches that are used for two steps each, as in the paper's code (pool).",
         choices=("same", "fresh", "pool"),
     )
     r1_weight: float = hp(0.0, "gamma of R1: gamma/2 times the mean squared norm of D's gradient at real data.", ge=0)

@@ -34,7 +34,7 @@ class DiracConfig(PlayersConfig):
     model: ClassVar[str] = "dirac_gan"
     reference_fields: ClassVar[tuple[str, ...]] = (*PlayersConfig.reference_fields, "start_theta")
 
-    data: str = hp("point0", "Data set that is learnt: the point 0.", choices=("point0",))
+    data: str = hp("point0", "Data set to learn: the point 0.", choices=("point0",))
     loss: str = hp(
         "non_saturating",
         "Losses of both players: (16) with -log D(G(z)), (16) with log(1 - D(G(z))), or Wasserstein's.",
@@ -42,11 +42,11 @@ class DiracConfig(PlayersConfig):
     )
     schedule: str = hp(
         "alternating",
-        "alternating: D answers G's new parameter; simultaneous: both answer the other's at the period's start.",
+        "alternating: D reacts to G's new parameter; simultaneous: both react to those at the period's start.",
         choices=("alternating", "simultaneous"),
     )
     r1_weight: float = hp(0.0, "gamma of R1: gamma/2 times D's squared slope at real data.", ge=0)
-    d_clip: float = hp(0.0, "WGAN's clipping: psi is kept within plus and minus this; 0: not at all.", ge=0)
+    d_clip: float = hp(0.0, "Clipping as in WGAN: psi is limited to plus and minus this value; 0: no clipping.", ge=0)
     start_theta: float = hp(1.0, "G's initial parameter.", gt=0)
     start_psi: float = hp(1.0, "D's initial parameter.")
 

@@ -51,24 +51,24 @@ class EmConfig(TrainConfig):
     """What the samples of an `untrained` model depend on, besides the seed."""
 
     precision: str = hp("fp64", "Arithmetic of the training step.", choices=("fp64",))
-    components: int = hp(None, "Gaussians in the mixture; as many as the data have where it is not given.", ge=1)
+    components: int = hp(None, "Gaussians in the mixture; by default as many as the data have.", ge=1)
     covariance: str = hp("full", "Form of the components' covariances.", choices=("full", "diag", "spherical"))
-    relaxation: float = hp(1.0, "eta: share of the EM step that is made.", structural=False, gt=0)
+    relaxation: float = hp(1.0, "eta: share of the EM step that is applied.", structural=False, gt=0)
     reg_weight: float = hp(
         0.0,
-        "lambda of the old-versus-new term on the means, beside the log-likelihood of all points.",
+        "lambda of the old-versus-new term on the means, which is added to the log-likelihood of all points.",
         structural=False,
         ge=0,
     )
     reg_covar: float = hp(1e-6, "Added to the diagonal of covariances, as in scikit-learn.", structural=False, ge=0)
     init: str = hp(
         "spread",
-        "Initial means: points of the data that are far apart (spread, k-means++), any points of the data (points), or "
-        "normal numbers with the data's mean and variances (random).",
+        "Initial means: distant points of the data (spread, k-means++), any points of the data (points), or normal "
+        "numbers with the mean and variances of the data (random).",
         structural=False,
         choices=("spread", "points", "random"),
     )
-    points: int = hp(2000, "Points that are learnt, all of them in each iteration.", ge=2)
+    points: int = hp(2000, "Points to learn; each iteration uses all of them.", ge=2)
 
     def data_defaults(self) -> dict[str, Any]:
         """The number of components of the data, by default.

@@ -34,12 +34,12 @@ class FiniteConfig(ExactConfig):
 
     model: ClassVar[str] = "finite_gan"
 
-    data: str = hp("states8", "Data set that is learnt: 8 states.", choices=("states8",))
+    data: str = hp("states8", "Data set to learn: 8 states.", choices=("states8",))
     d_updates: int = hp(100, "Budget: periods, of one exact D and one exact G step each.", ge=1)
     reg_weight: float = hp(
         1.0, "The paper's lambda in (19), of the exact KL: 1 as derived, 0 without the term.", structural=False, ge=0
     )
-    start_sd: float = hp(1.0, "Standard deviation of the seed's initial log probabilities around equal ones.", ge=0)
+    start_sd: float = hp(1.0, "Standard deviation of the seeded initial log probabilities around equal ones.", ge=0)
 
 
 class FinitePack(ParameterPack[FiniteConfig]):

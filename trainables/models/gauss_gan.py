@@ -33,12 +33,14 @@ class GaussConfig(PlayersConfig):
     model: ClassVar[str] = "gauss_gan"
     reference_fields: ClassVar[tuple[str, ...]] = (*PlayersConfig.reference_fields, "start_a", "start_b")
 
-    data: str = hp("normal1d", "Data set that is learnt: a Gaussian on the line.", choices=("normal1d",))
+    data: str = hp("normal1d", "Data set to learn: a Gaussian on the line.", choices=("normal1d",))
     discriminator: str = hp(
-        "exact", "D: as (18) says, or learnt from minibatches by gradient descent on (16).", choices=("exact", "learnt")
+        "exact",
+        "D: exact by (18), or learnt from minibatches by gradient descent on (16).",
+        choices=("exact", "learnt"),
     )
-    start_a: float = hp(1.5, "G's initial slope: the standard deviation of what it generates.", gt=0)
-    start_b: float = hp(1.0, "G's initial offset: the mean of what it generates.")
+    start_a: float = hp(1.5, "Initial slope of G: the standard deviation of the generated distribution.", gt=0)
+    start_b: float = hp(1.0, "Initial offset of G: the mean of the generated distribution.")
 
     def unused_fields(self) -> dict[str, Any]:
         """As for every toy model of players; an exact D also ignores d_lr and d_steps, as it is set once per period."""

@@ -52,7 +52,7 @@ class ExactConfig(TrainConfig):
     d_updates: int = hp(500, "Budget: discriminator updates of the whole run.", ge=1)
     precision: str = hp("fp64", "Arithmetic of the training step.", choices=("fp64",))
     reg_weight: float = hp(0.0, "The paper's lambda.", structural=False, ge=0)
-    start_sd: float = hp(0.1, "Standard deviation of what the seed adds to each initial parameter.", ge=0)
+    start_sd: float = hp(0.1, "Standard deviation of the seeded noise on each initial parameter.", ge=0)
 
     def data_defaults(self) -> dict[str, Any]:
         """Nothing to fill in.
@@ -78,8 +78,8 @@ class PlayersConfig(ExactConfig):
 
     g_lr: float = hp(0.2, "Learning rate of the generator (plain gradient descent).", structural=False, gt=0)
     d_lr: float = hp(0.2, "Learning rate of the discriminator.", structural=False, gt=0)
-    d_steps: int = hp(1, "Discriminator updates in one period.", ge=1)
-    g_steps: int = hp(1, "Generator updates in one period.", ge=1)
+    d_steps: int = hp(1, "Discriminator updates per period.", ge=1)
+    g_steps: int = hp(1, "Generator updates per period.", ge=1)
     reg_weight: float = hp(0.0, "The paper's lambda in (26): weight of E (G(z) - G_old(z))^2.", structural=False, ge=0)
     anchor: str = hp("period_start", "Which old generator G_old is.", choices=ANCHORS)
     anchor_lag: int = hp(2, "Generator updates between G and G_old (anchor: lag).", ge=1)

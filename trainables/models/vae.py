@@ -44,16 +44,16 @@ class VaeConfig(NetConfig):
     g_lr: float = hp(1e-3, "Learning rate of encoder and decoder together.", structural=False, gt=0)
     decoder: str = hp(
         "gaussian",
-        "Likelihood q(x|z): N(G(z), sigma^2 I), or for images one Bernoulli a pixel, [-1, 1] mapped to [0, 1].",
+        "Likelihood q(x|z): N(G(z), sigma^2 I), or for images one Bernoulli per pixel, [-1, 1] mapped to [0, 1].",
         choices=("gaussian", "bernoulli"),
     )
     sigma: float = hp(
         0.1,
-        "Standard deviation of a Gaussian decoder, in data units; where it is learned, what it starts from. "
-        "Structural, since an untrained model's samples depend on it.",
+        "Standard deviation of a Gaussian decoder, in data units; the initial value if it is learned. "
+        "Structural, since the samples of an untrained model depend on it.",
         gt=0,
     )
-    sigma_learned: bool = hp(False, "Whether sigma is trained, too (one number a trial, by its logarithm).")
+    sigma_learned: bool = hp(False, "Whether sigma is trained (one number per trial, by its logarithm).")
     beta: float = hp(1.0, "Weight of the second term of (7); 1 is (7) itself.", structural=False, ge=0)
 
     def data_defaults(self) -> dict[str, Any]:
