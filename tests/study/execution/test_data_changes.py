@@ -178,7 +178,7 @@ def test_a_worker_without_the_data_is_no_failure_of_its_trials(disk: Ledger, mon
     def gone(name: str, recorded: str) -> None:
         raise DataError(f"data {name!r} is not there")
 
-    monkeypatch.setattr("trainables.node_checks.refuse_other_data", gone)
+    monkeypatch.setattr("vistudy.trainables.node_checks.refuse_other_data", gone)
     result = train(disk, pack)
     assert (result["status"], disk.done()) == ("node", set())
     assert "data 'ring8' is not there" in result["text"]
