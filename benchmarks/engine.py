@@ -41,11 +41,11 @@ from vistudy.trainables.cuda_graphs import WARM
 from vistudy.trainables.data import DATASETS
 from vistudy.trainables.data.images.celeba import CelebA
 from vistudy.trainables.data.images.prepared_images import Prepared
-from vistudy.trainables.engine import Engine, periods_of
+from vistudy.trainables.device import PRECISIONS, precision_context
+from vistudy.trainables.engine import Engine, make_period
 from vistudy.trainables.models import make_pack
 from vistudy.trainables.models.gan import GanConfig
-from vistudy.trainables.models.stream_parallel import SideBySide
-from vistudy.trainables.precision import PRECISIONS, arithmetic
+from vistudy.trainables.models.stream_parallel import StreamParallelPack
 
 RESULTS = Path(__file__).parent / "results"
 WORKLOADS: dict[str, dict[str, Any]] = {
@@ -148,9 +148,9 @@ def measure_one(
     if kind == "ours":
         pack = make_pack(cs, device)
         if device.type == "cuda":
-            how = {"side_by_side": isinstance(pack, SideBySide)}
+            how = {"side_by_side": isinstance(pack, StreamParallelPack)}
             torch.cuda.reset_peak_memory_stats()  # the probe's is not the pack's
-        train = periods_of(pack, device)
+        train = make_period(pack, device)
         period: Callable[[], object] = functools.partial(train, diagnose=False)
     elif kind == "fused":
         array = GanArray([x.to_dict() for x in cs], device)
@@ -158,7 +158,7 @@ def measure_one(
     else:
         peer = Gan(configs(workload, 6, precision)[4].to_dict(), device)  # weight 5: the term is computed, as in ours
         period = period_of(peer, c, draws(c, (), device))
-    with arithmetic(precision, device):
+    with precision_context(precision, device):
         if kind == "ours" and device.type == "cuda":
             for _ in range(WARM + 1):  # until the graph is captured
                 period()
@@ -224,7 +224,7 @@ def ceiling(device_name: str, precisions: list[str]) -> dict[str, float]:
         a, b = (torch.randn(n, n, device=device) for _ in range(2))
         if precision == "bf16":
             a, b = a.bfloat16(), b.bfloat16()
-        with arithmetic("fp32" if precision == "bf16" else precision, device):
+        with precision_context("fp32" if precision == "bf16" else precision, device):
             products = max(per_second(lambda a=a, b=b: torch.mm(a, b), device, 2.0))  # type: ignore[misc]
         out[f"matmul_gflop_s_{precision}"] = 2 * n**3 * products / 1e9
     source = torch.randn(2**28 if device.type == "cuda" else 2**24, device=device)
@@ -286,8 +286,8 @@ KINDS = {
 def kernels(workload: str, precision: str, k: int) -> dict[str, float]:
     """Share of a replayed period's kernel time by kind, and milliseconds of kernels and of the period."""
     device = torch.device("cuda")
-    periods = periods_of(make_pack(configs(workload, k, precision), device), device)
-    with arithmetic(precision, device):
+    periods = make_period(make_pack(configs(workload, k, precision), device), device)
+    with precision_context(precision, device):
         for _ in range(WARM + 2):
             periods(diagnose=False)
         wall = 1e3 / statistics.median(per_second(lambda: periods(diagnose=False), device, 0.5))
@@ -329,7 +329,7 @@ def whole(precision: str) -> dict[str, float]:
         for i, config in enumerate(configs("mlp-ring8", c["trials"], precision))
     ]
     started, finite, trained = time.perf_counter(), 0, 0.0
-    engine = Engine(made, device="cuda", judges=os.cpu_count() or 1)
+    engine = Engine(made, device="cuda", metric_threads=os.cpu_count() or 1)
     evaluate = engine._evaluate
 
     def timed(diagnostics: Any) -> Any:

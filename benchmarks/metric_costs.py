@@ -46,7 +46,7 @@ from vistudy.trainables.metrics.distances.pggan_swd import (
     projections,
     sliced_w1,
 )
-from vistudy.trainables.metrics.evaluate import METRICS, N_SAMPLES, eyes, suite_of
+from vistudy.trainables.metrics.evaluate import METRICS, N_SAMPLES, feature_view, suite_of
 from vistudy.trainables.metrics.features.inception import FEATURES as INCEPTION_FEATURES
 from vistudy.trainables.metrics.features.inception import inception, inception_weights
 from vistudy.trainables.metrics.features.random_conv import random_conv
@@ -77,7 +77,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 def of_suite(data: Dataset) -> Iterator[Task]:
     """Looking, and every metric of the suite that judges `data`."""
     suite = suite_of(data)
-    n, look = N_SAMPLES[suite], eyes(data).look
+    n, look = N_SAMPLES[suite], feature_view(data).transform
     reference, samples = (torch.from_numpy(data.real(n, split)) for split in ("reference", "held_out"))
     title = f"{suite}: {data.name}, " + "x".join(map(str, data.shape))
     yield Task(suite=title, metric="looking", n=n, make=lambda: lambda: look(samples))

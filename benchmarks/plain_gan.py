@@ -20,7 +20,6 @@ from torch.optim.swa_utils import update_bn
 from benchmarks import plain_dcgan
 from vistudy.trainables.data import DATASETS
 from vistudy.trainables.data.mixtures import GRID25, RING8
-from vistudy.trainables.models.base import RECALIBRATION_BATCH
 from vistudy.trainables.nets.architectures import (
     DcganDiscriminator,
     DcganGenerator,
@@ -28,6 +27,7 @@ from vistudy.trainables.nets.architectures import (
     discriminator_arch,
     generator_arch,
 )
+from vistudy.trainables.nets.batch_norm import RECALIBRATION_BATCH
 
 MIXTURES = {mixture.name: mixture for mixture in (RING8, GRID25)}
 SUPPORTED = {

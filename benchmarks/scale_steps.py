@@ -87,7 +87,7 @@ def _sleeping(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     """What the executor's workers run instead of training."""
     from benchmarks.synthetic_engine import train_pack
 
-    return train_pack(config, place="", **settings)
+    return train_pack(config, node_id="", **settings)
 
 
 def ray(study: Path, store: str) -> Work:

@@ -1,4 +1,4 @@
-"""Where a study runs: one backend a file, behind `connect`. To add one: a file here, and a line in CLUSTERS."""
+"""Where a study runs: one backend per file, behind `connect`. To add one, add a file here and a line in CLUSTERS."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ def _local() -> AbstractContextManager[Cluster]:
 
 
 CLUSTERS: dict[str, Callable[[], AbstractContextManager[Cluster]]] = {"local": _local, "debug": debug}
-"""Name -> backend. Everything else is the address of a running cluster."""
+"""Name -> backend. Any other name is the address of a running cluster."""
 
 
 def connect(name: str) -> AbstractContextManager[Cluster]:
-    """Start or reach the cluster `name` (a name in CLUSTERS, or HOST:PORT, or auto) for the time of a `with`.
+    """Start or reach the cluster `name` (a name in CLUSTERS, HOST:PORT, or auto) for the duration of a `with` block.
 
     Raises:
-        ClusterError: it cannot be reached, with what to do.
+        ClusterError: it cannot be reached; the message says what to do.
     """
     if name in CLUSTERS:
         return CLUSTERS[name]()
-    from vistudy.clusters.existing import address
+    from vistudy.clusters.existing import existing
 
-    return address(name)
+    return existing(name)
 
 
 def needs_ray(name: str) -> bool:
-    """Whether studies run there by Ray."""
+    """Whether the cluster `name` runs studies on Ray."""
     return name != "debug"

@@ -1,4 +1,4 @@
-"""What every backend yields."""
+"""Cluster and Node: what every backend yields."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
-"""Folder of the package `vistudy`, as it was imported: what workers need."""
+"""Folder of the package `vistudy` as it was imported. Workers need a copy of it."""
 
 
 class ClusterError(Exception):
-    """A cluster cannot be reached or used. One message: what, where, what to do."""
+    """A cluster cannot be reached or used. The message says what is wrong, where, and what to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,59 +23,59 @@ class Node:
     cpus: int
     gpus: int
     node_id: str = ""
-    """Ray's name for it; empty where there is no Ray."""
+    """Id of the node in Ray; empty without Ray."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cluster:
-    """A connected Ray cluster, seen as places for packs: a GPU or a share of one where there are any, else a CPU."""
+    """A connected cluster as slots for packs: a slot is a GPU or a share of one, or a CPU if there are no GPUs."""
 
     name: str
     nodes: tuple[Node, ...]
     local: bool
-    """On this machine only, started for this run."""
+    """Whether it is this machine only, started for this run."""
     inline: bool = False
-    """No Ray: packs are trained one after another in this process."""
+    """Whether packs are trained one after another in this process, without Ray."""
     packs_per_gpu: int = 1
-    """Packs that share a GPU, each in a process of its own."""
-    least_gpus: int = 0
-    """GPUs that the study was said to need."""
+    """Packs per GPU, each in its own process."""
+    min_gpus: int = 0
+    """Least number of GPUs that the user requires."""
 
     @property
     def gpus(self) -> int:
-        """GPUs of all nodes."""
+        """Number of GPUs of all nodes."""
         return sum(node.gpus for node in self.nodes)
 
     @property
     def slots(self) -> int:
-        """Packs that can run at once. Beside its share of a GPU, each needs its CPUs."""
+        """Packs that can run at once. Besides its share of a GPU, each needs its CPUs."""
         if not self.gpus:
             return sum(node.cpus for node in self.nodes)
         return sum(min(node.cpus // self.cpus, node.gpus * self.packs_per_gpu) for node in self.nodes)
 
     @property
     def cpus(self) -> int:
-        """CPUs of a pack: one; beside a GPU, where metrics take more time than training, an equal share of the node's.
+        """CPUs per pack: one, or with GPUs an equal share of a node's CPUs, since metrics take longer than training.
 
-        The same on every node, so it is the least share of all nodes with GPUs.
+        The number is the same on every node: the smallest share among the nodes with GPUs.
         """
         return max(1, min((n.cpus // (n.gpus * self.packs_per_gpu) for n in self.nodes if n.gpus), default=1))
 
     @property
     def gpu_share(self) -> float:
-        """Of a pack. Ray counts in ten-thousandths: rounded up, the last pack would not fit."""
+        """Share of a GPU per pack, rounded down to Ray's unit of 1/10,000 so that the last pack fits."""
         return math.floor(1e4 / self.packs_per_gpu) / 1e4
 
     @property
     def resources(self) -> dict[str, float]:
-        """What one pack asks of Ray."""
+        """Ray resources of one pack."""
         return {"cpu": self.cpus, "gpu": self.gpu_share} if self.gpus else {"cpu": 1}
 
     def check(self) -> None:
-        """Refuse a cluster on which no node can hold one pack (Ray would wait for ever), or with too few GPUs.
+        """Require a node that can hold one pack (otherwise Ray would wait forever), and enough GPUs.
 
         Raises:
-            ClusterError: with what each node has.
+            ClusterError: the message lists what each node has.
         """
         need = self.resources
         if not any(node.cpus >= need["cpu"] and node.gpus >= need.get("gpu", 0) for node in self.nodes):
@@ -85,18 +85,18 @@ class Cluster:
                 f"cluster {self.name}: no node can hold a pack, which needs {wants} on one node. Nodes: {has}. "
                 "Add a node with that much, or start its Ray with --num-cpus of at least 1."
             )
-        if self.gpus < self.least_gpus:
+        if self.gpus < self.min_gpus:
             raise ClusterError(
-                f"cluster {self.name} has {self.gpus} GPUs; --gpus asks for {self.least_gpus}. Add nodes with GPUs "
+                f"cluster {self.name} has {self.gpus} GPUs; --gpus asks for {self.min_gpus}. Add nodes with GPUs "
                 "(`ray start --num-gpus` says how many a node has), or ask for fewer."
             )
 
 
 def nodes() -> tuple[Node, ...]:
-    """The live nodes of the connected cluster."""
+    """Return the live nodes of the connected cluster."""
     import ray
 
-    found: list[dict[str, Any]] = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
+    alive: list[dict[str, Any]] = [n for n in ray.nodes() if n["Alive"]]  # type: ignore[no-untyped-call]
     return tuple(
         Node(
             name=node["NodeManagerAddress"],
@@ -104,5 +104,5 @@ def nodes() -> tuple[Node, ...]:
             gpus=int(node["Resources"].get("GPU", 0)),
             node_id=node["NodeID"],
         )
-        for node in found
+        for node in alive
     )

@@ -1,4 +1,4 @@
-"""This process and nothing else: packs are trained one after another, without Ray. For debuggers."""
+"""Train packs one after another in this process, without Ray, so that a debugger can be attached."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from vistudy.clusters.base import Cluster, Node
 
 @contextmanager
 def debug() -> Iterator[Cluster]:
-    """One place for packs: the first GPU, if there is one, else this process's CPU."""
+    """Yield one slot for packs: the first GPU if there is one, else a CPU."""
     import torch
 
     gpus = min(1, torch.cuda.device_count())
-    here = Node(name=socket.gethostname(), cpus=1, gpus=gpus)
-    yield Cluster(name="debug", nodes=(here,), local=True, inline=True)
+    node = Node(name=socket.gethostname(), cpus=1, gpus=gpus)
+    yield Cluster(name="debug", nodes=(node,), local=True, inline=True)

@@ -1,4 +1,4 @@
-"""A running Ray cluster, by the address of its head (HOST:PORT), or `auto` for the one that this node belongs to."""
+"""A running Ray cluster: the address of its head (HOST:PORT), or `auto` for the cluster of this node."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @contextmanager
-def address(where: str) -> Iterator[Cluster]:
-    """Connect to a cluster, and send it this project's code.
+def existing(where: str) -> Iterator[Cluster]:
+    """Connect to a cluster and send it this package.
 
     Raises:
-        ClusterError: nothing answers there, it refuses us, or its Ray or Python is another.
+        ClusterError: nothing answers, the connection is refused, or the versions of Ray or Python differ.
     """
     if where != "auto":
-        _must_answer(where)
+        _check_reachable(where)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if where != "auto":
-            _must_let_us_in(where)
+            _check_auth(where)
         ray.init(
             address=where,
             logging_level=logging.ERROR,
             log_to_driver=False,
-            # Inside a Ray job, the job's own environment has the code already, and Ray refuses a second one.
-            runtime_env=None if JOB_CONFIG in os.environ else code(),
+            # Inside a Ray job, the environment of the job already has the code, and Ray rejects a second one.
+            runtime_env=None if JOB_CONFIG in os.environ else runtime_env(),
         )
     except ray.exceptions.AuthenticationError as error:
         raise ClusterError(
@@ -58,8 +58,8 @@ def address(where: str) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def code() -> dict[str, Any]:
-    """Ray's runtime environment with this project's code, models that were added to it included, and its settings."""
+def runtime_env() -> dict[str, Any]:
+    """Ray runtime environment with the code of this package, including added models, and its environment variables."""
     return {
         "py_modules": [str(PACKAGE)],
         "env_vars": {name: value for name, value in os.environ.items() if name.startswith("VISTUDY_")},
@@ -67,8 +67,8 @@ def code() -> dict[str, Any]:
     }
 
 
-def _must_answer(where: str) -> None:
-    """Ray itself would try for a minute."""
+def _check_reachable(where: str) -> None:
+    """Raise ClusterError if the address is malformed or nothing listens there. Ray itself would retry for a minute."""
     host, _, port = where.removeprefix("ray://").rpartition(":")
     if where.startswith("ray://"):
         raise ClusterError(
@@ -86,8 +86,11 @@ def _must_answer(where: str) -> None:
         ) from error
 
 
-def _must_let_us_in(where: str) -> None:
-    """Ray itself would try a refused token 20 times, and wait 40 s for a server that is no Ray head."""
+def _check_auth(where: str) -> None:
+    """Raise if the token is rejected or no Ray head answers.
+
+    Ray itself would retry a rejected token 20 times, and wait 40 s for a server that is no Ray head.
+    """
     answer: Future[None] = Future()
 
     def ask() -> None:

@@ -1,6 +1,6 @@
-"""Studies that run without a terminal: jobs of a running Ray cluster, by the address of its dashboard.
+"""Run studies without a terminal, as jobs of a running Ray cluster that is given by the address of its dashboard.
 
-A job is `vistudy run` on the head, with this checkout's code and the study's file. It needs `ray[default]` on the head.
+A job is `vistudy run` on the head, with the code of this package and the study file. The head needs `ray[default]`.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import ray
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from vistudy.clusters.base import ClusterError
-from vistudy.clusters.existing import code
+from vistudy.clusters.existing import runtime_env
 
 STUDY = "vistudy.study"
-"""Key of a job's metadata: the name of the study that it runs."""
+"""Key of the study's name in the metadata of a job."""
 FILE = "study.yaml"
 STOP_S = 60.0
-"""How long a job that was told to stop may take to its end, until it is killed."""
+"""Seconds after which a job that was asked to stop is killed."""
 AGENT_S = 30.0
-"""How long a head that has just started may take until it has what starts jobs."""
-_LOOK_EVERY_S = 1.0
+"""Seconds to wait for the agent that starts jobs on a new head."""
+_POLL_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """One run of a study as a job."""
+    """A job that runs a study."""
 
     job_id: str
     study: str
@@ -43,7 +43,7 @@ class Job:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing of it runs any more."""
+        """Whether the job has ended."""
         return bool(JobStatus(self.state).is_terminal())
 
 
@@ -51,29 +51,29 @@ class Jobs:
     """The jobs of one cluster."""
 
     def __init__(self, where: str) -> None:
-        """Reach the dashboard at `where`.
+        """Connect to the dashboard at `where`, such as http://10.0.0.5:8265.
 
         Raises:
-            ClusterError: it is no address of a dashboard, nothing answers, or it refuses us.
+            ClusterError: the address is malformed, nothing answers, or the connection is refused.
         """
         if not where.startswith(("http://", "https://")):
             raise ClusterError(
                 f"cluster {where!r}: jobs are handed to a head's dashboard; give its address, such as http://10.0.0.5:8265."
             )
         self._where = where
-        with self._explained():
+        with self._translate_errors():
             self._client = JobSubmissionClient(where)
 
     def submit(self, study: str, text: str, options: Sequence[str]) -> Job:
-        """Start `vistudy run` with the file `text` and `options` on the cluster, and return at once.
+        """Start `vistudy run` on the cluster with the study file `text` and `options`, and return without waiting.
 
         Raises:
-            ClusterError: a job of that study has not ended, or the cluster refuses.
+            ClusterError: a job of that study is still active, or the cluster rejects the job.
         """
-        going = [job for job in self.of(study) if not job.ended]
-        if going:
+        active = [job for job in self.list(study) if not job.ended]
+        if active:
             raise ClusterError(
-                f"cluster {self._where}: job {going[-1].job_id} runs study {study!r} already; follow it with "
+                f"cluster {self._where}: job {active[-1].job_id} runs study {study!r} already; follow it with "
                 f"`vistudy job logs {study} --cluster {self._where}`, or end it with `vistudy job stop`."
             )
         run = [
@@ -86,9 +86,9 @@ class Jobs:
             "auto",
             *options,
         ]
-        with tempfile.TemporaryDirectory(prefix="vistudy-job-") as folder, self._explained():
+        with tempfile.TemporaryDirectory(prefix="vistudy-job-") as folder, self._translate_errors():
             (Path(folder) / FILE).write_text(text, "utf-8")
-            environment = code() | {"working_dir": folder}
+            environment = runtime_env() | {"working_dir": folder}
             environment["env_vars"] |= {"RAY_JOB_STOP_WAIT_TIME_S": str(int(STOP_S))}  # Ray's 3 s are too few
             job_id = self._submit(entrypoint=shlex.join(run), runtime_env=environment, metadata={STUDY: study})
             return _job(self._client.get_job_info(job_id))
@@ -101,51 +101,51 @@ class Jobs:
             except RuntimeError as error:
                 if "No available agent" not in str(error) or time.monotonic() > deadline:
                     raise
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(_POLL_INTERVAL_S)
 
-    def of(self, study: str | None = None) -> list[Job]:
-        """Jobs of a study, or of all studies, the newest last."""
-        with self._explained():
-            found = [_job(info) for info in self._client.list_jobs() if (info.metadata or {}).get(STUDY)]
-        return sorted((job for job in found if study in (None, job.study)), key=lambda job: job.started_ms)
+    def list(self, study: str | None = None) -> Sequence[Job]:
+        """Return the jobs of a study, or of all studies, newest last."""
+        with self._translate_errors():
+            jobs = [_job(info) for info in self._client.list_jobs() if (info.metadata or {}).get(STUDY)]
+        return sorted((job for job in jobs if study in (None, job.study)), key=lambda job: job.started_ms)
 
     def newest(self, study: str) -> Job:
-        """The newest job of a study.
+        """Return the newest job of a study.
 
         Raises:
-            ClusterError: there is none.
+            ClusterError: the study has no job.
         """
-        found = self.of(study)
-        if not found:
-            known = ", ".join(sorted({job.study for job in self.of()})) or "none"
+        jobs = self.list(study)
+        if not jobs:
+            known = ", ".join(sorted({job.study for job in self.list()})) or "none"
             raise ClusterError(f"cluster {self._where}: no job of study {study!r}; it has jobs of: {known}.")
-        return found[-1]
+        return jobs[-1]
 
     def logs(self, job: Job, *, follow: bool) -> Iterator[str]:
-        """What a job has printed, in pieces; with `follow` until it ends."""
-        seen = 0
+        """Yield the output of a job in pieces; with `follow`, until the job ends."""
+        n_printed = 0
         while True:
-            with self._explained():
+            with self._translate_errors():
                 ended = _job(self._client.get_job_info(job.job_id)).ended
                 text = self._client.get_job_logs(job.job_id)
-            yield text[seen:]
-            seen = len(text)
+            yield text[n_printed:]
+            n_printed = len(text)
             if ended or not follow:
                 return
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_INTERVAL_S)
 
     def stop(self, job: Job) -> Job:
-        """Send a job SIGTERM, at which its packs write checkpoints, and wait for its end."""
+        """Send SIGTERM to a job, so that its packs write checkpoints, and wait for its end."""
         deadline = time.monotonic() + STOP_S
-        with self._explained():
+        with self._translate_errors():
             if not job.ended:
                 self._client.stop_job(job.job_id)
             while not (now := _job(self._client.get_job_info(job.job_id))).ended and time.monotonic() < deadline:
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(_POLL_INTERVAL_S)
         return now
 
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:

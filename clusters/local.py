@@ -1,4 +1,4 @@
-"""This machine: a Ray of our own, started for one run and gone with it. Another Ray on the machine is left alone."""
+"""This machine: an own Ray instance that lives for one run. Other Ray instances on the machine are not affected."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import ray
 from vistudy.clusters.base import Cluster, nodes
 
 PRELOADED = ("torch", "ray.tune", "vistudy.trainables.worker")
-"""What every worker needs: imported as it starts, while the driver still prepares."""
+"""Modules that every worker imports as it starts, while the driver is still preparing."""
 
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Packs exchange no objects; Ray's default would take 30 % of the memory."""
+"""Packs exchange no objects, so this is small; Ray's default is 30 % of the memory."""
 
 
 @contextmanager
 def local() -> Iterator[Cluster]:
-    """Ray on all CPUs and GPUs of this machine that this process may use."""
+    """Start Ray on all CPUs and GPUs that this process may use."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("PL_DISABLE_FORK", "1")  # Tune wants it set in its workers
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Unix sockets have paths of at most 107 bytes, and Ray adds about 70: not every TMPDIR will do.
+    # Paths of Unix sockets have at most 107 bytes, and Ray adds about 70, so TMPDIR may be too long.
     scratch = tempfile.mkdtemp(prefix="vs-", dir="/tmp" if Path("/tmp").is_dir() else None)
     try:
         ray.init(
@@ -40,7 +40,7 @@ def local() -> Iterator[Cluster]:
             _temp_dir=scratch,
             _system_config={
                 "preload_python_modules": list(PRELOADED),
-                "worker_niceness": 0,  # Ray's 15 lets everything else on a laptop go first, our own mirror too
+                "worker_niceness": 0,  # with Ray's 15, all other processes would go first, even our own MLflow sync
             },
         )
         yield Cluster(name="local", nodes=nodes(), local=True)

@@ -2,6 +2,6 @@
 
 import os
 
-# Else MKL may choose kernels by how a matrix lies in memory, and on some processors a trial's bits then depend on its
-# place in the pack. Read at MKL's first product: docs/decisions/018.
+# Otherwise MKL may choose kernels by memory alignment, and on some processors the bits of a trial would depend on its
+# position in the pack. MKL reads the variable at its first product: see docs/decisions/018.
 os.environ.setdefault("MKL_CBWR", "AUTO")

@@ -1,4 +1,4 @@
-"""Losses as pure functions of logits, one value a trial. Equation numbers are those of arXiv:1807.05936.
+"""Losses as pure functions of logits, one value per trial. Equation numbers are those of arXiv:1807.05936.
 
 With l the discriminator's logit: -log D = softplus(-l) and -log(1 - D) = softplus(l). Shapes: K trials, B samples.
 """
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 _LANES = 32
-"""Floats that a vectorised CPU kernel takes at once, at most; the rest of a tensor is computed by scalar code."""
+"""Most floats that a vectorised CPU kernel processes at once; the remainder of a tensor is left to scalar code."""
 
 
 def _softplus(logits: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
-    """softplus, the same bits for the same logits in any row: no row is cut between vector and scalar code."""
+    """Softplus with the same bits for the same logits in any row: no row is split between vector and scalar code."""
     batch = logits.shape[1]
     return F.softplus(F.pad(logits, (0, -batch % _LANES)))[:, :batch] if batch % _LANES else F.softplus(logits)
 
@@ -46,12 +46,12 @@ GENERATOR_LOSSES = {"non_saturating": generator_non_saturating, "saturating": ge
 
 
 def _softplus_gradient(logits: Float[Tensor, "K B"], sign: float | Tensor) -> Float[Tensor, "K B"]:
-    """Of softplus(sign * l), summed: sign * sigmoid(sign * l)."""
+    """Gradient of the sum of softplus(sign * l): sign * sigmoid(sign * l)."""
     return by_row(torch.sigmoid, logits * sign).mul_(sign)
 
 
 def discriminator_gradient(logits: Float[Tensor, "K 2B"]) -> Float[Tensor, "K 2B"]:
-    """Of `discriminator` with respect to the logits of B real and then B fake samples."""
+    """Gradient of `discriminator` with respect to the logits of B real samples, followed by B fake ones."""
     batch = logits.shape[1] // 2
     sign = torch.ones(2 * batch, device=logits.device)
     sign[:batch] = -1.0
@@ -59,17 +59,17 @@ def discriminator_gradient(logits: Float[Tensor, "K 2B"]) -> Float[Tensor, "K 2B
 
 
 def half_gradient(logits: Float[Tensor, "K B"], *, real: bool) -> Float[Tensor, "K B"]:
-    """Of one of the two terms of `discriminator` with respect to its logits."""
+    """Gradient of one of the two terms of `discriminator` with respect to its logits."""
     return _softplus_gradient(logits, -1.0 if real else 1.0).div_(logits.shape[1])
 
 
 def generator_non_saturating_gradient(fake: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
-    """Of `generator_non_saturating`."""
+    """Gradient of `generator_non_saturating` with respect to the logits."""
     return half_gradient(fake, real=True)
 
 
 def generator_saturating_gradient(fake: Float[Tensor, "K B"]) -> Float[Tensor, "K B"]:
-    """Of `generator_saturating`."""
+    """Gradient of `generator_saturating` with respect to the logits."""
     return half_gradient(fake, real=False).neg_()
 
 
@@ -77,17 +77,7 @@ GENERATOR_GRADIENTS = {
     "non_saturating": generator_non_saturating_gradient,
     "saturating": generator_saturating_gradient,
 }
-"""Gradients by hand, for training: autograd takes longer for them than the products of small nets. Tests compare."""
-
-
-def old_generator_gradient(x: Float[Tensor, "K B *shape"], x_old: Float[Tensor, "K B *shape"]) -> Tensor:
-    """Of `old_generator` with respect to x."""
-    return (x - x_old).mul_(2 / math.prod(x.shape[1:]))
-
-
-def old_generator(x: Float[Tensor, "K B *shape"], x_old: Float[Tensor, "K B *shape"]) -> Float[Tensor, " K"]:
-    """The term of (26) in the mean convention: mean over batch and components of (G(z) - G_old(z))^2."""
-    return (x - x_old).square().flatten(1).mean(1)
+"""Hand-written gradients: for small nets autograd would take longer than the matrix products. Tests compare both."""
 
 
 def r1(real: Float[Tensor, "K B"], x: Float[Tensor, "K B *shape"]) -> Float[Tensor, " K"]:
@@ -99,7 +89,7 @@ def r1(real: Float[Tensor, "K B"], x: Float[Tensor, "K B *shape"]) -> Float[Tens
 def discriminator_diagnostics(
     loss: Float[Tensor, " K"], real: Float[Tensor, "K B"], fake: Float[Tensor, "K B"]
 ) -> dict[str, Tensor]:
-    """D's loss and the share of real and of fake samples that it tells right, each (K,)."""
+    """D's loss, and the shares of real and of fake samples that it classifies correctly, each (K,)."""
     return {
         "d_loss": loss.detach(),
         "d_acc_real": (real > 0).float().mean(1),
@@ -111,7 +101,7 @@ def discriminator_diagnostics(
 
 
 def by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """An elementwise function of (K, ...), the same bits for the same numbers in any row (see `_softplus`)."""
+    """Apply an elementwise function to (K, ...), with the same bits for the same numbers in any row."""
     flat = x.flatten(1)
     length = flat.shape[1]
     if length % _LANES == 0:
@@ -122,7 +112,7 @@ def by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 def code_sample(
     mean: Float[Tensor, "K B z"], log_variance: Float[Tensor, "K B z"], normal: Float[Tensor, "K B z"]
 ) -> Float[Tensor, "K B z"]:
-    """A sample of p(z|x) by the reparametrisation trick of (7): mu + s eps."""
+    """Draw from p(z|x) by the reparametrisation trick of (7): mu + s eps."""
     return mean + by_row(torch.exp, 0.5 * log_variance) * normal
 
 
@@ -143,20 +133,20 @@ def gaussian_nll(
 def bernoulli_nll(x: Float[Tensor, "K B *shape"], mean: Float[Tensor, "K B *shape"]) -> Float[Tensor, "K B"]:
     """First term of (7), -log q(x|z) for x and mean in [-1, 1] mapped to [0, 1]; the cross-entropy where x is grey.
 
-    A mean of tanh h is the probability sigmoid(2h). It is kept `BERNOULLI_MARGIN` away from 0 and 1, since tanh
-    reaches +-1 in floating point: a pixel costs at most 11.5 nats, where it would cost infinitely many.
+    A mean of tanh h is the probability sigmoid(2h). It is kept `BERNOULLI_MARGIN` away from 0 and 1, because tanh
+    reaches +-1 in floating point. So a pixel costs at most 11.5 nats instead of infinitely many.
     """
     scaled = (0.5 - BERNOULLI_MARGIN) * mean.flatten(2)
-    on, white = by_row(torch.log, 0.5 + scaled), 0.5 + 0.5 * x.flatten(2)
-    return -(white * on + (1 - white) * by_row(torch.log, 0.5 - scaled)).sum(2)
+    log_p, target = by_row(torch.log, 0.5 + scaled), 0.5 + 0.5 * x.flatten(2)
+    return -(target * log_p + (1 - target) * by_row(torch.log, 0.5 - scaled)).sum(2)
 
 
 BERNOULLI_MARGIN = 1e-5
-"""Least probability of either value of a pixel."""
+"""Smallest probability of either pixel value."""
 
 
 # aae: (30) is `discriminator(real=l(z), fake=l(E(x)))`, (33) is `generator_non_saturating(l(E(x)))`, and the term that
-# (32) adds is `old_generator` of codes: the GAN's losses with x and z exchanged.
+# (32) adds is `regularizer.sample_distance` of codes: the losses of the GAN with x and z exchanged.
 
 
 def reconstruction(x: Float[Tensor, "K B *shape"], again: Float[Tensor, "K B *shape"]) -> Float[Tensor, " K"]:
@@ -183,7 +173,7 @@ def ali_non_saturating(encoded: Float[Tensor, "K B"], generated: Float[Tensor, "
 
 
 ALI_LOSSES = {"eq40": ali_own, "eq41": ali_own, "eq42": ali_minimax, "eq43": ali_non_saturating}
-"""(40) has two terms more: `gaussian_kl` to the old generator and `log_density_ratio` of the old encoder."""
+"""(40) has two more terms: `gaussian_kl` to the old generator and `log_density_ratio` of the old encoder."""
 
 
 def gaussian_kl(

@@ -1,4 +1,4 @@
-"""What a machine must have to train a pack: the run's versions, the models and data that it names, modules, files."""
+"""Check that this machine can train a pack: package versions, models, data sets, modules and files."""
 
 from __future__ import annotations
 
@@ -9,42 +9,43 @@ from importlib.metadata import version
 from typing import Any
 
 from vistudy.trainables import data as datasets
-from vistudy.trainables.config import NOT_RECORDED, TrainConfig
+from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data import DATASETS, DataError, refuse_other_data
 from vistudy.trainables.models import UnknownModel, config_from_dict
+from vistudy.trainables.trial_identity import NOT_RECORDED
 
 
 class NodeFailed(Exception):
-    """This machine, or the code on it, cannot train a pack. One message: what it lacks, and what to do."""
+    """This machine, or the code on it, cannot train a pack. The message says what is missing and what to do."""
 
 
 def versions() -> dict[str, str]:
-    """What the numbers of a trial depend on."""
+    """Versions of what the numbers of a trial depend on."""
     packages = ("vistudy", "torch", "numpy")
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def check_versions(expected: Mapping[str, str]) -> None:
-    """Refuse other versions than a run's, local parts (+cpu, +cu130) apart; none expected: none is asked for.
+    """Require the versions of the run. Local parts (+cpu, +cu130) may differ; an empty `expected` accepts any.
 
     Raises:
-        NodeFailed: which differ.
+        NodeFailed: some versions differ; the message lists them.
     """
-    here = versions() if expected else {}
+    installed = versions() if expected else {}
     other = [
-        f"{name} {here.get(name)} (the run: {wanted})"
-        for name, wanted in expected.items()
-        if here.get(name, "").partition("+")[0] != wanted.partition("+")[0]
+        f"{name} {installed.get(name)} (the run: {required})"
+        for name, required in expected.items()
+        if installed.get(name, "").partition("+")[0] != required.partition("+")[0]
     ]
     if other:
         raise NodeFailed(f"has {', '.join(other)}. Install requirements.lock on that node, or end its Ray")
 
 
 def trial_configs(trials: Sequence[Mapping[str, Any]]) -> list[TrainConfig]:
-    """The configurations of stored trials.
+    """Build the configurations of stored trials.
 
     Raises:
-        NodeFailed: this process lacks the model or the data set of one.
+        NodeFailed: this process does not know the model or the data set of a trial.
     """
     try:
         configs = [config_from_dict(trial) for trial in trials]
@@ -59,19 +60,19 @@ def trial_configs(trials: Sequence[Mapping[str, Any]]) -> list[TrainConfig]:
 
 
 def check_data(pack: Mapping[str, Any]) -> None:
-    """Refuse data that are not those that the trials of a stored pack were planned on.
+    """Require the data that the trials of a stored pack were planned on.
 
     Raises:
-        NodeFailed: this process lacks the model or the data set.
-        OtherData: the data set holds something else here.
-        DataError: it cannot be read here.
+        NodeFailed: this process does not know the model or the data set.
+        OtherData: the data set has other contents on this machine.
+        DataError: the data set cannot be read on this machine.
     """
     first = trial_configs(pack["trials"])[0]  # a pack has one data set
     refuse_other_data(first.data, first.data_fingerprint or NOT_RECORDED)
 
 
-def lacking(error: ImportError | DataError) -> str:
-    """What an error says that a machine lacks: which module and who wants it, or which files."""
+def describe_missing(error: ImportError | DataError) -> str:
+    """Describe what this machine is missing: a module and the line that imports it, or files."""
     if isinstance(error, DataError):
         return f"cannot read data: {error}. Every node needs the same files at the same place"
     at = traceback.extract_tb(error.__traceback__)[-1]

@@ -7,7 +7,7 @@ At generator update j of period t the anchor is
   lag              G `lag` updates ago
   ema              the exponential moving average of G over updates
   param_space      as period_start, but the distance is that of parameters
-Before there was such a generator (start of training) it is the initial one.
+At the start of training, before such a generator exists, the anchor is the initial generator.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 FIXED_IN_PERIOD = ("period_start", "previous_period", "param_space")
-"""Anchors that do not change during a generator phase, so that their samples can be computed once a batch of z."""
+"""Anchors that are constant during a generator phase, so that their samples can be computed once per batch of z."""
 
 
 class Anchor:
@@ -41,19 +41,19 @@ class Anchor:
         return self._past[0]
 
     def start_period(self, flat: Float[Tensor, "K P"]) -> None:
-        """Tell that a generator phase begins with parameters `flat`."""
+        """Note that a generator phase begins with parameters `flat`."""
         if self.fixed_in_period:
             self._push(flat)
 
     def updated(self, flat: Float[Tensor, "K P"]) -> None:
-        """Tell that an update has led to parameters `flat`."""
+        """Note that an update has produced parameters `flat`."""
         if self.kind == "ema":
             torch.lerp(flat, self._past[0], self._decay, out=self._past[0])
         elif not self.fixed_in_period:
             self._push(flat)
 
     def _push(self, flat: Tensor) -> None:
-        for older, newer in itertools.pairwise(self._past):  # copied, not renamed: a captured period keeps addresses
+        for older, newer in itertools.pairwise(self._past):  # copied: a CUDA graph keeps addresses
             older.copy_(newer)
         self._past[-1].copy_(flat)
 
@@ -63,5 +63,5 @@ class Anchor:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore `state()`."""
-        for mine, theirs in zip(self._past, state["past"], strict=True):
-            mine.copy_(theirs)
+        for tensor, saved in zip(self._past, state["past"], strict=True):
+            tensor.copy_(saved)

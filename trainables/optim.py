@@ -1,4 +1,4 @@
-"""Adam and SGD on a flat (K, P) buffer, with a learning rate (and betas) for each trial."""
+"""Adam and SGD on a flat (K, P) buffer, with a learning rate (and betas) per trial."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 ADAM_EPS = 1e-8
 FEW_RATES = 8
-"""On a GPU: so many different rates at most are worth a call of the fused update each,"""
+"""On a GPU the fused update, which takes one call per rate, is used for at most this many different rates,"""
 LARGE_NET = 2**17
-"""or nets of so many parameters."""
+"""or for nets of at least this many parameters."""
 
 
 def column(values: Sequence[float], device: torch.device) -> Float[Tensor, "K 1"]:
-    """One number a trial, to be broadcast over its parameters; double, since 1 - beta is taken of it."""
+    """One number per trial, to be broadcast over its parameters; float64, because 1 - beta is computed from it."""
     return torch.tensor(values, dtype=torch.float64, device=device).unsqueeze(1)
 
 
@@ -42,7 +42,7 @@ class Sgd:
 
 
 class Adam:
-    """Adam (Kingma and Ba 2015) as torch.optim.Adam computes it, each trial with its own rate and betas."""
+    """Adam (Kingma and Ba 2015) as in torch.optim.Adam, with a rate and betas per trial."""
 
     def __init__(self, like: Float[Tensor, "K P"], lr: Tensor, beta1: Tensor, beta2: Tensor) -> None:
         self._lr, self._beta1, self._beta2 = lr, beta1, beta2
@@ -50,11 +50,11 @@ class Adam:
         self._first, self._second = torch.zeros_like(like), torch.zeros_like(like)
         self._scratch = torch.empty_like(like)
         self._updates = torch.zeros((), device=like.device)
-        """On the device, where a captured period counts on."""
+        """A device tensor, so that a captured CUDA graph increments it."""
         self._alike = _alike(lr, beta1, beta2)
         self._fused = like.is_cpu or len(self._alike) <= FEW_RATES or like.shape[1] >= LARGE_NET
         self._of: tuple[Tensor, Tensor] | None = None
-        """What `_rows` are the rows of: making them takes as long as the update."""
+        """The tensors that `_rows` are views of: making the views takes as long as the update."""
         self._rows: list[list[list[Tensor]]] = []
 
     def step(self, flat: Float[Tensor, "K P"], gradient: Float[Tensor, "K P"]) -> None:
@@ -66,11 +66,11 @@ class Adam:
             self._step_apart(flat, gradient)
 
     def _step_fused(self, flat: Tensor, gradient: Tensor) -> None:
-        """By torch's own kernel, in one pass over memory; it takes one rate a call, but many trials."""
+        """Use torch's fused kernel: one pass over memory, one call per learning rate, any number of trials."""
         if self._of is None or self._of[0] is not flat or self._of[1] is not gradient:
             self._of = flat, gradient
             rows = [tensor.unbind(0) for tensor in (flat, gradient, self._first, self._second)]
-            self._rows = [[[row[i] for i in places] for row in rows] for places in self._alike.values()]
+            self._rows = [[[row[i] for i in trials] for row in rows] for trials in self._alike.values()]
         for (lr, beta1, beta2), (weights, gradients, first, second) in zip(self._alike, self._rows, strict=True):
             torch._fused_adam_(
                 weights,
@@ -89,7 +89,7 @@ class Adam:
             )
 
     def _step_apart(self, flat: Tensor, gradient: Tensor) -> None:
-        """By operations on all trials at once."""
+        """Use elementwise operations on all trials at once."""
         self._first.lerp_(gradient, self._new1)
         torch.mul(gradient, gradient, out=self._scratch)
         self._second.lerp_(self._scratch, self._new2)
@@ -112,11 +112,11 @@ class Adam:
 
 
 def _alike(*columns: Tensor) -> dict[tuple[float, ...], list[int]]:
-    """Places of the trials that agree in all columns (K, 1), by their values."""
-    found: dict[tuple[float, ...], list[int]] = {}
-    for place, values in enumerate(torch.cat(columns, 1).tolist()):
-        found.setdefault(tuple(values), []).append(place)
-    return found
+    """Map the values of the columns (K, 1) to the indices of the trials that have them."""
+    trials: dict[tuple[float, ...], list[int]] = {}
+    for i, values in enumerate(torch.cat(columns, 1).tolist()):
+        trials.setdefault(tuple(values), []).append(i)
+    return trials
 
 
 Optimizer = Adam | Sgd

@@ -1,4 +1,4 @@
-"""Backends that files are rendered for, by name. To add one: a file here, its templates, and a line in BACKENDS."""
+"""Backends by name. To add one, add a file here, its templates, and a line in BACKENDS."""
 
 from __future__ import annotations
 

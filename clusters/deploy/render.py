@@ -1,4 +1,4 @@
-"""Files that start a cluster, from a few answers: one backend a file, its templates in `templates/<name>/`."""
+"""Render the files that start a cluster from a few settings. Each backend has one file and `templates/<name>/`."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _SECRET_IN_URL = re.compile(r"//[^/@]*:[^/@]*@")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """One answer."""
+    """One setting of a backend."""
 
     name: str
     pattern: str
-    """What it must match, whole."""
+    """Regular expression that the whole value must match."""
     help: str
-    """What it is, with an example."""
+    """Description with an example."""
     default: str | None
-    """None: it has to be given."""
+    """None: the setting is required."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,11 +44,11 @@ class Backend:
     summary: str
     settings: tuple[Setting, ...]
     files: tuple[str, ...]
-    """Templates, without `.j2`."""
+    """Names of the templates, without `.j2`."""
     token: bool = False
-    """Whether the files need a token beside them; the others make one for each cluster."""
+    """Whether a token file is written next to the files; other backends create a token per cluster."""
     check: Callable[[Mapping[str, str]], str | None] = lambda _: None
-    """Why answers do not go together, if they do not."""
+    """Returns why the settings are inconsistent; None if they are consistent."""
 
 
 def common(
@@ -57,7 +57,7 @@ def common(
     store_help: str = "Ledger that all nodes share, e.g. /shared/vistudy or s3://bucket/vistudy.",
     image: str | None = "",
 ) -> tuple[Setting, ...]:
-    """Settings that every backend has. `image`: its default; None where one has to be given."""
+    """Return the settings that every backend has. `image`: default of the image; None if it is required."""
     return (
         Setting(name="name", pattern=NAME, help="Name of the cluster.", default="vistudy"),
         Setting(name="gpus", pattern=r"\d{1,2}", help="GPUs of each worker node; 0: packs run on CPUs.", default="1"),
@@ -80,10 +80,10 @@ def common(
 
 
 def render(backend: Backend, answers: Mapping[str, str], out: str | os.PathLike[str]) -> list[Path]:
-    """Write a backend's files into the folder `out`. Files that are there are replaced; a token stays.
+    """Write the files of a backend into the folder `out`. Existing files are replaced, except a token.
 
     Raises:
-        ClusterError: an answer is missing, unknown or not allowed; nothing is written then.
+        ClusterError: a setting is missing, unknown or invalid. In that case nothing is written.
     """
     values = checked(backend, answers)
     loader = jinja2.FileSystemLoader(TEMPLATES / backend.name)
@@ -111,7 +111,11 @@ def render(backend: Backend, answers: Mapping[str, str], out: str | os.PathLike[
 
 
 def checked(backend: Backend, answers: Mapping[str, str]) -> dict[str, str]:
-    """All settings of a backend: answers, and defaults for the rest. Raises ClusterError, saying all that is wrong."""
+    """Return all settings of a backend: the answers, and defaults for the rest.
+
+    Raises:
+        ClusterError: the message lists everything that is wrong.
+    """
     known = {setting.name: setting for setting in backend.settings}
     wrong = [
         f"{name}: {backend.name} has no such setting; it has {', '.join(known)}"
@@ -135,12 +139,12 @@ def checked(backend: Backend, answers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _hidden(value: str) -> str:
-    """A value for a message: without the password that a URL may have."""
+    """Return a value for a message, without the password that a URL may contain."""
     return _SECRET_IN_URL.sub("//***@", value)
 
 
 def _write_token(folder: Path) -> None:
-    """A random token that only its owner can read, and that git leaves out."""
+    """Write a random token that only its owner can read and that git ignores."""
     (folder / ".gitignore").write_text("token\n")
     path = folder / "token"
     if not path.exists():

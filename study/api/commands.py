@@ -117,10 +117,10 @@ def plan(
     from vistudy.study.execution.data_changes import other_data
     from vistudy.study.execution.data_check import check_data
     from vistudy.study.planning.rounds import foreseen
-    from vistudy.trainables.data import look_again
+    from vistudy.trainables.data import forget_seen_files
 
     ledger = Ledger(store)
-    look_again()
+    forget_seen_files()
     planned = foreseen(as_study(study), ledger, allow_large=allow_large)
     check_data(planned)
     planned = planned.noting(other_data(planned, ledger))
@@ -233,13 +233,13 @@ def _run(
     from vistudy.study.execution.data_check import check_data
     from vistudy.study.planning.rounds import rounds
     from vistudy.study.tracking import mirror
-    from vistudy.trainables.data import look_again
+    from vistudy.trainables.data import forget_seen_files
 
     wanted = as_study(study)
     uri = tracking_uri or mirror.default_tracking_uri(store)
     mirror.check_tracking_uri(uri)
     ledger = Ledger(store)
-    look_again()
+    forget_seen_files()
     plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, allow_large=allow_large)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)

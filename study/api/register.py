@@ -16,7 +16,7 @@ from vistudy.study.planning.rounds import foreseen
 from vistudy.study.spec.hyperparameters import refusal
 from vistudy.study.spec.parser import Block, Study, load_study
 from vistudy.study.spec.schema import ClaimSpec
-from vistudy.trainables.data import look_again
+from vistudy.trainables.data import forget_seen_files
 
 LEAST_EVALUATIONS = 20
 """Of a claim's blocks: the last quarter has five, and the ten that bad ones are counted over are half of the run."""
@@ -39,7 +39,7 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     wanted = study if isinstance(study, Study) else load_study(study)
     content = frozen(wanted)
     ledger = Ledger(store)
-    look_again()
+    forget_seen_files()
     planned = foreseen(wanted, ledger)  # refuses what cannot be trained, before anything is written
     ledger.create()
     before = ledger.registrations(wanted.name)

@@ -28,7 +28,7 @@ def list_jobs(cluster: Dashboard) -> None:
     from vistudy.clusters.jobs import Jobs
 
     try:
-        for job in Jobs(cluster).of():
+        for job in Jobs(cluster).list():
             out.print(_line(job), soft_wrap=True)
     except ClusterError as error:
         raise StudyError(str(error)) from error

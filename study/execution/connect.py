@@ -25,6 +25,6 @@ def connected(name: str, packs_per_gpu: int = 1, gpus: int = 0) -> Iterator[Clus
         with connect(name) as reached:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before or signal.SIG_DFL)  # Ray's own handler aborts the process
-            yield validated(dataclasses.replace(reached, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
+            yield validated(dataclasses.replace(reached, packs_per_gpu=packs_per_gpu, min_gpus=gpus))
     except ClusterError as error:
         raise StudyError(str(error)) from error

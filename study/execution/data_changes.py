@@ -8,7 +8,7 @@ from typing import Any
 
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.planning.plan import Plan
-from vistudy.trainables.config import NOT_RECORDED
+from vistudy.trainables.trial_identity import NOT_RECORDED
 
 Found = dict[str, set[str]]
 """Fingerprint -> configurations (without the data) trained on it."""

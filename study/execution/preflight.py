@@ -116,7 +116,7 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
         answers += [here.answer, *(answer.value.answer for answer in asked if answer.value)]
         problems, reports, left = [], [], []
         for answer, read in zip(asked, clocks, strict=True):
-            if answer.left or read.left:
+            if answer.departed or read.departed:
                 left.append(answer.node)
                 continue
             skew = None if read.value is None else _clock_skew(read.value, before, after)
@@ -268,4 +268,4 @@ def local_cluster(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:
 
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     here = Node(name="local", cpus=cpus, gpus=torch.cuda.device_count())
-    return validated(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, least_gpus=gpus))
+    return validated(Cluster(name="local", nodes=(here,), local=True, packs_per_gpu=packs_per_gpu, min_gpus=gpus))

@@ -75,7 +75,7 @@ def execute(
         checkpoint_every_s=checkpoint_every_s,
         run=run,
         gpu_share=on.gpu_share,
-        judges=on.cpus,
+        metric_threads=on.cpus,
         expected=versions(),
     )
     tuner = tune.Tuner(
@@ -126,7 +126,7 @@ def _reuse_prestarted_workers() -> Iterator[None]:
 
 
 def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
-    return train_pack(config, place=ray.get_runtime_context().get_node_id(), **settings)
+    return train_pack(config, node_id=ray.get_runtime_context().get_node_id(), **settings)
 
 
 _NOT_LOADED = "failed to import on the worker"
@@ -217,7 +217,7 @@ class _TuneCallback(tune.Callback):
         pack_id = trial.config["pack_id"]
         hung, text = self._watch.ended(pack_id), _error_text(trial)
         if (lacks := not_loaded(text)) is not None:
-            self._tell(self._supervisor.ended, pack_id, {"end": "node", "text": lacks, "errno": 0})
+            self._tell(self._supervisor.ended, pack_id, {"status": "node", "text": lacks, "errno": 0})
         else:
             self._tell(self._supervisor.died, pack_id, hung or _death_reason(text), hung=hung is not None)
 

@@ -122,7 +122,7 @@ class Supervisor:
 
     def ended(self, name: str, result: dict[str, Any]) -> None:
         """Report that an attempt has returned; `result` is that of `train_pack`."""
-        job, end = self._running.pop(name), str(result["end"])
+        job, end = self._running.pop(name), str(result["status"])
         if end == "complete":
             self._place_failures = 0
         elif end == "stopped":

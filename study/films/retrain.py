@@ -75,9 +75,9 @@ def film_trial(
         StudyError: no such trial, one that was never begun, a model whose samples have no picture, or no frames.
     """
     from vistudy.study.execution.data_check import data_errors
-    from vistudy.trainables.config import NOT_RECORDED
     from vistudy.trainables.data import DataError, refuse_other_data
     from vistudy.trainables.metrics.features.image_classifier import one_thread
+    from vistudy.trainables.trial_identity import NOT_RECORDED
 
     if frames < 1:
         raise StudyError(f"--frames {frames}: give at least 1")
@@ -167,7 +167,7 @@ def _frames(
         for step in _between(engine, times):
             row = engine.trial_ids.index(trial_id)
             samples = engine.pack.evaluation_samples(n, engine.next_evaluation)[0][row : row + 1]
-            yield _frame(step, engine.kept(samples[0]))
+            yield _frame(step, engine.kept_samples(samples[0]))
         item = next(evaluations, None)
         values = {} if item is None else {r.trial_id: r.values for r in item.records}
         if item is None or trial_id not in values:
@@ -180,13 +180,13 @@ def _frames(
 
 def _between(engine: Engine, times: list[float]) -> Iterator[int]:
     """Train on to each time that lies before the next evaluation's last period, and take it from the list."""
-    from vistudy.trainables.engine import denormals_flushed
+    from vistudy.trainables.device import flush_denormals
 
     c = engine.configs[0]
     period = c.steps_of_period()[0]
     end = c.d_updates * engine.next_evaluation / c.evaluations - period
     while engine.next_evaluation and times and engine.pack.d_updates < end and times[0] < end:
-        with denormals_flushed():
+        with flush_denormals():
             while engine.pack.d_updates < times[0]:
                 engine.pack.period(diagnose=False)
         times[:] = [time for time in times if time > engine.pack.d_updates]

@@ -19,11 +19,10 @@ from vistudy.study.packing.packs import PackCost, Structure, cost_key
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data.data_root import DataError
 from vistudy.trainables.data.images.prepared_images import cache_root
-from vistudy.trainables.engine import at_full_speed, denormals_flushed
+from vistudy.trainables.device import flush_denormals, limit_memory, precision_context
+from vistudy.trainables.engine import make_warm_period
 from vistudy.trainables.metrics import cache
 from vistudy.trainables.models import make_pack
-from vistudy.trainables.precision import arithmetic
-from vistudy.trainables.worker import limit_memory
 
 SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 SIZES_GPU = (1, 4, 16, 64, 256, 512)
@@ -198,10 +197,10 @@ def _time(config: TrainConfig, size: int, meter: DeviceMeter, device: torch.devi
     """Return seconds per period of a pack of `size` trials, and its peak memory in training and evaluation."""
     meter.reset()
     pack = make_pack([dataclasses.replace(config, seed=i % SEEDS) for i in range(size)], device)
-    with denormals_flushed(), arithmetic(config.precision, device):
+    with flush_denormals(), precision_context(config.precision, device):
         if meter.total_bytes:
             pack.evaluation_samples(EVAL_SAMPLES, 0)
-        period = at_full_speed(pack, device)
+        period = make_warm_period(pack, device)
         count, started = 0, meter.now()
         while count < 3 or meter.now() - started < POINT_S:
             period(diagnose=False)

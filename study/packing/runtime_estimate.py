@@ -10,8 +10,8 @@ import torch
 
 from vistudy.study.packing.packs import Pack, makespan
 from vistudy.trainables.config import TrainConfig
-from vistudy.trainables.engine import Engine, at_full_speed
-from vistudy.trainables.precision import arithmetic
+from vistudy.trainables.device import precision_context
+from vistudy.trainables.engine import Engine, make_warm_period
 
 PILOT_STRUCTURES = 8
 """Maximum number of structures that are measured: the costliest ones."""
@@ -34,8 +34,8 @@ class Timing:
         return self.start_s + periods * self.period_s + (config.evaluations + 1) * self.evaluation_s
 
 
-def time_pack(configs: Sequence[TrainConfig], judges: int) -> Timing:
-    """Train a pack briefly in this process, on its GPU if there is one, and time it; `judges` as in `Engine`."""
+def time_pack(configs: Sequence[TrainConfig], metric_threads: int) -> Timing:
+    """Train a pack briefly in this process, on its GPU if any, and time it; `metric_threads` as in `Engine`."""
     torch.set_num_threads(1)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -45,12 +45,12 @@ def time_pack(configs: Sequence[TrainConfig], judges: int) -> Timing:
         return time.perf_counter()
 
     begun = now()
-    engine = Engine(configs, device=device, judges=judges)
+    engine = Engine(configs, device=device, metric_threads=metric_threads)
     built = now()
     next(engine.evaluations())
     evaluated = now()
-    with arithmetic(configs[0].precision, device):
-        period = at_full_speed(engine.pack, device)
+    with precision_context(configs[0].precision, device):
+        period = make_warm_period(engine.pack, device)
         periods, started = 0, now()
         while now() - started < PERIODS_S:
             period(diagnose=False)

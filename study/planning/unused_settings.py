@@ -63,7 +63,7 @@ def _strike_out(
 ) -> None:
     """Take out of `pending` what this cell reads; note it for what it has and does not read."""
     config = config_of(block, cell, Variant(arm=arm, scale=1.0))
-    unread = config.unread()
+    unread = config.unused_fields()
     present: dict[Setting, Cell] = {
         (None, name): assign(block.config, name, level)
         for name, level in (block.fixed | cell).items()
@@ -90,6 +90,6 @@ def why_unread(config: TrainConfig, field: str) -> str:
             continue
         others = hyper.choices or ((now + 1,) if kinds[name] is int and isinstance(now, int) else ())
         for other in others:
-            if other != now and field not in dataclasses.replace(config, **{name: other}).unread():
+            if other != now and field not in dataclasses.replace(config, **{name: other}).unused_fields():
                 found.append(f"{name}: {other}" if hyper.choices else f"{name} above {now}")
     return " or ".join(found) or "another model"

@@ -18,7 +18,7 @@ from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.tables.trials import load_frame
 from vistudy.clusters import Cluster, ClusterError
 from vistudy.clusters.base import Node
-from vistudy.clusters.existing import address
+from vistudy.clusters.existing import existing
 
 STUDY = {
     "study": "on-a-cluster",
@@ -122,14 +122,14 @@ def test_a_cluster_that_cannot_hold_a_pack_is_refused():
         cluster((0, 0)).check()
     with pytest.raises(ClusterError, match=r"needs 1 CPU, 1 GPU on one node"):
         cluster((0, 1), (8, 0)).check()
-    replace(cluster((8, 1), (8, 2)), least_gpus=3).check()
+    replace(cluster((8, 1), (8, 2)), min_gpus=3).check()
     with pytest.raises(ClusterError, match="c has 3 GPUs; --gpus asks for 4"):
-        replace(cluster((8, 1), (8, 2)), least_gpus=4).check()
+        replace(cluster((8, 1), (8, 2)), min_gpus=4).check()
 
 
 @pytest.mark.parametrize("where", ["nowhere", "host:x", "host:99999", ":6379"])
 def test_what_is_no_address(where):
-    with pytest.raises(ClusterError, match="HOST:PORT"), address(where):
+    with pytest.raises(ClusterError, match="HOST:PORT"), existing(where):
         pass
 
 
@@ -157,5 +157,5 @@ def test_what_is_no_ray_head(monkeypatch):
     monkeypatch.setattr("vistudy.clusters.existing.ANSWER_TIMEOUT_S", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         where = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(ClusterError, match="does not answer as a Ray head within 1 s"), address(where):
+        with pytest.raises(ClusterError, match="does not answer as a Ray head within 1 s"), existing(where):
             pass

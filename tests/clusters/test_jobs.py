@@ -94,7 +94,7 @@ def test_a_head_that_has_just_started_is_waited_for(monkeypatch):
                 raise RuntimeError(answer)
             return answer
 
-    monkeypatch.setattr(jobs, "_LOOK_EVERY_S", 0.0)
+    monkeypatch.setattr(jobs, "_POLL_INTERVAL_S", 0.0)
     head = object.__new__(jobs.Jobs)
     head._client = Client()
     assert head._submit(entrypoint="true") == "raysubmit_1"

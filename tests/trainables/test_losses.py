@@ -49,11 +49,6 @@ def test_optimal_discriminator_of_two_gaussians_gives_2_log_2_minus_2_jsd():
     assert expectation.item() == pytest.approx(1.187714, abs=2e-6)
 
 
-def test_term_of_26_is_a_mean_over_batch_and_components():
-    x, old = torch.zeros(1, 2, 3), torch.tensor([[[1.0, 2.0, 3.0], [0.0, 0.0, 0.0]]])
-    assert losses.old_generator(x, old).tolist() == pytest.approx([14 / 6])
-
-
 def test_r1_of_a_linear_discriminator_is_the_squared_norm_of_its_weight():
     weight = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
     x = torch.randn(2, 7, 2, requires_grad=True)

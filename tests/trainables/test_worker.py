@@ -4,55 +4,23 @@ from __future__ import annotations
 
 import errno
 import re
-import signal
 import socket
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from tests.trainables.configs import gan
+from tests.trainables.stored_packs import CONFIGS, bits, stored, train
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
 from vistudy.trainables.data import DataError
-from vistudy.trainables.models.gan import GanConfig, GanPack
+from vistudy.trainables.models.gan import GanPack
 from vistudy.trainables.node_checks import versions
-from vistudy.trainables.worker import CONTEXT_BYTES, limit_memory, share_of_memory, train_pack
-
-CONFIGS = [gan(seed=s, evaluations=4) for s in (0, 1)]
-
-
-def stored(folder: Path, configs: list[GanConfig] = CONFIGS, keep: str = "none") -> Ledger:
-    ledger = Ledger(folder)
-    ledger.create()
-    ledger.write_pack(
-        {
-            "pack_id": "p-1",
-            "trial_ids": [c.trial_id() for c in configs],
-            "trials": [c.to_dict() for c in configs],
-            "reference": {},
-            "samples": [2, 4],
-            "keep_checkpoints": keep,
-            "created_ms": 1,
-        }
-    )
-    return ledger
-
-
-def train(ledger: Ledger, every_s: float = 0.0, run: str = "") -> dict[str, Any]:
-    return train_pack(
-        {"pack_id": "p-1"}, journal=lambda: Ledger(ledger.uri), checkpoint_every_s=every_s, run=run, now_ms=lambda: 7
-    )
+from vistudy.trainables.worker import train_pack
 
 
 def ended(result: dict[str, Any]) -> tuple[str, int, int]:
-    return result["end"], result["trials"], result["failed"]
-
-
-def bits(ledger: Ledger) -> list[tuple[str, int, dict[str, str]]]:
-    return [(r["trial_id"], r["evaluation"], {n: v.hex() for n, v in r["values"].items()}) for r in ledger.records()]
+    return result["status"], result["trials"], result["failed"]
 
 
 def test_a_pack_is_trained_to_its_end(tmp_path):
@@ -147,7 +115,7 @@ def test_a_pack_killed_after_its_last_checkpoint_is_only_closed(tmp_path, monkey
     full = OSError(errno.ENOSPC, "No space left on device")
     monkeypatch.setattr(Ledger, "finish_trial", lambda *_: (_ for _ in ()).throw(full))
     result = train(ledger)
-    assert (result["end"], result["errno"]) == ("store", errno.ENOSPC)
+    assert (result["status"], result["errno"]) == ("store", errno.ENOSPC)
     monkeypatch.undo()
     before = bits(ledger)
     assert ended(train(ledger)) == ("complete", 2, 0)
@@ -196,83 +164,6 @@ def test_a_broken_device_leaves_the_process(tmp_path, monkeypatch):
     assert ledger.done() == set()
 
 
-def test_a_pack_that_is_asked_to_stop_writes_a_checkpoint_between_periods(tmp_path, monkeypatch):
-    """Not after the evaluation only, which may be minutes away; and it goes on bitwise from there."""
-    monkeypatch.setattr("vistudy.trainables.worker.LOOK_EVERY_S", 0.0)
-    whole, cut = stored(tmp_path / "whole"), stored(tmp_path / "cut")
-    train(whole)
-    calls = {"n": 0}
-    inner = GanPack.period
-
-    def period(self: GanPack, *, diagnose: bool) -> Any:
-        calls["n"] += 1
-        if calls["n"] == 13:
-            cut.ask_stop("run-1")
-        return inner(self, diagnose=diagnose)
-
-    monkeypatch.setattr(GanPack, "period", period)
-    assert train(cut, every_s=1e9, run="run-1")["end"] == "stopped"
-    assert calls["n"] == 13
-    assert cut.done() == set()
-    assert (cut.heartbeat("p-1") or {})["saved_updates"] == 13
-    assert train(cut, run="run-1")["end"] == "stopped"  # nothing is begun while the wish stands
-    assert cut.attempts("p-1") == [1]
-    cut.withdraw_stop("run-1")
-    train(cut, run="run-1")
-    assert calls["n"] == 20
-    assert bits(cut) == bits(whole)
-
-
-@pytest.mark.parametrize(("cost_s", "expected"), [(0.0, 10), (10.0, 1)])
-def test_checkpoints_are_rarer_where_they_are_slow(tmp_path, monkeypatch, cost_s, expected):
-    """20 periods of 10 s: every 20 s there is to be a checkpoint, but it may cost 3 % at most."""
-    now = {"s": 0.0, "checkpoints": 0}
-    monkeypatch.setattr("vistudy.trainables.worker.time.monotonic", lambda: now["s"])
-    inner, checkpoint = GanPack.period, Attempt.checkpoint
-
-    def period(self: GanPack, *, diagnose: bool) -> Any:
-        now["s"] += 10.0
-        return inner(self, diagnose=diagnose)
-
-    def slow(self: Attempt, evaluation: int, payload: bytes) -> None:
-        now["s"] += cost_s
-        now["checkpoints"] += 1
-        checkpoint(self, evaluation, payload)
-
-    monkeypatch.setattr(GanPack, "period", period)
-    monkeypatch.setattr(Attempt, "checkpoint", slow)
-    train(stored(tmp_path), every_s=20.0)
-    assert now["checkpoints"] == expected
-
-
-def test_signs_of_life_between_periods(tmp_path, monkeypatch):
-    monkeypatch.setattr("vistudy.trainables.worker.LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr("vistudy.trainables.worker.BEAT_EVERY_S", 0.0)
-    ledger, said = stored(tmp_path), []
-    monkeypatch.setattr(Attempt, "beat", lambda self, sign: said.append(sign["d_updates"]))
-    train(ledger)
-    assert sorted(set(said)) == list(range(21))
-
-
-def test_a_crash_leaves_its_traceback_beside_the_records(tmp_path):
-    """In a process of its own, which a memory fault ends."""
-    ledger = stored(tmp_path)
-    code = (
-        "import ctypes, sys\n"
-        "from vistudy.analysis.ledger.ledger import Ledger\n"
-        "from vistudy.trainables.models.gan import GanPack\n"
-        "from vistudy.trainables.worker import train_pack\n"
-        "GanPack.period = lambda self, *, diagnose: ctypes.string_at(0)\n"
-        "train_pack({'pack_id': 'p-1'}, journal=lambda: Ledger(sys.argv[1]), checkpoint_every_s=0)"
-    )
-    done = subprocess.run([sys.executable, "-c", code, ledger.uri], check=False, capture_output=True)
-    assert done.returncode == -signal.SIGSEGV
-    assert "Segmentation fault" in ledger.crash("p-1")
-    assert "_train_and_evaluate" in ledger.crash("p-1")
-    train(ledger)
-    assert ledger.crash("p-1") == ""
-
-
 def test_divergence_is_an_outcome_not_an_error(tmp_path):
     configs = [gan(seed=0, evaluations=4), gan(seed=1, evaluations=4, g_lr=1e30, d_lr=1e30)]
     ledger = stored(tmp_path, configs)
@@ -285,33 +176,11 @@ def test_divergence_is_an_outcome_not_an_error(tmp_path):
 
 @pytest.mark.parametrize("where", ["append", "checkpoint", "beat"])
 def test_errors_of_the_store_are_the_machines(tmp_path, monkeypatch, where):
-    monkeypatch.setattr("vistudy.trainables.worker.LOOK_EVERY_S", 0.0)
-    monkeypatch.setattr("vistudy.trainables.worker.BEAT_EVERY_S", 0.0)
+    monkeypatch.setattr("vistudy.trainables.callbacks.STOP_POLL_S", 0.0)
+    monkeypatch.setattr("vistudy.trainables.callbacks.HEARTBEAT_INTERVAL_S", 0.0)
     ledger = stored(tmp_path, CONFIGS[:1])
     stale = OSError(errno.ESTALE, "Stale file handle")
     monkeypatch.setattr(Attempt, where, lambda *_: (_ for _ in ()).throw(stale))
     result = train(ledger)
-    assert (result["end"], result["errno"]) == ("store", errno.ESTALE)
+    assert (result["status"], result["errno"]) == ("store", errno.ESTALE)
     assert ledger.done() == set()
-
-
-def test_a_share_of_a_gpu_leaves_room_for_the_other_processes():
-    gib = 2**30
-    assert share_of_memory(80 * gib, 1.0) == 80 * gib
-    for packs in (2, 4, 8):
-        assert packs * (share_of_memory(80 * gib, 1 / packs) + CONTEXT_BYTES) <= 80 * gib
-    assert share_of_memory(2 * gib, 1 / 4) == gib / 4  # a small one: half of the share at least
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_more_than_its_share_of_a_gpu_is_out_of_memory():
-    device = torch.device("cuda:0")
-    mine = limit_memory(device, 1 / 4)
-    assert mine is not None
-    try:
-        torch.cuda.empty_cache()
-        with pytest.raises(torch.OutOfMemoryError):
-            torch.empty(mine + 2**20, dtype=torch.uint8, device=device)
-    finally:
-        limit_memory(device, 1.0)

@@ -1,4 +1,4 @@
-"""DATASETS: every data set that a study file can name. To add one: a file here, and a line below."""
+"""DATASETS: every data set that a study file can name. To add one, add a file here and a line below."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vistudy.trainables.data.images.cifar import CIFAR10
 from vistudy.trainables.data.images.digits import DIGITS
 from vistudy.trainables.data.images.folder import IMAGE_FOLDER
 from vistudy.trainables.data.images.idx import FASHION_MNIST, MNIST
-from vistudy.trainables.data.images.image_dataset import look_again
+from vistudy.trainables.data.images.image_dataset import forget_seen_files
 from vistudy.trainables.data.images.polygons import POLYGONS
 from vistudy.trainables.data.images.stacked import STACKED_MNIST
 from vistudy.trainables.data.mixtures import GRID25, RING8
@@ -37,36 +37,45 @@ DATASETS: dict[str, Dataset] = {
 }
 
 DIGITS_OF_FINGERPRINT = 16
-"""Hex digits of a fingerprint that stand for it in identities: as many as fit everywhere, MLflow's digests too."""
+"""Hex digits of a fingerprint that are used in trial ids: as many as fit everywhere, including digests of MLflow."""
 
 
 def fingerprint(name: str) -> str:
-    """What the data set of that name holds here, as it stands in a trial's identity: 16 hex digits.
+    """Return the fingerprint of a data set on this machine, as used in trial ids: 16 hex digits.
 
     Raises:
-        DataError: its files are missing or damaged.
+        DataError: files of the data set are missing or damaged.
     """
     return DATASETS[name].fingerprint[:DIGITS_OF_FINGERPRINT]
 
 
 def refuse_other_data(name: str, recorded: str) -> None:
-    """Refuse to train on, or to compare with, data that are not those that were fingerprinted.
+    """Require that a data set has the recorded fingerprint. An empty one accepts any data.
 
-    Files are looked at again before they are refused: they may have been put right.
+    Files are read again before they are rejected, as they may have been fixed.
 
     Raises:
-        DataError: the data set holds something else here, or is not there.
+        DataError: the data set has other contents on this machine, or is missing.
     """
     if not recorded or fingerprint(name) == recorded:
         return
-    look_again()
-    here = fingerprint(name)
-    if here != recorded:
+    forget_seen_files()
+    actual = fingerprint(name)
+    if actual != recorded:
         raise OtherData(
-            f"data {name!r} here have the fingerprint {here}, the trials were planned on data of the fingerprint "
+            f"data {name!r} here have the fingerprint {actual}, the trials were planned on data of the fingerprint "
             f"{recorded}: nothing is trained on them. Put those data back (the same files on every machine), or run "
             "the study again: on other data its trials are new ones"
         )
 
 
-__all__ = ["DATASETS", "Batches", "DataError", "Dataset", "OtherData", "fingerprint", "look_again", "refuse_other_data"]
+__all__ = [
+    "DATASETS",
+    "Batches",
+    "DataError",
+    "Dataset",
+    "OtherData",
+    "fingerprint",
+    "forget_seen_files",
+    "refuse_other_data",
+]

@@ -1,4 +1,4 @@
-"""What every data set offers to the engine and to the metrics."""
+"""Dataset: what every data set provides to the engine and the metrics."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vistudy.trainables.data.data_root import DataError
 from vistudy.trainables.random_streams import Stream
 
 Kind = Literal["points", "images", "stacked", "exact"]
-"""points of the plane; images; images whose channels are a digit each; toys, whose sample is the exact quantity."""
+"""Points of the plane; images; images with one digit per channel; toys, whose sample is the exact quantity."""
 Split = int | Literal["reference", "held_out"]
-"""Which fixed set of real data. See `Dataset.real`."""
+"""Name or number of a fixed set of real data. See `Dataset.real`."""
 
 NETS = ("mlp", "dcgan")
 
@@ -26,25 +26,25 @@ class Batches(Protocol):
     """The minibatches of a pack's trials, step by step."""
 
     def at(self, step: int) -> Tensor:
-        """The minibatch of `step` for every trial, float32 (K, B, *shape). A function of the step only."""
+        """The minibatch of `step` for every trial, float32 (K, B, *shape), which depends on the step only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dataset(ABC):
-    """One data set: minibatches keyed by (seed, step), and fixed real sets for evaluation. Equal fields, equal data."""
+    """A data set: minibatches keyed by (seed, step), and fixed real sets. Equal fields give equal data."""
 
     kind: ClassVar[Kind]
-    """Which suite of metrics judges it: `METRICS[kind]`."""
+    """Suite of metrics that evaluates it: `METRICS[kind]`."""
     classes: ClassVar[int] = 0
     """Number of classes of `labelled()`; 0 for data without labels."""
     name: str
-    """The key in DATASETS, and what a study file calls it."""
+    """Key in DATASETS, which study files use."""
     shape: tuple[int, ...]
     """Shape of one sample: (2,) for points, (channels, height, width) for images."""
 
     @property
     def features(self) -> str:
-        """Name of the feature space in which images are judged (of no meaning for points and toys)."""
+        """Name of the feature space in which images are evaluated; without meaning for points and toys."""
         return "classifier" if self.classes else "random_conv"
 
     @property
@@ -55,31 +55,31 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of all that decides which arrays are learnt and compared with: values, order and division.
+        """SHA-256 (hex) of everything that determines the arrays: values, order and division into parts.
 
-        Not of places, names and times of files. A part of every trial's identity, and of the keys of what is cached.
+        Paths and times of files do not enter. It is part of every trial id and of cache keys.
         """
 
     @property
     def from_files(self) -> bool:
-        """Whether it is read from files, which may change without anybody changing the code."""
+        """Whether it is read from files, which may change independently of the code."""
         return False
 
     @property
     def division(self) -> str:
-        """How many samples there are and who divided them, in words; empty for data without an end."""
+        """Number of samples and origin of their division, in words; empty for data that are drawn without limit."""
         return ""
 
     @property
     def to_learn(self) -> int | None:
-        """Images in an epoch, of which none is in two minibatches; None where every minibatch is drawn anew."""
+        """Number of images in an epoch, which uses each once; None if every minibatch is drawn anew."""
         return None
 
-    def absent(self) -> str | None:
-        """Why it cannot be had here, where its files are missing; None for data that are there, or need no files.
+    def missing_reason(self) -> str | None:
+        """Return why the data set is not available: its files are missing. None if it is available.
 
         Raises:
-            DataError: files are there, but not all of them, or not in their form.
+            DataError: files are present, but incomplete or of a wrong form.
         """
         return None
 
@@ -87,11 +87,11 @@ class Dataset(ABC):
     def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
         """Minibatches of steps block * BLOCK ... (block + 1) * BLOCK - 1, float32 (BLOCK, batch_size, *shape).
 
-        A function of the arguments only, so that any block can be drawn alone (resume) and arms see equal data.
+        The result depends on the arguments only, so training can resume at any block and arms see equal data.
         """
 
     def batches(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> Batches:
-        """The minibatches of the trials with these `seeds` (K of them) on `device`: the numbers of `block`."""
+        """Return the minibatches of K trials with these `seeds` on `device`, with the numbers of `block`."""
         return Stream(lambda seed, block: self.block(seed, block, batch_size), seeds, device)
 
     @abstractmethod
@@ -102,34 +102,34 @@ class Dataset(ABC):
         2i + 1 are disjoint from each other: pairs for real-against-real floors.
 
         Raises:
-            ValueError: the data set has not that many.
+            ValueError: the data set has fewer samples.
         """
 
     def labelled(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """All images of `held_out` (the ones to learn) or `reference`: uint8 (N, C, H, W), and labels int64 (N,).
+        """All images of `held_out` (those to learn) or `reference`, uint8 (N, C, H, W), and labels, int64 (N,).
 
-        Labels are 0 ... classes - 1. A pixel u is u / 127.5 - 1 in `real`.
+        Labels are 0 ... classes - 1. A pixel u has the value u / 127.5 - 1 in `real`.
 
         Raises:
             DataError: the data set has no labels.
             ValueError: there is no such split.
         """
         raise DataError(
-            f"data {self.name!r} has no labels: a metric that needs classes cannot judge it; "
+            f"data {self.name!r} has no labels: it cannot be evaluated by a metric that needs classes; "
             f"use metrics of the feature space {self.features!r}, or labelled data"
         )
 
     @abstractmethod
     def net_defaults(self, net: str | None) -> dict[str, str | int]:
-        """`net`, `width`, `depth` and `z_dim` for this data; `net=None` means the data set's own choice of family.
+        """Default `net`, `width`, `depth` and `z_dim`; with `net=None` the data set chooses the family.
 
         Raises:
-            ValueError: no net of that family fits the data.
+            ValueError: nets of that family do not fit the data.
         """
 
 
 def check_net(name: str, net: str | None, allowed: tuple[str, ...]) -> None:
-    """Refuse a family of nets that does not fit the data set `name`."""
+    """Raise ValueError if a family of nets does not fit the data set `name`."""
     if net is not None and net not in allowed:
         why = "makes images, and this data set has none" if net in NETS else "is not a family of nets"
         raise ValueError(f"net: {net!r} {why}: data {name!r} can be learnt with net {' or '.join(allowed)}")

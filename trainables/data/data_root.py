@@ -1,4 +1,4 @@
-"""Where files of data are looked for, and the error that says what is wrong with them."""
+"""The folder of data files, and the errors about them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ DATA_ROOT_VARIABLE = "VISTUDY_DATA_ROOT"
 
 
 class DataError(ValueError):
-    """Data that cannot be used: which file, what is wrong with it, and how to mend it."""
+    """Data cannot be used. The message says which file, what is wrong and how to fix it."""
 
 
 class MissingData(DataError):
-    """Data that are not there at all: another data set may be used instead, where the user has named one."""
+    """Data are missing altogether, so a fallback named by the user may be used instead."""
 
 
 class OtherData(DataError):
-    """Data that are not those that a trial was planned on."""
+    """Data differ from those that a trial was planned on."""
 
 
 def data_root() -> Path:
-    """The folder that holds the data sets' folders: environment variable VISTUDY_DATA_ROOT, or `--data-root`.
+    """Return the parent folder of data sets: environment variable VISTUDY_DATA_ROOT, or `--data-root`.
 
     Raises:
         MissingData: it is not set.
-        DataError: it is no folder.
+        DataError: it is not a folder.
     """
-    given = os.environ.get(DATA_ROOT_VARIABLE)
-    if not given:
+    value = os.environ.get(DATA_ROOT_VARIABLE)
+    if not value:
         raise MissingData(
             f"this data set is read from files, and no one said where they are: give --data-root DIR or set "
             f"{DATA_ROOT_VARIABLE} to the folder that holds the data sets' folders"
         )
-    root = Path(given).expanduser()
+    root = Path(value).expanduser()
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root}: {what}; --data-root or {DATA_ROOT_VARIABLE} must name the folder of the data sets")
@@ -42,9 +42,9 @@ def data_root() -> Path:
 
 
 def missing(name: str, looked_for: Sequence[Path], *, download: str | None) -> MissingData:
-    """The error for a data set whose files are in none of the places where they could be."""
+    """Return the error for a data set without files in any of the expected paths."""
     places = "\n".join(f"  {path}" for path in looked_for)
-    mend = "put the files there, or set another --data-root"
+    fix = "put the files there, or set another --data-root"
     if download:
-        mend += f", or download: python -m trainables.data.download {download} --data-root DIR"
-    return MissingData(f"data {name!r} is not there. Looked for:\n{places}\n{mend}")
+        fix += f", or download: python -m vistudy.trainables.data.download {download} --data-root DIR"
+    return MissingData(f"data {name!r} is not there. Looked for:\n{places}\n{fix}")

@@ -1,6 +1,6 @@
-"""Download a data set, because someone asked for it: python -m trainables.data.download NAME --data-root DIR.
+"""Download a data set on request: python -m vistudy.trainables.data.download NAME --data-root DIR.
 
-Through torchvision, which checks what arrives. Nothing else in this package opens a connection.
+Torchvision downloads and verifies the files. Nothing else in this package opens a connection.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ DOWNLOADS = {
     "cifar10": "CIFAR10",
     "celeba": "CelebA",
 }
-"""Data set -> torchvision's class that fetches its files."""
+"""Data set -> class of torchvision that downloads its files."""
 
 
 def download(name: str, root: Path) -> None:
-    """Fetch the files of data set `name` into `root`, in the layout in which they are read.
+    """Download the files of data set `name` into `root`, in the layout in which they are read.
 
     Raises:
-        DataError: nothing can be downloaded under that name, or it did not arrive.
+        DataError: the data set cannot be downloaded, or the download failed.
     """
     if name not in DOWNLOADS:
         raise DataError(f"data {name!r} is not to be downloaded; what is: {', '.join(DOWNLOADS)}")
@@ -48,7 +48,7 @@ def download(name: str, root: Path) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0 when the files are there, 2 when not."""
-    parser = argparse.ArgumentParser(prog="python -m trainables.data.download", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m vistudy.trainables.data.download", description=__doc__)
     parser.add_argument("name", metavar="NAME", help=", ".join(DOWNLOADS))
     parser.add_argument("--data-root", type=Path, default=os.environ.get(DATA_ROOT_VARIABLE), metavar="DIR")
     args = parser.parse_args(argv)

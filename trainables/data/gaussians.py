@@ -1,4 +1,4 @@
-"""Gaussian mixtures in the plane with weights, covariances and an exact density; and one with full covariances."""
+"""Gaussian mixtures in the plane with weights, covariances and an exact density; one has full covariances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vistudy.trainables.random_streams import BLOCK, generator
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GaussianMixture(Dataset):
-    """Fresh points of a mixture of M Gaussians whose parameters are known, so that its likelihood is too."""
+    """Fresh points of a mixture of M Gaussians with known parameters, and so with a known likelihood."""
 
     kind: ClassVar[Kind] = "points"
     shape: tuple[int, ...] = (2,)
@@ -42,7 +42,7 @@ class GaussianMixture(Dataset):
 
     @property
     def max_abs(self) -> float:
-        """Outermost of centre plus four sd along an axis: the tails have no end."""
+        """Largest centre plus four sd along an axis, as the tails are unbounded."""
         variances = np.diagonal(self.covariances, axis1=1, axis2=2)
         return float((np.abs(self.means) + 4 * np.sqrt(variances)).max())
 
@@ -58,11 +58,11 @@ class GaussianMixture(Dataset):
         return density
 
     def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
-        """Fresh points: no two steps see the same ones."""
+        """Fresh points for each step."""
         return self._draw(generator(seed, "data", block), (BLOCK, batch_size))
 
     def real(self, n: int, split: Split) -> np.ndarray:
-        """Independent draws for each split, so all splits are disjoint and `n` is free."""
+        """Independent draws per split, so splits are disjoint and `n` is unlimited."""
         return self._draw(generator(0, f"real/{self.name}/{split}"), (n,))
 
     def net_defaults(self, net: str | None) -> dict[str, str | int]:
@@ -91,13 +91,13 @@ class Component:
     def cholesky(self) -> tuple[float, float, float]:
         """Lower factor L of the covariance (L L' = covariance): L00, L10, L11."""
         xx, xy, yy = self.covariance
-        first = math.sqrt(xx)  # in closed form: a LAPACK's last bit is no part of the content
+        first = math.sqrt(xx)  # in closed form, so that no bit depends on the LAPACK version
         return first, xy / first, math.sqrt(yy - xy * xy / xx)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FullMixture(GaussianMixture):
-    """Components of any weight and covariance."""
+    """A mixture of components with any weights and covariances."""
 
     components: tuple[Component, ...]
     """The Gaussians that are mixed."""
@@ -147,4 +147,4 @@ MOG_FULL = FullMixture(
         Component(weight=0.08, mean=(1.5, 2.5), covariance=(0.04, 0.0, 0.04)),
     ),
 )
-"""Five components, from long and slanted to small and round, from 35 down to 8 in 100 points."""
+"""Five components, from long and slanted to small and round, with weights from .35 down to .08."""

@@ -1,7 +1,8 @@
 """Equal mixtures of round Gaussians in the plane: the ring of 8 and the grid of 25.
 
-Coordinates and scale are PacGAN's (Lin et al. 2018, arXiv:1712.04086, section 4.1): they are not rescaled to [-1, 1],
-since that would be another experiment. The ring's sd is .05 as in VEEGAN's and the grid's code, where PacGAN has .01.
+Coordinates and scale are those of PacGAN (Lin et al. 2018, arXiv:1712.04086, section 4.1). They are not rescaled to
+[-1, 1], which would be another experiment. The sd of the ring is .05 as in the code of VEEGAN and of the grid; PacGAN
+has .01.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Mixture(GaussianMixture):
 
     @property
     def max_abs(self) -> float:
-        """Outermost centre plus four sd: the tails have no end."""
+        """Largest centre plus four sd, as the tails are unbounded."""
         return float(np.abs(self.means).max()) + 4 * self.sd
 
     @property
@@ -56,15 +57,15 @@ class Mixture(GaussianMixture):
 
 
 def ring(name: str, *, modes: int, radius: float, sd: float) -> Mixture:
-    """`modes` distinct centres on a circle. (A linspace that includes 2 pi would put two of them in one place.)"""
+    """Make a mixture with `modes` distinct centres on a circle. (A linspace including 2 pi would repeat one.)"""
     angles = [2 * math.pi * i / modes for i in range(modes)]
-    # Rounded, so that the last bit of a machine's cosine is no part of the content.
+    # Rounded, so that no bit depends on the machine's cosine.
     centres = tuple((round(radius * math.cos(a), 9), round(radius * math.sin(a), 9)) for a in angles)
     return Mixture(name=name, modes=centres, sd=sd)
 
 
 def grid(name: str, *, ticks: tuple[float, ...], sd: float) -> Mixture:
-    """Centres at every pair of `ticks`."""
+    """Make a mixture with centres at every pair of `ticks`."""
     return Mixture(name=name, modes=tuple((x, y) for x in ticks for y in ticks), sd=sd)
 
 

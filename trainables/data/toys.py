@@ -1,4 +1,4 @@
-"""Data of the exact toys. A toy hands over the distribution that it generates itself, in place of samples of it."""
+"""Data of the exact toys. A sample of a toy is the generated distribution itself, not a draw from it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from vistudy.trainables.data.base import Dataset, Kind, Split
 from vistudy.trainables.random_streams import BLOCK, generator
 
 COVERED = 0.1
-"""A state counts as covered if it is generated with at least this share of its probability."""
+"""A state is covered if it is generated with at least this share of its probability."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Toy(Dataset):
-    """One exact distribution in place of samples: every real `sample` is the solution, so real against real is 0."""
+    """A data set whose every real sample is the exact solution, so the distance of real from real is 0."""
 
     kind: ClassVar[Kind] = "exact"
     learner: str
@@ -30,15 +30,15 @@ class Toy(Dataset):
     @property
     @abstractmethod
     def solution(self) -> tuple[float, ...]:
-        """What a generator that has learnt the data hands over, of length `shape[0]`."""
+        """The sample of a generator that has learned the data, of length `shape[0]`."""
 
     @abstractmethod
     def exact_metrics(self, samples: Tensor) -> dict[str, float]:
-        """`dist`, and `cov` where there is something to cover, of what a toy hands over, (1, *shape)."""
+        """Return `dist`, and `cov` if there are states to cover, of a sample (1, *shape)."""
 
     @property
     def max_abs(self) -> float:
-        """The unit of the data: no less than 1, since a point at 0 has no scale of its own."""
+        """Scale of the data; at least 1, since a point at 0 has no scale."""
         return max(1.0, *map(abs, self.solution))
 
     @property
@@ -47,15 +47,15 @@ class Toy(Dataset):
         return hashlib.sha256(repr((self.name, self.solution)).encode()).hexdigest()
 
     def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
-        """The solution, over and over: nothing is drawn."""
+        """The solution, repeated."""
         return np.tile(np.array(self.solution, dtype=np.float32), (BLOCK, batch_size, 1))
 
     def real(self, n: int, split: Split) -> np.ndarray:
-        """The solution, n times: splits of what is exact are equal."""
+        """The solution, repeated n times; all splits are equal."""
         return np.tile(np.array(self.solution, dtype=np.float32), (n, 1))
 
     def net_defaults(self, net: str | None) -> dict[str, str | int]:
-        """Refuse: nets learn from points.
+        """Raise: nets cannot learn exact data.
 
         Raises:
             ValueError: always.
@@ -65,28 +65,28 @@ class Toy(Dataset):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Point(Toy):
-    """All data in one place of the line: the generated one is a place too."""
+    """All data at one point of the line; a sample is the generated point."""
 
     shape: tuple[int, ...] = (1,)
     at: float
-    """Where the data are."""
+    """Position of the data."""
 
     @property
     def solution(self) -> tuple[float, ...]:
-        """The place."""
+        """The position."""
         return (self.at,)
 
     def exact_metrics(self, samples: Tensor) -> dict[str, float]:
-        """How far off the place is. It is the Wasserstein distance, of any order."""
+        """The distance from the position, which is the Wasserstein distance of any order."""
         return {"dist": abs(samples[0].item() - self.at)}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class States(Toy):
-    """A finite sample space: the generated distribution is its probabilities."""
+    """A finite sample space; a sample is the vector of generated probabilities."""
 
     odds: tuple[int, ...]
-    """Probabilities of the states up to a factor. Whole numbers: no machine rounds them in its own way."""
+    """Probabilities of the states up to a factor; whole numbers, so that no machine rounds them."""
 
     @property
     def solution(self) -> tuple[float, ...]:
@@ -97,13 +97,13 @@ class States(Toy):
         """KL(p||q) in nats (infinite where q lacks a state), and the share of states that q covers."""
         p = torch.tensor(self.solution, dtype=torch.float64)
         q = samples[0].double()
-        q = q / q.sum()  # rounded to single precision, it need not add up to 1
+        q = q / q.sum()  # in single precision, the sum may differ from 1
         return {"dist": (p * (p / q).log()).sum().item(), "cov": (q >= COVERED * p).double().mean().item()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Normal(Toy):
-    """A Gaussian on the line: the generated one is handed over as its mean and standard deviation."""
+    """A Gaussian on the line; a sample is the mean and standard deviation of the generated one."""
 
     shape: tuple[int, ...] = (2,)
     mean: float
@@ -128,7 +128,7 @@ class Normal(Toy):
 
 
 def states(name: str, count: int) -> States:
-    """`count` states with odds between 5 and 100, keyed by the name."""
+    """Make `count` states with odds between 5 and 100, keyed by the name."""
     odds = tuple(map(int, generator(0, name).integers(5, 101, size=count)))
     return States(name=name, learner="finite_gan", shape=(count,), odds=odds)
 

@@ -1,1 +1,1 @@
-"""How samples are judged, one file a metric; `evaluate.METRICS` lists them, `docs/metrics.md` explains them."""
+"""Metrics of samples, one file per metric; `evaluate.METRICS` lists them, `docs/metrics.md` explains them."""

@@ -1,6 +1,7 @@
-"""What metrics compute once and keep in the folder of the cache: frozen classifiers, floors of real data.
+"""Cache of what metrics compute once: frozen classifiers and real-data baselines.
 
-A file is its content's SHA-256, a newline, and the content. It is written whole or not at all, and verified when read.
+A file consists of the SHA-256 of its content, a newline, and the content. It is written atomically and verified when
+read.
 """
 
 from __future__ import annotations
@@ -19,44 +20,44 @@ from vistudy.trainables.data.images.prepared_images import CACHE_VARIABLE, cache
 
 
 def cached(name: str, make: Callable[[], bytes]) -> bytes:
-    """The content kept as `name` (a path below the cache), made first if it is not there: by one process at a time.
+    """Return the content cached as `name` (a path below the cache). If it is missing, one process makes and stores it.
 
     Raises:
-        DataError: the file is damaged, or the folder cannot be written.
+        DataError: the file is damaged, or the folder is not writable.
     """
     path = cache_root() / name
-    found = read(path)
-    if found is not None:
-        return found
+    content = read(path)
+    if content is not None:
+        return content
     with _locked(path):
-        found = read(path)  # another process may have made it while this one waited
-        if found is None:
-            found = make()
-            write(path, found)
-    return found
+        content = read(path)  # another process may have made it while this one waited
+        if content is None:
+            content = make()
+            write(path, content)
+    return content
 
 
 def read(path: Path) -> bytes | None:
-    """The content of a file of the cache, or None if there is none.
+    """Return the content of a file of the cache; None if there is no such file.
 
     Raises:
-        DataError: the content is not what was written.
+        DataError: the content does not match its checksum.
     """
     try:
         digest, _, content = path.read_bytes().partition(b"\n")
     except (FileNotFoundError, NotADirectoryError):
         return None
-    found = hashlib.sha256(content).hexdigest()
-    if found.encode() != digest:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual.encode() != digest:
         raise DataError(
-            f"{path}: damaged or foreign: SHA-256 {found}, expected {digest[:64].decode('ascii', 'replace')!r}; "
+            f"{path}: damaged or foreign: SHA-256 {actual}, expected {digest[:64].decode('ascii', 'replace')!r}; "
             "delete the file, and it is made again"
         )
     return content
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file of the cache, whole or not at all.
+    """Write a file of the cache atomically.
 
     Raises:
         DataError: it cannot be written.

@@ -1,4 +1,4 @@
-"""METRICS, the metrics of each suite, and the Evaluator that applies a data set's suite to the samples of a pack."""
+"""METRICS, the metrics of each suite, and the Evaluator, which applies the suite of a data set to samples of a pack."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ METRICS: dict[Suite, tuple[Any, ...]] = {
 }
 """Suite -> metrics. Each is a class with `names`; `Metric(dataset, reference_view)(view)` gives their values.
 
-To add one: a file here, and its class in this table. Among the names of a suite are `dist`, `cov` and `prec`, once
-each: what outcomes are judged by. `InceptionMetrics` joins the suites of images where the user gave its weights.
+To add one, add a file here and its class in this table. Each suite has the names `dist`, `cov` and `prec` exactly once,
+as outcome labels depend on them. `InceptionMetrics` is added to the suites of images if the user provides its weights.
 """
 
 N_SAMPLES: dict[Suite, int] = {
@@ -64,20 +64,20 @@ N_SAMPLES: dict[Suite, int] = {
     "stacked": 26_000,
     "exact": 1,
 }
-"""Samples in one evaluation, and real ones in the reference. Metrics at another N are other metrics."""
+"""Samples per evaluation, and real samples in the reference. Values at different N are not comparable."""
 
 VERSION = 2
-"""Of the suites of images: changes with anything that changes their values. Part of the key of kept floors."""
+"""Version of the suites of images: raise it with any change of their values. Part of the key of cached baselines."""
 
 OF_FILES: tuple[Suite, ...] = ("images", "labelled_images", "triangles")
-"""Suites that Inception's metrics may join."""
+"""Suites that the metrics of Inception may be added to."""
 
 LEAST_IMAGES = 640
-"""Ten for each of 64 features: of fewer images a covariance says nothing."""
+"""Ten images per feature, of 64: with fewer, a covariance is meaningless."""
 
 
 def suite_of(dataset: Dataset, features: str | None = None) -> Suite:
-    """Which suite judges a data set: its kind's; that of images is larger where more is known of them."""
+    """Return the suite that evaluates a data set. For images it depends on what is known about them."""
     if dataset.kind != "images":
         return dataset.kind
     if isinstance(dataset, Polygons) and dataset.corners == 3:
@@ -87,22 +87,22 @@ def suite_of(dataset: Dataset, features: str | None = None) -> Suite:
 
 
 def n_samples(dataset: Dataset, features: str | None = None) -> int:
-    """N of a data set: its suite's, or as many images as both parts of the data have where that is less.
+    """Return N of a data set: that of its suite, or the size of the smaller part of the data if that is less.
 
     Raises:
-        DataError: there are too few.
+        DataError: there are too few images.
     """
-    wanted = N_SAMPLES[suite_of(dataset, features)]
+    n = N_SAMPLES[suite_of(dataset, features)]
     if not isinstance(dataset, ImageData) or dataset.kind != "images":
-        return wanted
-    return min(wanted, *check_enough(dataset))
+        return n
+    return min(n, *check_enough(dataset))
 
 
 def check_enough(dataset: ImageData) -> tuple[int, int]:
-    """Images to learn, from which baselines are drawn, and images that samples are compared with.
+    """Return the numbers of images to learn, from which baselines are drawn, and of images to compare with.
 
     Raises:
-        DataError: there are too few of either. (Stacks can be drawn without end, but of as few single images.)
+        DataError: there are too few of either. (Any number of stacks can be drawn, but from these single images.)
     """
     prepared = dataset.prepared
     learnt, kept = prepared.train, len(prepared.images) - prepared.train
@@ -118,53 +118,53 @@ def check_enough(dataset: ImageData) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Eyes:
-    """How samples are looked at, and what has to stand beside the numbers."""
+class FeatureView:
+    """How samples are transformed for the metrics, and what has to be reported with the numbers."""
 
-    look: Callable[[Tensor], Any]
-    """Samples (N, *shape) -> the view that the suite's metrics take."""
+    transform: Callable[[Tensor], Any]
+    """Samples (N, *shape) -> the view that the metrics of the suite take."""
     provenance: Mapping[str, str | float] = field(default_factory=dict)
 
 
-def eyes(dataset: Dataset, features: str | None = None) -> Eyes:
-    """The way to look at a data set; `features` names another feature space than its own.
+def feature_view(dataset: Dataset, features: str | None = None) -> FeatureView:
+    """Return the feature view of a data set; `features` overrides its feature space.
 
     Raises:
         DataError: the data set has no such feature space.
     """
     suite = suite_of(dataset, features)
     if suite == "points":
-        return Eyes(look=view_points)
+        return FeatureView(transform=view_points)
     if suite == "exact":
-        return Eyes(look=lambda samples: samples)
+        return FeatureView(transform=lambda samples: samples)
     space = feature_space(dataset, features)
     provenance = {"features": space.name} | dict(space.provenance)
     if suite == "stacked":
-        return Eyes(look=lambda samples: view_stacked(samples, space.look), provenance=provenance)
-    return Eyes(look=lambda samples: view_images(samples, space.look), provenance=provenance)
+        return FeatureView(transform=lambda samples: view_stacked(samples, space.transform), provenance=provenance)
+    return FeatureView(transform=lambda samples: view_images(samples, space.transform), provenance=provenance)
 
 
 class Evaluator:
     """The metrics of one data set against one reference of `n_samples` real samples.
 
-    Samples are judged on the CPU, one trial after the other, whatever device made them. So a trial's values depend on
-    its own samples only, bit by bit: not on the pack, its size, or a neighbour's NaN. (Inception's features alone are
-    computed on a GPU, where there is one.)
+    Samples are evaluated on the CPU, trial by trial, whatever device made them. So the values of a trial depend bitwise
+    on its own samples only, not on the pack, its size, or a neighbour's NaN. (Only the features of Inception are
+    computed on a GPU, if there is one.)
     """
 
     def __init__(self, dataset: Dataset, reference: np.ndarray, features: str | None = None) -> None:
-        """Judge by `reference` (n_samples, *shape), in the data set's feature space or in another.
+        """Compare with `reference` (n_samples, *shape), in the feature space of the data set or in `features`.
 
         Raises:
-            ValueError: the reference has another shape.
+            ValueError: the shape of the reference is wrong.
             DataError: the data set lacks what a metric needs.
         """
         self.dataset = dataset
         self.suite = suite_of(dataset, features)
         self.n_samples = n_samples(dataset, features)
         self._check(reference.shape)
-        seen_by = eyes(dataset, features)
-        self._view = seen_by.look
+        view_of = feature_view(dataset, features)
+        self._view = view_of.transform
         metrics = METRICS[self.suite]
         if self.suite in OF_FILES and inception_weights() is not None:
             metrics = (*metrics, InceptionMetrics)
@@ -172,10 +172,10 @@ class Evaluator:
             view = self._view(torch.from_numpy(reference))
             self._metrics = [metric(dataset, view) for metric in metrics]
         self.names = tuple(name for metric in self._metrics for name in metric.names)
-        self._provenance = seen_by.provenance
+        self._provenance = view_of.provenance
 
     def provenance(self) -> dict[str, str | float]:
-        """Suite, N, feature space, and the weights and libraries that the values depend on."""
+        """Return suite, N, feature space, and the weights and libraries that the values depend on."""
         out = {"suite": self.suite, "suite_version": VERSION, "n_samples": self.n_samples} | dict(self._provenance)
         for metric in self._metrics:
             if isinstance(metric, InceptionMetrics):
@@ -183,26 +183,25 @@ class Evaluator:
         return out
 
     def __call__(self, samples: Tensor, threads: int = 1) -> list[dict[str, float]]:
-        """Judge float32 samples (K, N, *shape): one dict of metric -> value for each trial.
+        """Evaluate float32 samples (K, N, *shape) and return a dict of metric -> value per trial.
 
-        Samples that are not finite have no metrics: all values of their trial are NaN. With `threads`, so many trials
-        are judged at once.
+        If samples of a trial are not finite, all its values are NaN. `threads` trials are evaluated at once.
 
         Raises:
-            ValueError: N is not `n_samples`, or the shape is not the data set's.
+            ValueError: N is not `n_samples`, or the shape is not that of the data set.
         """
         self._check(tuple(samples.shape[1:]))
         on_cpu = samples.detach().to("cpu", torch.float32)
         if threads == 1:
-            return [self._judge(row) for row in on_cpu]
+            return [self._evaluate(row) for row in on_cpu]
         with ThreadPoolExecutor(threads, initializer=_as_one_thread) as pool:
-            return list(pool.map(self._judge, on_cpu))
+            return list(pool.map(self._evaluate, on_cpu))
 
     @torch.no_grad()
-    def _judge(self, row: Tensor) -> dict[str, float]:
+    def _evaluate(self, row: Tensor) -> dict[str, float]:
         if not bool(torch.isfinite(row).all()):
             return dict.fromkeys(self.names, math.nan)
-        # A copy of its own: the linear algebra may round by how memory is aligned, which differs along a pack.
+        # A copy, because rounding in linear algebra may depend on memory alignment, which differs along a pack.
         view = self._view(row.clone())
         return {name: value for metric in self._metrics for name, value in metric(view).items()}
 
@@ -213,18 +212,18 @@ class Evaluator:
 
 
 def _as_one_thread() -> None:
-    """What the thread that trains has set for itself: these are settings of threads, and values depend on them."""
+    """Apply the settings of the training thread: they are per thread, and values depend on them."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 
 def evaluator(dataset: Dataset) -> Evaluator:
-    """The evaluator against the data set's fixed reference; made once a process."""
+    """Return the evaluator with the fixed reference of the data set; made once per process."""
     places = (inception_weights(), cache_root(), os.environ.get(DATA_ROOT_VARIABLE), dataset.fingerprint)
     return _evaluator(dataset, n_samples(dataset), places)
 
 
 @functools.cache
 def _evaluator(dataset: Dataset, n: int, places: tuple[Path | str | None, ...]) -> Evaluator:
-    """Keyed by places and content too: a process may be pointed at others, and files may change while it lives."""
+    """Also keyed by paths and content: a process may switch between data roots, and files may change."""
     return Evaluator(dataset, dataset.real(n, "reference"))

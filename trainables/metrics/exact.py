@@ -1,4 +1,4 @@
-"""Toys whose sample is the exact quantity: their distance from the solution is a formula, which the data set knows."""
+"""Metrics of toys whose sample is the exact quantity: the data set has a formula for the distance from the solution."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vistudy.trainables.data.base import Dataset
 class Exact:
     """`dist`, `cov`, `prec` by the data set's own `exact_metrics`, or `dist` by its `exact_distance` and 1, 1.
 
-    `exact_metrics(samples (n, *shape)) -> {"dist": ..., "cov": ..., "prec": ...}`; what it leaves out of the last two
-    is 1: a toy that has no modes to lose cannot lose any.
+    `exact_metrics(samples (n, *shape)) -> {"dist": ..., "cov": ..., "prec": ...}`; `cov` and `prec` default
+    to 1, as a toy without modes cannot lose any.
     """
 
     names: ClassVar[tuple[str, ...]] = ("dist", "cov", "prec")
@@ -25,7 +25,7 @@ class Exact:
             raise TypeError(f"data {dataset.name!r} is judged exactly, and has no exact_metrics or exact_distance")
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
-        """The exact values. The reference is the formula."""
-        found = self._metrics(samples) if self._metrics else {"dist": self._distance(samples)}  # type: ignore[misc]
-        values = {"cov": 1.0, "prec": 1.0} | {name: float(value) for name, value in found.items()}
+        """Return the exact values. The reference is implied by the formula."""
+        exact = self._metrics(samples) if self._metrics else {"dist": self._distance(samples)}  # type: ignore[misc]
+        values = {"cov": 1.0, "prec": 1.0} | {name: float(value) for name, value in exact.items()}
         return {name: values[name] for name in self.names}

@@ -1,9 +1,9 @@
-"""Known failures on the metrics' scale, as docs/metrics.md shows them.
+"""Metrics of known failures, as shown in docs/metrics.md.
 
     python -m vistudy.trainables.metrics.known_failures [DATA ...]
 
-For each data set: real data, parts of it, and distortions of it, with their metrics and their composite deficiency; the
-error of sliced distances by directions; and what an evaluation costs in time of one core.
+For each data set it prints the metrics and composite deficiency of real data, of parts of it and of distortions of it;
+the error of sliced distances by directions; and the CPU time of an evaluation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from vistudy.trainables.data.images.prepared_images import Prepared
 from vistudy.trainables.data.mixtures import Mixture
 from vistudy.trainables.metrics.distances.pggan_swd import SMALLEST, blur
 from vistudy.trainables.metrics.distances.sliced_w2 import sliced_w2
-from vistudy.trainables.metrics.evaluate import evaluator, eyes
+from vistudy.trainables.metrics.evaluate import evaluator, feature_view
 from vistudy.trainables.metrics.reference import moment_matched, reference
 from vistudy.trainables.metrics.views import DIRECTIONS, half_circle, sorted_projections
 from vistudy.trainables.random_streams import generator
@@ -51,7 +51,7 @@ def deficiency(values: dict[str, float], real: dict[str, float]) -> float:
 
 
 def point_failures(data: Mixture) -> dict[str, np.ndarray]:
-    """Name -> samples (2500, 2) of a mixture's typical failures."""
+    """Map the name of each typical failure of a mixture to samples (2500, 2)."""
     rng = generator(0, "calibrate/points")
 
     def mix(modes: list[int], sd: float) -> np.ndarray:
@@ -75,7 +75,7 @@ def point_failures(data: Mixture) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Unlabelled(IdxImages):
-    """MNIST as if no one had labelled it: random convolutions judge it, while failures still drop whole classes."""
+    """MNIST without labels: it is evaluated by random convolutions, while failures still drop whole classes."""
 
     classes: ClassVar[int] = 0
 
@@ -89,16 +89,16 @@ UNLABELLED = Unlabelled(name="mnist_unlabelled", folders=MNIST.folders)
 
 
 def classes_of(data: Dataset, images: Tensor) -> tuple[np.ndarray, int]:
-    """Class of each image by the classifier, and how many there are; (0, ...) and 1 where nobody knows."""
+    """Class of each image by the classifier, and the number of classes; (0, ...) and 1 without labels."""
     labelled = MNIST if isinstance(data, Unlabelled) else data
     if not labelled.classes:
         return np.zeros(len(images), dtype=np.int64), 1
-    labels: np.ndarray = eyes(labelled).look(images).labels.numpy()
+    labels: np.ndarray = feature_view(labelled).transform(images).labels.numpy()
     return labels, labelled.classes
 
 
 def image_failures(data: Dataset) -> dict[str, np.ndarray]:
-    """Name -> samples (n_samples, C, H, W) of typical failures on images."""
+    """Map the name of each typical failure on images to samples (n_samples, C, H, W)."""
     rng = generator(0, f"calibrate/{data.name}")
     real = data.real(evaluator(data).n_samples, "held_out")
     labels, count = classes_of(data, torch.from_numpy(real))
@@ -106,8 +106,8 @@ def image_failures(data: Dataset) -> dict[str, np.ndarray]:
     def noisy(sd: float) -> np.ndarray:
         return (real + sd * rng.standard_normal(real.shape)).clip(-1, 1).astype(np.float32)
 
-    def classes(kept: int) -> np.ndarray:
-        pool: np.ndarray = real[labels < kept]
+    def classes(n: int) -> np.ndarray:
+        pool: np.ndarray = real[labels < n]
         chosen: np.ndarray = pool[rng.integers(len(pool), size=len(real))]
         return chosen
 
@@ -118,7 +118,7 @@ def image_failures(data: Dataset) -> dict[str, np.ndarray]:
         return images.numpy()
 
     parts = (round(0.8 * count), round(0.5 * count)) if count > 1 else ()
-    dropped = {f"{kept} of {count} classes": classes(kept) for kept in parts}
+    dropped = {f"{n} of {count} classes": classes(n) for n in parts}
     if count > 1:
         dropped["one class"] = classes(1)
     sets = {"real, held out": real} | dropped
@@ -136,12 +136,12 @@ def image_failures(data: Dataset) -> dict[str, np.ndarray]:
 
 
 def failures(data: Dataset) -> dict[str, np.ndarray]:
-    """Name -> samples (n_samples, *shape)."""
+    """Map the name of each typical failure to samples (n_samples, *shape)."""
     return point_failures(data) if isinstance(data, Mixture) else image_failures(data)
 
 
 def direction_errors(data: Mixture, draws: int = 20) -> dict[str, tuple[float, float]]:
-    """Failure -> relative error of sliced W2 by 64 equal directions, and rms error by 256 random ones."""
+    """Map each failure to relative errors of sliced W2: by 64 equal directions, and rms by 256 random ones."""
     real = torch.from_numpy(data.real(2500, "reference"))
 
     def by(points: Tensor, directions: Tensor) -> float:
@@ -160,18 +160,18 @@ def direction_errors(data: Mixture, draws: int = 20) -> dict[str, tuple[float, f
 
 
 def cost_ms(data: Dataset, repeats: int = 30) -> float:
-    """Least processor time of one trial's evaluation, in ms on one thread."""
-    judge, best = evaluator(data), math.inf
-    samples = torch.from_numpy(data.real(judge.n_samples, "held_out"))[None]
+    """Least CPU time of an evaluation of one trial, in ms on one thread."""
+    evaluate, best = evaluator(data), math.inf
+    samples = torch.from_numpy(data.real(evaluate.n_samples, "held_out"))[None]
     for _ in range(repeats):
         start = time.process_time()
-        judge(samples)
+        evaluate(samples)
         best = min(best, time.process_time() - start)
     return 1000 * best
 
 
 def main() -> None:
-    """Print everything."""
+    """Print the tables of the data sets that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m vistudy.trainables.metrics.known_failures", description=__doc__)
     known = {name: data for name, data in DATASETS.items() if isinstance(data, Mixture) or data.kind == "images"}
     known[UNLABELLED.name] = UNLABELLED

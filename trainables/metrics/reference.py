@@ -1,4 +1,4 @@
-"""The scale on which metrics are read: real against real, the untrained net, and a baseline that learns nothing."""
+"""Baselines that give metrics a scale: real against real data, untrained nets, and a moment-matched Gaussian."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from vistudy.trainables.data import Dataset
 from vistudy.trainables.data.images.stacked import Stacked
 from vistudy.trainables.metrics.cache import cached
 from vistudy.trainables.metrics.evaluate import Evaluator, evaluator, suite_of
-from vistudy.trainables.metrics.stacked_real import look_at_singles, stacked_pair
+from vistudy.trainables.metrics.stacked_real import stacked_pair, view_singles
 from vistudy.trainables.random_streams import generator
 
 FLOOR_PAIRS = 20
 INIT_SEEDS = 8
 TRIVIAL_DRAWS, TRIVIAL_DRAWS_STACKED = 8, 2
-"""A draw of 26,000 stacked images takes 13 s, and two differ in `dist` by a thousandth."""
+"""A draw of 26,000 stacked images takes 13 s, and two draws differ in `dist` by a thousandth."""
 
 
 def reference(dataset: Dataset, untrained: Callable[[int], Tensor]) -> dict[str, float]:
-    """Floor, ceiling and trivial baseline for one data set and one structure of nets.
+    """Compute the real-data, untrained and trivial baselines of one data set and one structure of nets.
 
     Args:
-        dataset: what is learnt.
+        dataset: the data set that is learned.
         untrained: initial seed -> samples (n_samples, *shape) of a generator before training.
 
     Returns:
@@ -35,18 +35,18 @@ def reference(dataset: Dataset, untrained: Callable[[int], Tensor]) -> dict[str,
         over 8 untrained generators. dist_trivial: median over 8 draws (2 of stacked images) of a moment-matched
         Gaussian.
         cov_real and prec_real: mean coverage and precision of the real pairs. max_abs_data: largest |component|.
-        Of images from files also `<metric>_real` and `<metric>_real_sd` for every metric. Toys have the floor 0, and
-        the ceiling for a baseline: their solution is a formula.
+        Data sets of images from files also have `<metric>_real` and `<metric>_real_sd` for every metric. For toys,
+        dist_floor is 0 and dist_trivial equals dist_ceiling, since their solution is a formula.
     """
-    judge = evaluator(dataset)
-    ceiling = float(np.median([judge(untrained(seed)[None])[0]["dist"] for seed in range(INIT_SEEDS)]))
+    evaluate = evaluator(dataset)
+    ceiling = float(np.median([evaluate(untrained(seed)[None])[0]["dist"] for seed in range(INIT_SEEDS)]))
     real = real_scale(dataset, ceiling)
     first = {name: real.pop(name) for name in ("dist_floor", "dist_floor_sd")}
     return first | {"dist_ceiling": ceiling} | real | {"max_abs_data": dataset.max_abs}
 
 
 def real_scale(dataset: Dataset, ceiling: float) -> dict[str, float]:
-    """What does not depend on any net. Of images from files it is kept in the cache: it takes up to minutes."""
+    """Compute the baselines that do not depend on nets. For images from files they take minutes and are cached."""
     suite = suite_of(dataset)
     if suite == "exact":
         exact = {"dist_floor": 0.0, "dist_floor_sd": 0.0, "cov_real": 1.0, "prec_real": 1.0}
@@ -60,12 +60,12 @@ def real_scale(dataset: Dataset, ceiling: float) -> dict[str, float]:
         decisive, others = _floors(dataset)
         return json.dumps(decisive | others | _trivial(dataset)).encode()
 
-    kept: dict[str, float] = json.loads(cached(f"floors/{dataset.name}-{key}.json", make))
-    return kept
+    baselines: dict[str, float] = json.loads(cached(f"floors/{dataset.name}-{key}.json", make))
+    return baselines
 
 
 def _floors(dataset: Dataset) -> tuple[dict[str, float], dict[str, float]]:
-    """The floors that outcomes are judged by, and mean and sd of every metric of real data."""
+    """Real-data baselines that outcome labels depend on; and mean and sd of every other metric of real data."""
     pairs = list(_pairs(dataset))
     dist = np.array([values["dist"] for values in pairs])
     decisive = {
@@ -85,16 +85,16 @@ def _floors(dataset: Dataset) -> tuple[dict[str, float], dict[str, float]]:
 
 def _pairs(dataset: Dataset) -> Iterator[dict[str, float]]:
     if isinstance(dataset, Stacked):
-        singles = look_at_singles(dataset)
+        singles = view_singles(dataset)
         yield from (stacked_pair(dataset, singles, pair) for pair in range(FLOOR_PAIRS))
     else:
         yield from (real_pair(dataset, pair) for pair in range(FLOOR_PAIRS))
 
 
 def _trivial(dataset: Dataset) -> dict[str, float]:
-    judge = evaluator(dataset)
-    drawn = (torch.from_numpy(moment_matched(dataset, draw))[None] for draw in range(_trivial_draws(dataset)))
-    return {"dist_trivial": float(np.median([judge(samples)[0]["dist"] for samples in drawn]))}
+    evaluate = evaluator(dataset)
+    draws = (torch.from_numpy(moment_matched(dataset, draw))[None] for draw in range(_trivial_draws(dataset)))
+    return {"dist_trivial": float(np.median([evaluate(samples)[0]["dist"] for samples in draws]))}
 
 
 def _trivial_draws(dataset: Dataset) -> int:
@@ -102,27 +102,27 @@ def _trivial_draws(dataset: Dataset) -> int:
 
 
 def real_pair(dataset: Dataset, pair: int) -> dict[str, float]:
-    """Metrics of one real set judged against another that is disjoint from it, both of the evaluation's size."""
+    """Metrics of one real set against another, disjoint one, both of the size of an evaluation."""
     n = evaluator(dataset).n_samples
     against = Evaluator(dataset, dataset.real(n, 2 * pair + 1))
     return against(torch.from_numpy(dataset.real(n, 2 * pair))[None])[0]
 
 
 def moment_matched(dataset: Dataset, draw: int) -> np.ndarray:
-    """Draw `n_samples` from the Gaussian with real data's mean and covariance, float32 (n_samples, *shape).
+    """Draw `n_samples` from the Gaussian with the mean and covariance of real data, float32 (n_samples, *shape).
 
-    Images are clipped to their range. (Of pixels, this is the Gaussian in all principal components.)
+    Images are clipped to their range. (For pixels, this is the Gaussian in all principal components.)
     """
     n = evaluator(dataset).n_samples
     rng = generator(0, f"trivial/{dataset.name}", draw)
-    if isinstance(dataset, Stacked):  # channels are independent: each is drawn by itself, from single images' moments
+    if isinstance(dataset, Stacked):  # channels are independent: draw each from the moments of single images
         samples = _gaussian(dataset.digits.real(dataset.prepared.train, "held_out"), n * dataset.shape[0], rng)
     else:
         samples = _gaussian(dataset.real(n, "held_out"), n, rng)
     if dataset.kind in ("images", "stacked"):
         samples = samples.clip(-dataset.max_abs, dataset.max_abs)
-    drawn: np.ndarray = samples.astype(np.float32)
-    return drawn.reshape(n, *dataset.shape)
+    single: np.ndarray = samples.astype(np.float32)
+    return single.reshape(n, *dataset.shape)
 
 
 def _gaussian(real: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

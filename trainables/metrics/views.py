@@ -1,4 +1,4 @@
-"""What the metrics of one kind of data look at, computed once for each set of samples and shared."""
+"""Views of samples, which the metrics of one kind of data share: computed once per set of samples."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from vistudy.trainables.metrics.features.digits_classifier import classifier
-from vistudy.trainables.metrics.features.feature_spaces import Look
+from vistudy.trainables.metrics.features.feature_spaces import Transform
 
 DIRECTIONS = 64
-"""Directions on the half circle. docs/decisions/011-directions-of-sliced-distances.md says why so few."""
+"""Directions on the half circle. For the number see docs/decisions/011-directions-of-sliced-distances.md."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PointView:
-    """Points of the plane, and their sorted projections."""
+    """Points of the plane and their sorted projections."""
 
     points: Tensor
     """(N, 2), float32."""
@@ -27,14 +27,14 @@ class PointView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageView:
-    """Images through the eyes of one feature space."""
+    """Images and their features in one feature space."""
 
     images: Tensor
     """(N, C, H, W), float32."""
     features: Tensor
     """(N, D), float32."""
     logits: Tensor | None
-    """(N, classes), float32; None in a space that has no classes."""
+    """(N, classes), float32; None in a feature space without classes."""
 
     @property
     def labels(self) -> Tensor:
@@ -45,14 +45,14 @@ class ImageView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StackedView:
-    """Images whose every channel is an image of a digit, through the eyes of the digits' classifier."""
+    """Images whose channels are images of digits, with features of the classifier of digits per channel."""
 
     features: Tensor
-    """(N, C * D), float32: those of each channel, side by side."""
+    """(N, C * D), float32: the features of each channel, concatenated."""
     labels: Tensor
     """(N, C), int64: the most likely class of each channel."""
     confidence: Tensor
-    """(N,), float32: the least of the channels' highest class probabilities."""
+    """(N,), float32: the minimum over channels of the highest class probability."""
 
 
 def half_circle(count: int) -> Tensor:
@@ -69,21 +69,21 @@ def sorted_projections(points: Tensor, directions: Tensor) -> Tensor:
 
 
 def view_points(samples: Tensor) -> PointView:
-    """Look at (N, 2) points."""
+    """View points (N, 2)."""
     return PointView(points=samples, projections=sorted_projections(samples, half_circle(DIRECTIONS)))
 
 
-def view_images(samples: Tensor, look: Look | None = None) -> ImageView:
-    """Look at (N, C, H, W) images; at 8x8 digits if no other way to look is given."""
-    features, logits = (look or classifier())(samples)
+def view_images(samples: Tensor, transform: Transform | None = None) -> ImageView:
+    """View images (N, C, H, W), by default with the classifier of 8x8 digits."""
+    features, logits = (transform or classifier())(samples)
     return ImageView(images=samples, features=features, logits=logits)
 
 
-def view_stacked(samples: Tensor, look: Look) -> StackedView:
-    """Look at each channel of (N, C, H, W) images with eyes for one channel."""
+def view_stacked(samples: Tensor, transform: Transform) -> StackedView:
+    """View each channel of images (N, C, H, W) in a feature space of single channels."""
     n, channels, height, width = samples.shape
-    features, logits = look(samples.reshape(n * channels, 1, height, width))
-    assert logits is not None, "the channels of stacked images are told apart by their classes"
+    features, logits = transform(samples.reshape(n * channels, 1, height, width))
+    assert logits is not None, "stacked images need a feature space with classes"
     best = logits.softmax(dim=1).max(dim=1)
     return StackedView(
         features=features.reshape(n, -1),

@@ -18,13 +18,13 @@ from vistudy.trainables.models.em import EmConfig, EmPack
 from vistudy.trainables.models.finite_gan import FiniteConfig, FinitePack
 from vistudy.trainables.models.gan import GanConfig, GanPack
 from vistudy.trainables.models.gauss_gan import GaussConfig, GaussPack
-from vistudy.trainables.models.stream_parallel import SideBySide, faster_apart
+from vistudy.trainables.models.stream_parallel import StreamParallelPack, streams_are_faster
 from vistudy.trainables.models.vae import VaeConfig, VaePack
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """A model's two faces: what a study file may say of it, and how a pack of it is built."""
+    """A model: its configuration, which study files are checked against, and the builder of its packs."""
 
     config: type[TrainConfig]
     pack: Callable[[Sequence[Any], torch.device], Pack]
@@ -43,23 +43,23 @@ MODELS: dict[str, Model] = {
 
 
 class UnknownModel(ValueError):
-    """A trial whose model this process cannot build. One message: which, where it was looked for, what to do."""
+    """This process cannot build the model of a trial. The message says which, where it was looked up and what to do."""
 
 
 def make_pack(configs: Sequence[TrainConfig], device: torch.device) -> Pack:
-    """K trials of one structure, in the way that trains fastest on `device`."""
+    """Build a pack of K trials of one structure, in the form that trains fastest on `device`."""
     first, build = configs[0], MODELS[configs[0].model].pack
     if device.type != "cuda" or len(configs) == 1 or not isinstance(first, NetConfig) or first.net != "dcgan":
         return build(configs, device)
-    apart = faster_apart(build, first, len(configs), device)
-    return SideBySide(build, configs, device) if apart else build(configs, device)
+    streams = streams_are_faster(build, first, len(configs), device)
+    return StreamParallelPack(build, configs, device) if streams else build(configs, device)
 
 
 def config_from_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """The inverse of `TrainConfig.to_dict`, for any model.
+    """Build a configuration of any model from its dictionary: the inverse of `TrainConfig.to_dict`.
 
     Raises:
-        UnknownModel: this process does not know the model, or knows another one of that name.
+        UnknownModel: this process does not know the model, or has another one by that name.
     """
     name = values["model"]
     if name not in MODELS:

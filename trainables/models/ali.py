@@ -1,13 +1,14 @@
 """ALI: D's loss (38), and the four losses (40) to (43) of encoder and generator; BiGAN as its deterministic limit.
 
-D judges pairs: (x, z ~ p(z|x)) is 1 and (x ~ q(x|z), z) is 0. Encoder and generator are one player: `g_lr` and
-`g_steps` are those of both. With `stochastic` both are Gaussian, means and bounded log variances by nets, drawn by
-reparametrisation. Without, z = E(x) and x = G(z).
+D classifies pairs: (x, z ~ p(z|x)) is 1 and (x ~ q(x|z), z) is 0. Encoder and generator are one player and share `g_lr`
+and `g_steps`. With `stochastic` both are Gaussian: nets give means and bounded log variances, and samples are drawn by
+reparametrisation. Otherwise z = E(x) and x = G(z).
 
-Old against new. `reg_weight` weighs the old-generator term of all four losses alike: T3 of (40), in nats, where G is
-stochastic, and the mean-convention lambda of (26) where it is not. So the paper's (40) is `ali_loss: eq40` with
-`reg_weight: 1` (its default there), and (41) with weight 1 is (40) without T4. T4, the old-encoder term, belongs to
-eq40, with weight 1. At the start of a period T3 has no gradient, T4 has one: eq40 is not eq41 at g_steps 1.
+The old-versus-new terms: `reg_weight` is the weight of the old-generator term of all four losses. That is T3 of (40),
+in nats, if G is stochastic; otherwise it is the term of (26) in the mean convention. So the paper's (40) is `ali_loss:
+eq40` with `reg_weight: 1` (its default there), and (41) with weight 1 is (40) without T4. T4, the old-encoder term, is
+part of eq40, with weight 1. At the start of a period T3 has no gradient but T4 has one, so eq40 differs from eq41 even
+at g_steps 1.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import losses, regularizer
 from vistudy.trainables.config import hp
-from vistudy.trainables.models.base import ANCHORS, AdversarialConfig, NetPack, OldSamples, gradient_shares
-from vistudy.trainables.models.encoders import MEASURED, backward, discriminate, encoder_measures, judge
+from vistudy.trainables.models.base import ANCHORS, AdversarialConfig, NetPack, gradient_shares
+from vistudy.trainables.models.encoders import MEASURED, backward, discriminate, discriminator_logits, encoder_measures
 from vistudy.trainables.nets.architectures import encoder_arch, generator_arch, joint_discriminator_arch
-from vistudy.trainables.nets.packed_net import BN_MOMENTUM
+from vistudy.trainables.nets.batch_norm import BN_MOMENTUM
+from vistudy.trainables.regularizer import AnchorSamples
 
 LOG_VARIANCE, SPREAD = -4.0, 6.0
 """A net's output u means the log variance -4 + 6 tanh(u): standard deviations of exp(-5) to exp(1), at first .135."""
@@ -52,28 +54,28 @@ class AliConfig(AdversarialConfig):
     reg_weight: float = hp(
         None,
         "Weight of the old-generator term: of (40)'s third term, E KL(q(x|z) || q_old(x|z)) in nats; with "
-        "`stochastic: false` of the mean over batch and components of (G(z) - G_old(z))^2. Not given: 1 with eq40, as "
+        "`stochastic: false` of the mean over batch and components of (G(z) - G_old(z))^2. Default: 1 with eq40, as "
         "in the paper, and 0 with the others.",
         structural=False,
         ge=0,
     )
     code_sd: float = hp(
         1.0,
-        "s_z of (40)'s fourth term where the encoder has none, (|z - E(x)|^2 - |z - E_old(x)|^2) / (2 s_z^2) "
+        "s_z of (40)'s fourth term for a deterministic encoder, (|z - E(x)|^2 - |z - E_old(x)|^2) / (2 s_z^2) "
         "(ali_loss: eq40, stochastic: false).",
         structural=False,
         gt=0,
     )
     anchor: str = hp(
         "period_start",
-        "Which old generator (and, with eq40, old encoder) is meant. param_space: the old-generator term is the "
+        "Which old generator (and, with eq40, old encoder) is used. param_space: the old-generator term is the "
         "squared distance of G's parameters; the old encoder is that of period_start.",
         choices=ANCHORS,
     )
     z_use: str = hp(
         "pool",
-        "z, x and noise in the generator steps of a period: one batch for all (same), a new batch each step (fresh), "
-        "or batches used for two steps each (pool).",
+        "z, x and noise in the generator steps of a period: one batch for all steps (same), a new batch per step "
+        "(fresh), or batches that are used for two steps each (pool).",
         choices=("same", "fresh", "pool"),
     )
     r1_weight: float = hp(
@@ -81,18 +83,18 @@ class AliConfig(AdversarialConfig):
     )
 
     def data_defaults(self) -> dict[str, Any]:
-        """Nets from the data set; the weight that (40) gives its third term."""
+        """Defaults of the data set for the nets, and the weight of the third term of (40)."""
         out = AdversarialConfig.data_defaults(self)
         return out | {"reg_weight": float(self.ali_loss == "eq40")} if self.reg_weight is None else out
 
-    def unread(self) -> dict[str, Any]:
-        """Only the fourth term of (40) in BiGAN's limit reads code_sd."""
-        out = AdversarialConfig.unread(self)
+    def unused_fields(self) -> dict[str, Any]:
+        """Also code_sd, except in the deterministic limit of (40), whose fourth term uses it."""
+        out = AdversarialConfig.unused_fields(self)
         return out if self.ali_loss == "eq40" and not self.stochastic else out | {"code_sd": 1.0}
 
 
 class Batch(NamedTuple):
-    """What one step is made of: x of the data, z of the prior, and standard normal noise (None if deterministic)."""
+    """Inputs of one step: x of the data, z of the prior, and standard normal noise (None if deterministic)."""
 
     x: Tensor
     z: Tensor
@@ -101,19 +103,19 @@ class Batch(NamedTuple):
 
 
 class AliPack(NetPack[AliConfig]):
-    """K ALIs of equal structure, trained together. One period is d_steps D updates, then g_steps of E and G."""
+    """K ALIs of equal structure. One period is d_steps updates of D, then g_steps of E and G."""
 
     def __init__(self, configs: Sequence[AliConfig], device: torch.device) -> None:
         super().__init__(configs, device)
         c, shape = self.config, self.data.shape
         n = 2 if c.stochastic else 1  # means, or means and log variances (as further channels)
-        self.e = self.net("e", encoder_arch(c.net, shape, n * c.z_dim, self.sizes), "encoder")
-        self.g = self.net("g", generator_arch(c.net, (n * shape[0], *shape[1:]), c.z_dim, self.sizes), "generator")
-        self.d = self.net("d", joint_discriminator_arch(c.net, shape, c.z_dim, self.sizes), "discriminator")
-        self.e_optimizer, self.g_optimizer = (self.optimizer(name, self.column("g_lr")) for name in ("e", "g"))
-        self.d_optimizer = self.optimizer("d", self.column("d_lr"))
-        self.anchor = self.anchored(self.g)
-        self.e_anchor = self.anchored(self.e, "e_anchor")
+        self.e = self.make_net("e", encoder_arch(c.net, shape, n * c.z_dim, self.sizes), "encoder")
+        self.g = self.make_net("g", generator_arch(c.net, (n * shape[0], *shape[1:]), c.z_dim, self.sizes), "generator")
+        self.d = self.make_net("d", joint_discriminator_arch(c.net, shape, c.z_dim, self.sizes), "discriminator")
+        self.e_optimizer, self.g_optimizer = (self.make_optimizer(name, self.column("g_lr")) for name in ("e", "g"))
+        self.d_optimizer = self.make_optimizer("d", self.column("d_lr"))
+        self.anchor = self.make_anchor(self.g)
+        self.e_anchor = self.make_anchor(self.e, "e_anchor")
         self._reg_weight = self.column("reg_weight").float().squeeze(1)
         self._code_log_variance = 2 * self.column("code_sd").log().float().unsqueeze(2)
         self._real = self.data.batches(self.seeds, c.batch_size, device)
@@ -123,10 +125,10 @@ class AliPack(NetPack[AliConfig]):
             for role, size in (("z", c.z_dim), ("z_noise", c.z_dim), ("x_noise", math.prod(shape)))
         }
 
-    def _batch(self, player: str, step: int, place: int) -> Batch:
-        """Batch `place` of this period, one for each D update and then those of G's steps; no x comes twice."""
+    def _batch(self, player: str, step: int, position: int) -> Batch:
+        """Batch number `position` of this period: one per D update, then those of G. No x is reused."""
         c = self.config
-        x = self._real.at(self.periods * (c.d_steps + c.batches_of_period()) + place)
+        x = self._real.at(self.periods * (c.d_steps + c.batches_of_period()) + position)
         z = self._streams[f"z_{player}"].at(step)
         if not c.stochastic:
             return Batch(x, z)
@@ -162,7 +164,7 @@ class AliPack(NetPack[AliConfig]):
         start = self.g.flat.clone() if diagnose else None
         self.anchor.start_period(self.g.flat)
         self.e_anchor.start_period(self.e.flat)
-        old = OldSamples(self.g, self.anchor)
+        old = AnchorSamples(self.g, self.anchor)
         for step in range(c.g_steps):
             place = c.batch_of_step(step)
             batch = self._batch("g", self.periods * c.batches_of_period() + place, c.d_steps + place)
@@ -171,51 +173,51 @@ class AliPack(NetPack[AliConfig]):
             with torch.no_grad():
                 now, before = (self.g(batch.z, self.g.views(flat)) for flat in (self.g.flat, start))
             means = slice(self.data.shape[0])
-            out["drift"] = losses.old_generator(now[:, :, means], before[:, :, means])
+            out["drift"] = regularizer.sample_distance(now[:, :, means], before[:, :, means])
         self.periods += 1
         return out
 
     def _d_step(self, b: Batch, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of D by (38): pairs of the encoder are 1, those of the generator 0."""
+        """Update D by (38): pairs of the encoder are 1, those of the generator are 0."""
         with torch.no_grad():
             encoded = _pairs(b.x, self._codes(self.e(b.x, self.e.frozen, self.e.running, BN_MOMENTUM), b.z_noise))
             x = self._samples(self.g(b.z, self.g.frozen, self.g.running, BN_MOMENTUM), b.x_noise)
         self.d_updates += 1
         return discriminate(self.d, self.d_optimizer, encoded, _pairs(x, b.z), self.config, diagnose=diagnose)
 
-    def _g_step(self, step: int, place: int, b: Batch, old: OldSamples, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of E and G by one of (40) to (43), with the old-generator term."""
+    def _g_step(self, step: int, place: int, b: Batch, old: AnchorSamples, *, diagnose: bool) -> dict[str, Tensor]:
+        """Update E and G by one of (40) to (43), with the old-generator term."""
         e, g = self.e, self.g
         codes = self._codes(e(b.x, e.leaves, e.running, BN_MOMENTUM), b.z_noise)
         out = g(b.z, g.leaves, g.running, BN_MOMENTUM)
         x = self._samples(out, b.x_noise)
-        logits = judge(self.d, _pairs(b.x, codes), _pairs(x, b.z), self.d.frozen, self.config)
+        logits = discriminator_logits(self.d, _pairs(b.x, codes), _pairs(x, b.z), self.d.frozen, self.config)
         main = losses.ALI_LOSSES[self.config.ali_loss](*logits)
         if self.config.ali_loss == "eq40":
             main = main + self._old_encoder_term(x, b.z)
         regulariser = self._reg_weight * self._old_generator_term(step, place, b.z, out, old)
-        found = self._shares(main, regulariser) if diagnose else {}
+        diagnostics = self._shares(main, regulariser) if diagnose else {}
         backward((main + regulariser).sum(), (e, g))
         self.e_optimizer.step(e.flat, e.gradient)
         self.g_optimizer.step(g.flat, g.gradient)
         self.e_anchor.updated(e.flat)
         self.anchor.updated(g.flat)
         self.g_updates += 1
-        return found
+        return diagnostics
 
-    def _old_generator_term(self, step: int, place: int, z: Tensor, out: Tensor, old: OldSamples) -> Tensor:
-        """T3 of (40), (K,): closed form; without stochastic nets, or in parameter space, a squared distance."""
+    def _old_generator_term(self, step: int, place: int, z: Tensor, out: Tensor, old: AnchorSamples) -> Tensor:
+        """T3 of (40), (K,), in closed form; for deterministic nets or in parameter space, a squared distance."""
         if not self.config.stochastic or self.anchor.kind == "param_space":
             return old.distance(step, place, z, out)
-        return losses.gaussian_kl(*self._likelihood(out), *self._likelihood(old.of(step, place, z, out)))
+        return losses.gaussian_kl(*self._likelihood(out), *self._likelihood(old.samples(step, place, z, out)))
 
     def _old_encoder_term(self, x: Tensor, z: Tensor) -> Tensor:
-        """T4 of (40), (K,): Monte Carlo over generated pairs, through which its gradient reaches G, too."""
+        """T4 of (40), (K,): a Monte Carlo estimate over generated pairs, through which its gradient also reaches G."""
         new, old = (self._posterior(self.e(x, p)) for p in (self.e.leaves, self.e.views(self.e_anchor.flat)))
         return losses.log_density_ratio(z, *new, *old)
 
     def _shares(self, main: Tensor, regulariser: Tensor) -> dict[str, Tensor]:
-        """As `gradient_shares`, of E and G together. T4 counts as adversarial: what reg_weight does not weigh."""
+        """Like `gradient_shares`, for E and G together. T4 counts as adversarial: `reg_weight` does not scale it."""
         out = gradient_shares(self.g, main, regulariser)
         of_e = self.e.backward(main.sum(), retain_graph=True).norm(dim=1)
         adversarial = torch.hypot(out["g_grad_norm_adv"], of_e)
@@ -230,17 +232,17 @@ class AliPack(NetPack[AliConfig]):
         return self._samples(out, noise), None if running is None else self._samples(running, noise)
 
     def measures(self, evaluation: int) -> dict[str, Tensor]:
-        """As `encoder_measures`: codes are draws of p(z|x), reconstructions the mean at the mean code."""
+        """See `encoder_measures`: codes are draws from p(z|x), reconstructions are means at the mean code."""
         noise = self.fixed_normal("z_noise_eval", MEASURED, self.config.z_dim)
 
         def encode(x: Tensor, rows: slice) -> tuple[Tensor, Tensor]:
             out = self.e(x, self.e.frozen)
-            again = self.g(self._posterior(out)[0], self.g.frozen)[:, :, : self.data.shape[0]]
-            return self._codes(out, noise[:, rows] if self.config.stochastic else None), again
+            reconstructed = self.g(self._posterior(out)[0], self.g.frozen)[:, :, : self.data.shape[0]]
+            return self._codes(out, noise[:, rows] if self.config.stochastic else None), reconstructed
 
         return encoder_measures(self.data, self.k, self.device, encode)
 
 
 def _pairs(x: Tensor, z: Tensor) -> Tensor:
-    """(K, B, *shape) and (K, B, z_dim) -> what D takes, (K, B, prod(shape) + z_dim)."""
+    """(K, B, *shape) and (K, B, z_dim) -> input of D (K, B, prod(shape) + z_dim)."""
     return torch.cat((x.flatten(2), z), 2)

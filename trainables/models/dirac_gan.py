@@ -1,7 +1,7 @@
-"""The Dirac-GAN: one parameter a player, so that local stability is an eigenvalue (Mescheder et al. 2018).
+"""The Dirac-GAN: one parameter per player, so that local stability is an eigenvalue (Mescheder et al. 2018).
 
-G(z) = theta learns the point 0, and psi x is D's logit for x being fake (their sign). Losses are those of the GAN, on a
-batch of one.
+G(z) = theta learns the point 0, and psi x is the logit of D for x being fake (the sign of that paper). Losses are those
+of the GAN, on a batch of one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import losses, regularizer
 from vistudy.trainables.config import hp
 from vistudy.trainables.models.parameter_pack import ParameterPack, PlayersConfig, gradient_shares
 from vistudy.trainables.old_generator import FIXED_IN_PERIOD
@@ -34,7 +34,7 @@ class DiracConfig(PlayersConfig):
     model: ClassVar[str] = "dirac_gan"
     reference_fields: ClassVar[tuple[str, ...]] = (*PlayersConfig.reference_fields, "start_theta")
 
-    data: str = hp("point0", "Data set that is learnt: the point 0.", choices=("point0",))
+    data: str = hp("point0", "Data set to learn: the point 0.", choices=("point0",))
     loss: str = hp(
         "non_saturating",
         "Losses of both players: (16) with -log D(G(z)), (16) with log(1 - D(G(z))), or Wasserstein's.",
@@ -42,24 +42,24 @@ class DiracConfig(PlayersConfig):
     )
     schedule: str = hp(
         "alternating",
-        "alternating: D answers G's new parameter; simultaneous: both answer the other's at the period's start.",
+        "alternating: D reacts to G's new parameter; simultaneous: both react to those at the period's start.",
         choices=("alternating", "simultaneous"),
     )
     r1_weight: float = hp(0.0, "gamma of R1: gamma/2 times D's squared slope at real data.", ge=0)
-    d_clip: float = hp(0.0, "WGAN's clipping: psi is kept within plus and minus this; 0: not at all.", ge=0)
+    d_clip: float = hp(0.0, "Clipping as in WGAN: psi is limited to plus and minus this value; 0: no clipping.", ge=0)
     start_theta: float = hp(1.0, "G's initial parameter.", gt=0)
     start_psi: float = hp(1.0, "D's initial parameter.")
 
 
 class DiracPack(ParameterPack[DiracConfig]):
-    """K Dirac-GANs. One period is g_steps G updates and then d_steps D updates."""
+    """K Dirac-GANs. One period is g_steps updates of G, then d_steps of D."""
 
     def __init__(self, configs: Sequence[DiracConfig], device: torch.device) -> None:
         super().__init__(configs, device)
         noise = self.column("start_sd") * self.normal("start", 2)
         self.g = self.parameters("g", {"theta": self.column("start_theta") + noise[:, :1]})
         self.d = self.parameters("d", {"psi": self.column("start_psi") + noise[:, 1:]})
-        self.anchor = self.anchored(self.g)
+        self.anchor = self.make_anchor(self.g)
         self._g_lr, self._d_lr, self._reg_weight = (self.column(name) for name in ("g_lr", "d_lr", "reg_weight"))
         self._d_loss, self._g_loss = LOSSES[self.config.loss]
 
@@ -71,17 +71,17 @@ class DiracPack(ParameterPack[DiracConfig]):
         for step in range(c.g_steps):
             out |= self._g_step(psi, diagnose=diagnose and step == c.g_steps - 1)
         if diagnose:
-            out["drift"] = losses.old_generator(self.g.flat, theta)
+            out["drift"] = regularizer.sample_distance(self.g.flat, theta)
         for step in range(c.d_steps):
-            answered = self.g.flat if c.schedule == "alternating" else theta
-            out |= self._d_step(answered, diagnose=diagnose and step == c.d_steps - 1)
+            opponent = self.g.flat if c.schedule == "alternating" else theta
+            out |= self._d_step(opponent, diagnose=diagnose and step == c.d_steps - 1)
         return out
 
     def _g_step(self, psi: Tensor, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of G by (26); of a Dirac-GAN, samples and parameters are at the same distance."""
+        """Update G by (26). In a Dirac-GAN the distances of samples and of parameters are the same."""
         theta = self.g.flat.detach().clone().requires_grad_()
         adversarial = self._g_loss(-psi * theta)
-        regulariser = self._reg_weight.squeeze(1) * losses.old_generator(theta, self.anchor.flat)
+        regulariser = self._reg_weight.squeeze(1) * regularizer.sample_distance(theta, self.anchor.flat)
         out = gradient_shares(theta, adversarial, regulariser) if diagnose else {}
         (gradient,) = torch.autograd.grad((adversarial + regulariser).sum(), theta)
         self.g.flat.sub_(self._g_lr * gradient)
@@ -89,7 +89,7 @@ class DiracPack(ParameterPack[DiracConfig]):
         return out
 
     def _d_step(self, theta: Tensor, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of D by (16) and R1."""
+        """Update D by (16) and R1."""
         psi = self.d.flat.detach().clone().requires_grad_()
         x = torch.zeros_like(theta).unsqueeze(2).requires_grad_()
         real, fake = -psi * x.squeeze(2), -psi * theta
@@ -105,14 +105,15 @@ class DiracPack(ParameterPack[DiracConfig]):
         return {"d_grad_norm": gradient.abs().squeeze(1)} | losses.discriminator_diagnostics(loss, real, fake)
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """The place that G generates, n times, (K, n, 1)."""
+        """The point that G generates, repeated n times, (K, n, 1)."""
         return self.g.flat.unsqueeze(1).repeat(1, n, 1), None
 
 
 def period_map(config: DiracConfig) -> np.ndarray:
-    """Linearised period at theta = psi = 0, without clipping: a matrix on (theta, psi, remembered thetas).
+    """Linearise a period at theta = psi = 0, without clipping: a matrix on (theta, psi, remembered thetas).
 
-    Remembered ones are those of `Anchor`, oldest first. Source: Mescheder et al. 2018, section 3, with (26)'s term.
+    The remembered thetas are those of `Anchor`, oldest first. Source: Mescheder et al. 2018, section 3, with the term
+    of (26) added.
     """
     c, slope = config, 1.0 if config.loss == "wgan" else 0.5
     remembered = {"previous_update": 2, "previous_period": 2, "lag": c.anchor_lag + 1}.get(c.anchor, 1)
@@ -134,5 +135,5 @@ def period_map(config: DiracConfig) -> np.ndarray:
 
 
 def period_map_eigenvalues(config: DiracConfig) -> np.ndarray:
-    """Eigenvalues (complex) of one period near the equilibrium; the trial is locally stable where none exceeds 1."""
+    """Complex eigenvalues of a period near the equilibrium. A trial is locally stable if no modulus exceeds 1."""
     return np.linalg.eigvals(period_map(config)).astype(complex)

@@ -1,14 +1,15 @@
-"""EM for Gaussian mixtures: (11) and (8) in turn, on fixed data, in double precision. One update is one iteration.
+"""EM for Gaussian mixtures: (11) and (8) in turn, on fixed data, in double precision. An update is one iteration.
 
 Differences from the paper, which has no experiment:
-* weights are updated with the components, since log q(x, z) in (8) has them;
-* a relaxation step eta, params += eta (EM(params) - params), is in the place of a learning rate: 1 is EM, 0 < eta < 2
-  converges near an optimum, and from a far start an eta above 1 may throw a covariance or a weight out of its range;
-* the term of (26) on the means, a negative control: lambda sum_k |mu_k - mu_k,old|^2 beside the sum of (8) over the
+* weights are updated together with the components, since log q(x, z) in (8) depends on them;
+* a relaxation step eta, params += eta (EM(params) - params), replaces a learning rate: 1 is EM, 0 < eta < 2 converges
+  near an optimum, and far from one an eta above 1 may push a covariance or a weight out of its range;
+* the term of (26) on the means, a negative control: lambda sum_k |mu_k - mu_k,old|^2 plus the sum of (8) over the
   data, mu_old the means before the iteration. Of the step of a mean it leaves N_k / (N_k + 2 lambda sigma_k^2) where
   the component is round: it can only damp.
 
-A component without data, a covariance that is not positive definite, a negative weight (eta > 1): NaN in that trial.
+A trial becomes NaN if a component has no data, a covariance is not positive definite, or a weight is negative
+(eta > 1).
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ if TYPE_CHECKING:
     from jaxtyping import Float
 
 TEST_POINTS = 5000
-"""Points of the reference split, which nothing is trained on, for the test likelihood."""
+"""Points of the reference split, which is never trained on, for the test likelihood."""
 
 EMPTY = 1e-6
-"""A component that stands for less than this many points has none."""
+"""A component with a responsibility for fewer points than this is empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,30 +51,30 @@ class EmConfig(TrainConfig):
     """What the samples of an `untrained` model depend on, besides the seed."""
 
     precision: str = hp("fp64", "Arithmetic of the training step.", choices=("fp64",))
-    components: int = hp(None, "Gaussians in the mixture; as many as the data have where it is not given.", ge=1)
+    components: int = hp(None, "Gaussians in the mixture; by default as many as the data have.", ge=1)
     covariance: str = hp("full", "Form of the components' covariances.", choices=("full", "diag", "spherical"))
-    relaxation: float = hp(1.0, "eta: share of the EM step that is made.", structural=False, gt=0)
+    relaxation: float = hp(1.0, "eta: share of the EM step that is applied.", structural=False, gt=0)
     reg_weight: float = hp(
         0.0,
-        "lambda of the old-versus-new term on the means, beside the log-likelihood of all points.",
+        "lambda of the old-versus-new term on the means, which is added to the log-likelihood of all points.",
         structural=False,
         ge=0,
     )
     reg_covar: float = hp(1e-6, "Added to the diagonal of covariances, as in scikit-learn.", structural=False, ge=0)
     init: str = hp(
         "spread",
-        "Initial means: points of the data that are far apart (spread, k-means++), any points of the data (points), or "
-        "normal numbers with the data's mean and variances (random).",
+        "Initial means: distant points of the data (spread, k-means++), any points of the data (points), or normal "
+        "numbers with the mean and variances of the data (random).",
         structural=False,
         choices=("spread", "points", "random"),
     )
-    points: int = hp(2000, "Points that are learnt, all of them in each iteration.", ge=2)
+    points: int = hp(2000, "Points to learn; each iteration uses all of them.", ge=2)
 
     def data_defaults(self) -> dict[str, Any]:
-        """The data's own number of components, where it is not given.
+        """The number of components of the data, by default.
 
         Raises:
-            ValueError: the data are no points of a Gaussian mixture, or fewer than the components.
+            ValueError: the data are not a Gaussian mixture, or there are fewer points than components.
         """
         data = DATASETS[self.data]
         if not isinstance(data, GaussianMixture):
@@ -84,14 +85,14 @@ class EmConfig(TrainConfig):
             raise ValueError(f"components: {components} cannot start from {self.points} points; raise 'points'")
         return {"components": components}
 
-    def unread(self) -> dict[str, Any]:
-        """There are no minibatches."""
+    def unused_fields(self) -> dict[str, Any]:
+        """batch_size: there are no minibatches."""
         return {"batch_size": 64}
 
     def untrained(self) -> Self:
-        """The configuration whose samples before training are the ceiling of the distance: random means.
+        """The configuration of the untrained baseline, which has random means.
 
-        Means that are spread over the data are a result already: on a grid they leave nothing to learn.
+        Means that are spread over the data are already a result: on a grid they leave nothing to learn.
         """
         return dataclasses.replace(self, init="random")
 
@@ -119,14 +120,15 @@ class EmPack(ParameterPack[EmConfig]):
         self._test = torch.from_numpy(self.data.real(TEST_POINTS, "reference")).double().to(device)
 
     def _points(self, seed: int) -> np.ndarray:
-        """The data of a seed: the beginning of its data stream, float64 (points, d)."""
-        drawn = self.data.block(seed, 0, math.ceil(self.config.points / BLOCK))
-        return drawn.reshape(-1, *self.data.shape)[: self.config.points].astype(np.float64)
+        """The data of a seed: the start of its data stream, float64 (points, d)."""
+        blocks = self.data.block(seed, 0, math.ceil(self.config.points / BLOCK))
+        return blocks.reshape(-1, *self.data.shape)[: self.config.points].astype(np.float64)
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
-        """One iteration. With `diagnose`, of shape (K,): g_loss, before it; drift, mean square of the means' moves.
+        """Run one iteration. With `diagnose`, return g_loss before it and drift, each (K,).
 
-        g_loss is (5) at the optimal p(z|x), less what no parameter changes: minus the log-likelihood of one point.
+        drift is the mean squared change of the means. g_loss is (5) at the optimal p(z|x) without its constant terms:
+        minus the log-likelihood per point.
         """
         old = self.mixture.frozen["means"].clone()
         target, evidence = self.em()
@@ -134,11 +136,11 @@ class EmPack(ParameterPack[EmConfig]):
         self.d_updates += 1
         if not diagnose:
             return {}
-        moved = (self.mixture.frozen["means"] - old).square().mean(2)
-        return {"g_loss": -evidence.mean(1), "drift": (self.mixture.frozen["weights"] * moved).sum(1)}
+        squared_change = (self.mixture.frozen["means"] - old).square().mean(2)
+        return {"g_loss": -evidence.mean(1), "drift": (self.mixture.frozen["weights"] * squared_change).sum(1)}
 
     def em(self) -> tuple[Tensor, Tensor]:
-        """EM(params) in the flat layout (K, P); and log q(x) of the points before it, (K, n)."""
+        """EM(params) in the flat layout (K, P), and log q(x) of the points under the old parameters, (K, n)."""
         old = self.mixture.frozen
         joint = log_joint(self.x, **old)
         evidence = joint.logsumexp(1)
@@ -155,14 +157,14 @@ class EmPack(ParameterPack[EmConfig]):
         return torch.cat([part.flatten(1) for part in parts], 1), evidence
 
     def _damped(self, step: Tensor, count: Tensor, covs: Tensor) -> Tensor:
-        """Step of the means under the term: N_k (N_k I + 2 lambda Sigma_k)^-1 step, Sigma_k the present covariance."""
+        """Step of the means under the term: N_k (N_k I + 2 lambda Sigma_k)^-1 step, Sigma_k the current covariance."""
         eye = torch.eye(step.shape[2], dtype=step.dtype, device=step.device)
         held = count[..., None, None] * eye + 2 * self._reg_weight[..., None, None] * covs
         solved: Tensor = torch.linalg.solve_ex(held, (count.unsqueeze(2) * step).unsqueeze(3))[0]
         return solved.squeeze(3)
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """n samples a trial, float32 (K, n, d), from numbers that are fixed for the whole run."""
+        """n samples per trial, float32 (K, n, d), from random numbers that are fixed for the whole run."""
         p = self.mixture.frozen
         uniform = {seed: generator(seed, "component_eval").random(n) for seed in set(self.seeds)}
         u = torch.from_numpy(np.stack([uniform[seed] for seed in self.seeds])).to(self.device)
@@ -175,9 +177,9 @@ class EmPack(ParameterPack[EmConfig]):
         return samples.float(), None
 
     def measures(self, evaluation: int) -> dict[str, Tensor]:
-        """Under the present parameters, (K,). In nats a point: log_likelihood of the data, test_nll of the test points.
+        """Measures (K,): log_likelihood of the data and test_nll of the test points, both in nats per point.
 
-        smallest_weight: the least weight of a component.
+        smallest_weight is the smallest weight of a component.
         """
         p = self.mixture.frozen
         test = self._test.expand(self.k, *self._test.shape)
@@ -189,7 +191,7 @@ class EmPack(ParameterPack[EmConfig]):
 
 
 def choleskys(covs: Float[Tensor, "K C d d"]) -> Float[Tensor, "K C d d"]:
-    """Lower factors of covariances; NaN for one that is not positive definite."""
+    """Lower Cholesky factors of covariances; NaN if a covariance is not positive definite."""
     root, info = torch.linalg.cholesky_ex(covs)
     return torch.where((info == 0)[..., None, None], root, torch.nan)
 
@@ -209,18 +211,18 @@ def log_joint(
 
 
 def initial_means(kind: str, components: int, x: np.ndarray, seed: int) -> np.ndarray:
-    """Keyed means (C, d) to start from, for points (n, d)."""
+    """Initial means (C, d) for points (n, d), keyed by the seed."""
     rng = generator(seed, f"init/{kind}")
     if kind == "random":
-        drawn: np.ndarray = x.mean(0) + x.std(0) * rng.standard_normal((components, x.shape[1]))
-        return drawn
+        means: np.ndarray = x.mean(0) + x.std(0) * rng.standard_normal((components, x.shape[1]))
+        return means
     chosen = [int(rng.integers(len(x)))]
     while len(chosen) < components:
         distance = np.square(x[:, None] - x[None, chosen]).sum(2).min(1)
-        chances = distance if kind == "spread" else (distance > 0).astype(np.float64)
-        chosen.append(int(rng.choice(len(x), p=chances / chances.sum())))
-    means: np.ndarray = x[chosen]
-    return means
+        weights = distance if kind == "spread" else (distance > 0).astype(np.float64)
+        chosen.append(int(rng.choice(len(x), p=weights / weights.sum())))
+    initial: np.ndarray = x[chosen]
+    return initial
 
 
 def _diagonal(covs: Tensor) -> Tensor:
@@ -233,4 +235,4 @@ def _round(covs: Tensor) -> Tensor:
 
 
 FORMS: dict[str, Callable[[Tensor], Tensor]] = {"full": lambda covs: covs, "diag": _diagonal, "spherical": _round}
-"""Form of covariance -> the best covariances of that form, given scatters (..., d, d)."""
+"""Form of covariance -> function from scatters (..., d, d) to the best covariances of that form."""

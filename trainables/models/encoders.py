@@ -1,4 +1,4 @@
-"""What AAE and ALI have in common: D's update, one gradient for several nets, and the measures of an encoder."""
+"""Common parts of AAE, ALI and VAE: the update of D, one gradient for several nets, and the measures of an encoder."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ from vistudy.trainables.nets.packed_net import PackedNet
 from vistudy.trainables.optim import Optimizer
 
 MEASURED = 800
-"""Samples of the reference split, which nothing is trained on, that are encoded (fewer where the data have fewer)."""
+"""Samples of the reference split, which is never trained on, that are encoded (fewer if the data have fewer)."""
 
 MEASURED_AT_ONCE = 200
-"""Of them in one pass: bounds the memory of large packs, and is what batch norm takes its statistics of."""
+"""Samples per pass. It bounds the memory of large packs, and it is the batch of batch norm."""
 
 
-def judge(d: PackedNet, real: Tensor, fake: Tensor, params: Params, c: AdversarialConfig) -> tuple[Tensor, Tensor]:
-    """D's logits (K, B) of two batches (K, B, n). Batch norm sees them apart, as the GAN's."""
+def discriminator_logits(
+    d: PackedNet, real: Tensor, fake: Tensor, params: Params, c: AdversarialConfig
+) -> tuple[Tensor, Tensor]:
+    """Logits (K, B) of D for two batches (K, B, n). Batch norm sees the batches separately, as in the GAN."""
     if c.norm == "bn" or c.r1_weight:
         return d(real, params).squeeze(2), d(fake, params).squeeze(2)
     logits = d(torch.cat((real, fake), 1), params).squeeze(2)
@@ -35,10 +37,10 @@ def judge(d: PackedNet, real: Tensor, fake: Tensor, params: Params, c: Adversari
 def discriminate(
     d: PackedNet, optimizer: Optimizer, real: Tensor, fake: Tensor, c: AdversarialConfig, *, diagnose: bool
 ) -> dict[str, Tensor]:
-    """One update of D by (16) on batches `real`, which is 1, and `fake`; with R1 at `real` where it has a weight."""
+    """Update D by (16) on batches `real`, labelled 1, and `fake`; with R1 at `real` if it has a weight."""
     if c.r1_weight:
         real.requires_grad_()
-    logits = judge(d, real, fake, d.leaves, c)
+    logits = discriminator_logits(d, real, fake, d.leaves, c)
     loss = losses.discriminator(*logits)
     total = loss + 0.5 * c.r1_weight * losses.r1(logits[0], real) if c.r1_weight else loss
     gradient = d.backward(total.sum())
@@ -49,34 +51,35 @@ def discriminate(
 
 
 def backward(loss: Tensor, nets: Sequence[PackedNet]) -> None:
-    """Fill the `gradient` of every net with that of one scalar loss, in one pass."""
+    """Fill the `gradient` of every net with the gradient of a scalar loss, in one backward pass."""
     leaves = [leaf for net in nets for leaf in net.leaves.values()]
-    places = [view for net in nets for view in net.views(net.gradient).values()]
-    for place, gradient in zip(places, torch.autograd.grad(loss, leaves), strict=True):
-        place.copy_(gradient)
+    views = [view for net in nets for view in net.views(net.gradient).values()]
+    for view, gradient in zip(views, torch.autograd.grad(loss, leaves), strict=True):
+        view.copy_(gradient)
 
 
 @torch.no_grad()
 def encoder_measures(
     data: Dataset, k: int, device: torch.device, encode: Callable[[Tensor, slice], tuple[Tensor, Tensor]]
 ) -> dict[str, Tensor]:
-    """Measures of an encoder with its decoder on the first samples of the reference split, each float64 (K,).
+    """Measure an encoder and its decoder on the first samples of the reference split, each float64 (K,).
 
     reconstruction_mse: mean over samples and components of (x - G(E(x)))^2, in squared data units. code_mmd2 and
-    code_fd: distance of the codes from the prior (`metrics/codes.py`; a perfect encoder has code_fd_floor(800, z_dim)).
+    code_fd: distance of the codes from the prior (`metrics/distances/codes.py`; a perfect encoder has
+    code_fd_floor(800, z_dim)).
 
     `encode(x, rows)`: codes (K, b, z_dim) and reconstructions (K, b, *shape) of x (K, b, *shape), the samples `rows`.
     """
     x = torch.from_numpy(data.real(min(MEASURED, n_samples(data)), "reference")).to(device)
-    codes, again = [], []
+    codes, reconstructed = [], []
     for start in range(0, len(x), MEASURED_AT_ONCE):
         rows = slice(start, start + MEASURED_AT_ONCE)
-        found = encode(x[rows].expand(k, *x[rows].shape), rows)
-        codes.append(found[0])
-        again.append(found[1])
-    every = torch.cat(codes, 1)
+        code, x_again = encode(x[rows].expand(k, *x[rows].shape), rows)
+        codes.append(code)
+        reconstructed.append(x_again)
+    all_codes = torch.cat(codes, 1)
     return {
-        "reconstruction_mse": reconstruction_mse(x.expand(k, *x.shape), torch.cat(again, 1)),
-        "code_mmd2": code_mmd2(every),
-        "code_fd": code_fd(every),
+        "reconstruction_mse": reconstruction_mse(x.expand(k, *x.shape), torch.cat(reconstructed, 1)),
+        "code_mmd2": code_mmd2(all_codes),
+        "code_fd": code_fd(all_codes),
     }

@@ -1,4 +1,4 @@
-"""The GAN on a finite sample space, both of whose steps are exact: D by (18), G by (19) with the true KL.
+"""The GAN on a finite sample space with two exact steps: D by (18), G by (19) with the true KL.
 
 G is any distribution q on the states. For given D the minimum over q of
 
@@ -22,7 +22,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import regularizer
 from vistudy.trainables.config import hp
 from vistudy.trainables.data.toys import States
 from vistudy.trainables.models.parameter_pack import ExactConfig, ParameterPack
@@ -30,16 +30,16 @@ from vistudy.trainables.models.parameter_pack import ExactConfig, ParameterPack
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FiniteConfig(ExactConfig):
-    """Hyperparameters of a GAN on a finite sample space. It has no learning rate: its steps are exact."""
+    """Hyperparameters of a GAN on a finite sample space. Its steps are exact, so it has no learning rate."""
 
     model: ClassVar[str] = "finite_gan"
 
-    data: str = hp("states8", "Data set that is learnt: 8 states.", choices=("states8",))
+    data: str = hp("states8", "Data set to learn: 8 states.", choices=("states8",))
     d_updates: int = hp(100, "Budget: periods, of one exact D and one exact G step each.", ge=1)
     reg_weight: float = hp(
         1.0, "The paper's lambda in (19), of the exact KL: 1 as derived, 0 without the term.", structural=False, ge=0
     )
-    start_sd: float = hp(1.0, "Standard deviation of the seed's initial log probabilities around equal ones.", ge=0)
+    start_sd: float = hp(1.0, "Standard deviation of the seeded initial log probabilities around equal ones.", ge=0)
 
 
 class FinitePack(ParameterPack[FiniteConfig]):
@@ -55,7 +55,7 @@ class FinitePack(ParameterPack[FiniteConfig]):
         self._reg_weight = self.column("reg_weight")
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
-        """One exact step of D and one of G. With `diagnose`, their diagnostics of shape (K,)."""
+        """Take one exact step of D and one of G. With `diagnose`, return their diagnostics, each (K,)."""
         old = self.g.flat.clone()
         log_d = self._p.log() - (self._p + old).log()  # (18)
         new = generator_step(old, log_d, self._reg_weight)
@@ -64,7 +64,7 @@ class FinitePack(ParameterPack[FiniteConfig]):
         return self._diagnostics(old, new, log_d) if diagnose else {}
 
     def _diagnostics(self, old: Tensor, new: Tensor, log_d: Tensor) -> dict[str, Tensor]:
-        """(16) at its minimum, (19) at its minimum, accuracy of D."""
+        """(16) and (19) at their minima, accuracies of D, and drift, each (K,)."""
         p = self._p
         adversarial = -(new * log_d).sum(1)
         divergence = torch.where(new > 0, new * (new / old).log(), 0.0).sum(1)
@@ -74,29 +74,29 @@ class FinitePack(ParameterPack[FiniteConfig]):
             "g_loss": adversarial + torch.where(weight > 0, weight * divergence, 0.0),
             "d_acc_real": (p * (p > old)).sum(1),
             "d_acc_fake": (old * (p < old)).sum(1),
-            "drift": losses.old_generator(new, old),
+            "drift": regularizer.sample_distance(new, old),
         }
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """The probabilities of the states, n times, (K, n, S)."""
+        """The probabilities of the states, repeated n times, (K, n, S)."""
         return self.g.flat.unsqueeze(1).repeat(1, n, 1), None
 
     def measures(self, evaluation: int) -> dict[str, Tensor]:
-        """The joint KL (14) for D of (18), in nats (K,): it is KL of the mixture (p + q) / 2 from p."""
+        """joint_kl (K,): the joint KL (14) for the D of (18), in nats: the KL of the mixture (p + q) / 2 from p."""
         mixture = (self._p + self.g.flat) / 2
         return {"joint_kl": (mixture * (mixture / self._p).log()).sum(1)}
 
 
 def generator_step(old: Tensor, log_d: Tensor, reg_weight: Tensor) -> Tensor:
-    """The exact minimum of (19) over all distributions.
+    """Minimise (19) exactly over all distributions.
 
     Args:
-        old: q_old (K, S). States without probability never get any back, unless lambda is 0.
+        old: q_old (K, S). States of probability 0 keep it, unless lambda is 0.
         log_d: log D at the states (K, S).
         reg_weight: lambda (K, 1).
 
     Returns:
-        q (K, S); for lambda = 0 all of it at the first state at which D is largest.
+        q (K, S). For lambda = 0 its whole mass is at the first state where D is largest.
     """
     has = old > 0
     best = torch.where(has, log_d, -torch.inf).amax(1, keepdim=True)

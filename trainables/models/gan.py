@@ -9,12 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import losses, regularizer
 from vistudy.trainables.config import hp
-from vistudy.trainables.models.base import AdversarialConfig, NetPack, OldSamples
-from vistudy.trainables.nets import manual_gradients as passes
+from vistudy.trainables.models.base import AdversarialConfig, NetPack
+from vistudy.trainables.nets import manual_gradients
 from vistudy.trainables.nets.architectures import Mlp, discriminator_arch, generator_arch
-from vistudy.trainables.nets.packed_net import BN_MOMENTUM
+from vistudy.trainables.nets.batch_norm import BN_MOMENTUM
+from vistudy.trainables.regularizer import AnchorSamples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,16 +32,16 @@ class GanConfig(AdversarialConfig):
 
 
 class GanPack(NetPack[GanConfig]):
-    """K GANs of equal structure, trained together. One period is d_steps D updates and then g_steps G updates."""
+    """K GANs of equal structure. One period is d_steps updates of D, then g_steps of G."""
 
     def __init__(self, configs: Sequence[GanConfig], device: torch.device) -> None:
         super().__init__(configs, device)
         c, shape = self.config, self.data.shape
-        self.g = self.net("g", generator_arch(c.net, shape, c.z_dim, self.sizes), "generator")
-        self.d = self.net("d", discriminator_arch(c.net, shape, self.sizes), "discriminator")
-        self.g_optimizer = self.optimizer("g", self.column("g_lr"))
-        self.d_optimizer = self.optimizer("d", self.column("d_lr"))
-        self.anchor = self.anchored(self.g)
+        self.g = self.make_net("g", generator_arch(c.net, shape, c.z_dim, self.sizes), "generator")
+        self.d = self.make_net("d", discriminator_arch(c.net, shape, self.sizes), "discriminator")
+        self.g_optimizer = self.make_optimizer("g", self.column("g_lr"))
+        self.d_optimizer = self.make_optimizer("d", self.column("d_lr"))
+        self.anchor = self.make_anchor(self.g)
         self._reg_weight = self.column("reg_weight").float().squeeze(1)
         self._g_gradient = losses.GENERATOR_GRADIENTS[c.g_loss]
         self._real = self.data.batches(self.seeds, c.batch_size, device)
@@ -53,7 +54,7 @@ class GanPack(NetPack[GanConfig]):
             out.update(self._d_step(diagnose=diagnose and step == c.d_steps - 1))
         start = self.g.flat.clone() if diagnose else None
         self.anchor.start_period(self.g.flat)
-        old = OldSamples(self.g, self.anchor)
+        old = AnchorSamples(self.g, self.anchor)
         for step in range(c.g_steps):
             batch = c.batch_of_step(step)
             z = self._z_g.at(self.periods * c.batches_of_period() + batch)
@@ -61,23 +62,23 @@ class GanPack(NetPack[GanConfig]):
         if start is not None:
             with torch.no_grad():
                 now, before = (self.g(z, self.g.views(flat)) for flat in (self.g.flat, start))
-            out["drift"] = losses.old_generator(now, before)
+            out["drift"] = regularizer.sample_distance(now, before)
         self.periods += 1
         return out
 
     def _d_step(self, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of D by (16), with R1 where its weight is not 0."""
+        """Update D by (16), with R1 if its weight is not 0."""
         c, d = self.config, self.d
         x = self._real.at(self.d_updates)
         with torch.no_grad():
             z = self._z_d.at(self.d_updates)
-            x_fake = passes.begin(self.g, z, "parameters", self.g.running, BN_MOMENTUM).out
+            x_fake = manual_gradients.forward_pass(self.g, z, "parameters", self.g.running, BN_MOMENTUM).out
         if c.norm == "bn" or c.r1_weight:
-            real, fake, gradient = self._d_gradient_apart(x, x_fake)
+            real, fake, gradient = self._d_gradient_separately(x, x_fake)
         else:
-            judged = passes.begin(d, torch.cat((x, x_fake), 1), "parameters")
-            gradient = judged.gradient(losses.discriminator_gradient(judged.out.squeeze(2)).unsqueeze(2))
-            real, fake = torch.split(judged.out.squeeze(2), c.batch_size, 1)
+            d_pass = manual_gradients.forward_pass(d, torch.cat((x, x_fake), 1), "parameters")
+            gradient = d_pass.gradient(losses.discriminator_gradient(d_pass.out.squeeze(2)).unsqueeze(2))
+            real, fake = torch.split(d_pass.out.squeeze(2), c.batch_size, 1)
         self.d_optimizer.step(d.flat, gradient)
         self.d_updates += 1
         if not diagnose:
@@ -85,14 +86,14 @@ class GanPack(NetPack[GanConfig]):
         loss = losses.discriminator(real, fake)
         return {"d_grad_norm": gradient.norm(dim=1)} | losses.discriminator_diagnostics(loss, real, fake)
 
-    def _d_gradient_apart(self, x: Tensor, x_fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits and gradient of (16) where D sees real and fake apart, as batch norm does in the paper's code."""
+    def _d_gradient_separately(self, x: Tensor, x_fake: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits and gradient of (16) if D sees real and fake separately, as batch norm does in the paper's code."""
         c, d = self.config, self.d
         if not c.r1_weight and isinstance(d.arch, Mlp):
-            real, of_real = self._d_half(x, real=True)
-            of_real = of_real.clone()  # the other half overwrites it
-            fake, of_fake = self._d_half(x_fake, real=False)
-            return real, fake, of_real.add_(of_fake)
+            real, real_grad = self._d_half(x, real=True)
+            real_grad = real_grad.clone()  # the other half overwrites it
+            fake, fake_grad = self._d_half(x_fake, real=False)
+            return real, fake, real_grad.add_(fake_grad)
         if c.r1_weight:
             x = x.detach().requires_grad_()
         real, fake = (d(batch, d.leaves).squeeze(2) for batch in (x, x_fake))
@@ -101,36 +102,38 @@ class GanPack(NetPack[GanConfig]):
         return real, fake, d.backward(total.sum())
 
     def _d_half(self, x: Tensor, *, real: bool) -> tuple[Tensor, Tensor]:
-        """Logits of one batch, and the gradient of its term of (16)."""
-        judged = passes.begin(self.d, x, "parameters")
-        logits = judged.out.squeeze(2)
-        return logits, judged.gradient(losses.half_gradient(logits, real=real).unsqueeze(2))
+        """Logits of one batch, and the gradient of its term in (16)."""
+        d_pass = manual_gradients.forward_pass(self.d, x, "parameters")
+        logits = d_pass.out.squeeze(2)
+        return logits, d_pass.gradient(losses.half_gradient(logits, real=real).unsqueeze(2))
 
-    def _g_step(self, step: int, batch: int, z: Tensor, old: OldSamples, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of G by (26). `old` holds the anchor's samples of this phase."""
+    def _g_step(self, step: int, batch: int, z: Tensor, old: AnchorSamples, *, diagnose: bool) -> dict[str, Tensor]:
+        """Update G by (26). `old` holds the samples of the anchor in this phase."""
         g = self.g
-        made = passes.begin(g, z, "parameters", g.running, BN_MOMENTUM)
-        judged = passes.begin(self.d, made.out, "inputs")
-        x, logits = made.out, judged.out.squeeze(2)
-        by_d = judged.gradient(self._g_gradient(logits).unsqueeze(2))
+        g_pass = manual_gradients.forward_pass(g, z, "parameters", g.running, BN_MOMENTUM)
+        d_pass = manual_gradients.forward_pass(self.d, g_pass.out, "inputs")
+        x, logits = g_pass.out, d_pass.out.squeeze(2)
+        from_d = d_pass.gradient(self._g_gradient(logits).unsqueeze(2))
         if self.anchor.kind == "param_space":
-            by_old, of_term = None, 2 * self._reg_weight.unsqueeze(1) * (g.flat - self.anchor.flat)
+            from_term, parameter_term = None, 2 * self._reg_weight.unsqueeze(1) * (g.flat - self.anchor.flat)
         else:
             weight = self._reg_weight.view(-1, *[1] * (x.dim() - 1))
-            by_old = weight * losses.old_generator_gradient(x, old.of(step, batch, z, x))
+            from_term = weight * regularizer.sample_distance_gradient(x, old.samples(step, batch, z, x))
         out = {}
         if diagnose:
-            adv = made.gradient(by_d).norm(dim=1)
-            reg = (of_term if by_old is None else made.gradient(by_old)).norm(dim=1)
+            adv = g_pass.gradient(from_d).norm(dim=1)
+            reg = (parameter_term if from_term is None else g_pass.gradient(from_term)).norm(dim=1)
             term = self._reg_weight * old.distance(step, batch, z, x)
             loss = losses.GENERATOR_LOSSES[self.config.g_loss](logits) + term
             out = {"g_grad_norm_adv": adv, "g_grad_norm_reg": reg, "rho": reg / adv, "g_loss": loss.detach()}
-        gradient = made.gradient(by_d) + of_term if by_old is None else made.gradient(by_d + by_old)
+        gradient = (
+            g_pass.gradient(from_d) + parameter_term if from_term is None else g_pass.gradient(from_d + from_term)
+        )
         self.g_optimizer.step(g.flat, gradient)
         self.anchor.updated(g.flat)
         self.g_updates += 1
         return out
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """n samples a trial, (K, n, *shape); with batch norm also those by its running statistics."""
+        """n samples per trial, (K, n, *shape); with batch norm also by running statistics."""
         return self.sample(self.g, n, evaluation)

@@ -1,8 +1,8 @@
-"""The GAN of Gaussians on the line: G(z) = a z + b, and a D whose logit is a quadratic, exact or learnt.
+"""The GAN of Gaussians on the line: G(z) = a z + b, and a D with a quadratic logit, exact or learned.
 
-For data N(m, s^2) the D of (18) has the logit log p(x) - log q(x), a quadratic of x. So D is either set to it before
-the generator's steps, or learnt by logistic regression on (1, x, x^2), which can reach it. G's loss (26) is integrated
-over z by Gauss-Hermite quadrature: the only noise is that of D's minibatches, and an exact D leaves none.
+For data N(m, s^2) the logit of the D of (18) is log p(x) - log q(x), a quadratic in x. D is either set to it before the
+steps of the generator, or learned by logistic regression on (1, x, x^2), which can represent it. The loss (26) of G is
+integrated over z by Gauss-Hermite quadrature. So the only noise comes from the minibatches of D; an exact D has none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vistudy.trainables.models.parameter_pack import ParameterPack, PlayersConfi
 from vistudy.trainables.random_streams import Stream, normal
 
 NODES = 128
-"""Points of the quadrature over z."""
+"""Nodes of the quadrature over z."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,23 +33,25 @@ class GaussConfig(PlayersConfig):
     model: ClassVar[str] = "gauss_gan"
     reference_fields: ClassVar[tuple[str, ...]] = (*PlayersConfig.reference_fields, "start_a", "start_b")
 
-    data: str = hp("normal1d", "Data set that is learnt: a Gaussian on the line.", choices=("normal1d",))
+    data: str = hp("normal1d", "Data set to learn: a Gaussian on the line.", choices=("normal1d",))
     discriminator: str = hp(
-        "exact", "D: as (18) says, or learnt from minibatches by gradient descent on (16).", choices=("exact", "learnt")
+        "exact",
+        "D: exact by (18), or learnt from minibatches by gradient descent on (16).",
+        choices=("exact", "learnt"),
     )
-    start_a: float = hp(1.5, "G's initial slope: the standard deviation of what it generates.", gt=0)
-    start_b: float = hp(1.0, "G's initial offset: the mean of what it generates.")
+    start_a: float = hp(1.5, "Initial slope of G: the standard deviation of the generated distribution.", gt=0)
+    start_b: float = hp(1.0, "Initial offset of G: the mean of the generated distribution.")
 
-    def unread(self) -> dict[str, Any]:
-        """As of every toy of players; an exact D is set once a period."""
-        out = PlayersConfig.unread(self)
+    def unused_fields(self) -> dict[str, Any]:
+        """As for every toy model of players; an exact D also ignores d_lr and d_steps, as it is set once per period."""
+        out = PlayersConfig.unused_fields(self)
         if self.discriminator == "exact":
             return out | {"d_lr": 0.2, "d_steps": 1}
         return {name: value for name, value in out.items() if name not in ("batch_size", "seed")}
 
 
 class GaussPack(ParameterPack[GaussConfig]):
-    """K GANs of Gaussians. One period is d_steps D updates (one, if D is exact) and then g_steps G updates."""
+    """K GANs of Gaussians. One period is d_steps updates of D (one if D is exact), then g_steps of G."""
 
     def __init__(self, configs: Sequence[GaussConfig], device: torch.device) -> None:
         super().__init__(configs, device)
@@ -58,7 +60,7 @@ class GaussPack(ParameterPack[GaussConfig]):
         self._mean, self._sd = data.mean, data.sd
         start = torch.cat((self.column("start_a"), self.column("start_b")), 1)
         self.g = self.parameters("g", {"ab": start + self.column("start_sd") * self.normal("start", 2)})
-        self.anchor = self.anchored(self.g)
+        self.anchor = self.make_anchor(self.g)
         self._g_lr, self._d_lr = self.column("g_lr"), self.column("d_lr")
         self._reg_weight = self.column("reg_weight").squeeze(1)
         z, weights = np.polynomial.hermite_e.hermegauss(NODES)
@@ -84,7 +86,7 @@ class GaussPack(ParameterPack[GaussConfig]):
         return out
 
     def _d_step(self) -> Tensor | None:
-        """Set D by (18), or move it along the gradient of (16), which is returned."""
+        """Set D by (18), or update it along the gradient (K, 3) of (16) and return that."""
         if self.config.discriminator == "exact":
             self._logit.copy_(optimal_logit(self.g.flat, self._mean, self._sd))
             gradient = None
@@ -96,7 +98,7 @@ class GaussPack(ParameterPack[GaussConfig]):
         return gradient
 
     def _g_step(self, *, diagnose: bool) -> dict[str, Tensor]:
-        """One update of G by (26)."""
+        """Update G by (26)."""
         ab = self.g.flat.detach().clone().requires_grad_()
         x, x_old = generated(ab, self._z), generated(self.anchor.flat, self._z)
         adversarial = self._expected(F.softplus(-quadratic(self._logit, x)))
@@ -119,7 +121,7 @@ class GaussPack(ParameterPack[GaussConfig]):
         return self._expected(F.softplus(-quadratic(self._logit, real)) + F.softplus(quadratic(self._logit, fake)))
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """Mean and standard deviation of what G generates, n times, (K, n, 2)."""
+        """Mean and standard deviation of the generated distribution, repeated n times, (K, n, 2)."""
         a, b = self.g.flat[:, :1], self.g.flat[:, 1:]
         return torch.cat((b, a.abs()), 1).unsqueeze(1).repeat(1, n, 1), None
 
@@ -142,7 +144,7 @@ def optimal_logit(ab: Tensor, mean: float, sd: float) -> Tensor:
 
 
 def d_gradient(logit: Tensor, real: Tensor, fake: Tensor) -> Tensor:
-    """Gradient (K, 3) of (16) in D's coefficients, from points (K, B) each: that of logistic regression."""
+    """Gradient (K, 3) of (16) in the coefficients of D, for real and fake points (K, B): logistic regression."""
     w = logit.detach().clone().requires_grad_()
     loss = losses.discriminator(quadratic(w, real), quadratic(w, fake))
     (gradient,) = torch.autograd.grad(loss.sum(), w)

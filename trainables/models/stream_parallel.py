@@ -1,8 +1,9 @@
-"""Trials of a pack side by side on a GPU: each a pack of its own, on a branch of one CUDA graph.
+"""Train the trials of a pack in parallel CUDA streams: each is a pack of its own, on a branch of one CUDA graph.
 
-A convolution with groups=K is one call, but the library's kernels for it are slow where a trial alone has work for many
-multiprocessors; kernels of single trials in channels-last layout are fast, and branches of a graph overlap. Small nets
-are the other way round. Which it is is measured, once for each structure in a process (docs/engine.md has figures).
+A convolution with groups=K is a single call, but its kernels are slow if one trial alone keeps many multiprocessors
+busy. In that case kernels of single trials in channels-last layout, on branches that overlap, are faster. For small
+nets it is the other way round. The faster form is determined by timing, once per structure and process (for figures see
+docs/engine.md).
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vistudy.trainables.cuda_graphs import WARM, Countable, Periods
-from vistudy.trainables.models.base import NetConfig, Trained
+from vistudy.trainables.cuda_graphs import WARM, GraphedPeriod, HasCounters
+from vistudy.trainables.device import precision_context
+from vistudy.trainables.models.base import NetConfig, TrainedNet
 from vistudy.trainables.nets.architectures import Params
-from vistudy.trainables.precision import arithmetic
 
 BRANCHES = 8
-"""Branches that the trials of a pack are spread over."""
-PROBED = (2, 8, 32)
-"""Trials that the probe takes, for as many or more: many small nets gain less by branches than few."""
+"""Branches of the graph, over which the trials of a pack are distributed."""
+TIMED_SIZES = (2, 8, 32)
+"""Pack sizes that are timed, each for packs of at least that size: many small nets gain less from branches."""
 REPLAYS = 3
 ROUNDS = 2
 
@@ -34,10 +35,10 @@ Build = Callable[[Sequence[Any], torch.device], Any]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Joined:
-    """One net of all trials, copied when it is read. See `Trained`."""
+class ConcatenatedNet:
+    """One net of all trials, concatenated when it is read. See `TrainedNet`."""
 
-    each: Sequence[Trained]
+    each: Sequence[TrainedNet]
 
     @property
     def flat(self) -> Tensor:
@@ -50,87 +51,87 @@ class Joined:
         return {name: torch.cat([net.frozen[name] for net in self.each]) for name in self.each[0].frozen}
 
 
-class SideBySide:
-    """K packs of one trial, together a pack of K: the same numbers as of the one that groups its operations."""
+class StreamParallelPack:
+    """A pack of K trials that consists of K packs of one; same numbers as the pack that groups its operations."""
 
     def __init__(self, build: Build, configs: Sequence[Any], device: torch.device) -> None:
         self.packs, self._device = [build([config], device) for config in configs], device
 
     @property
     def d_updates(self) -> int:
-        """As of every pack."""
+        """As in every pack, see `Pack`."""
         done: int = self.packs[0].d_updates
         return done
 
-    def counted(self) -> list[int]:
-        """See `graphs.Countable`."""
-        counters: list[int] = self.packs[0].counted()
+    def get_counters(self) -> list[int]:
+        """See `cuda_graphs.HasCounters`."""
+        counters: list[int] = self.packs[0].get_counters()
         return counters
 
-    def count(self, values: Sequence[int]) -> None:
-        """See `graphs.Countable`."""
+    def set_counters(self, values: Sequence[int]) -> None:
+        """See `cuda_graphs.HasCounters`."""
         for pack in self.packs:
-            pack.count(values)
+            pack.set_counters(values)
 
     @property
-    def nets(self) -> Mapping[str, Joined]:
-        """As of every pack."""
-        return {name: Joined(each=[pack.nets[name] for pack in self.packs]) for name in self.packs[0].nets}
+    def nets(self) -> Mapping[str, ConcatenatedNet]:
+        """As in every pack, see `Pack`."""
+        return {name: ConcatenatedNet(each=[pack.nets[name] for pack in self.packs]) for name in self.packs[0].nets}
 
     def period(self, *, diagnose: bool) -> dict[str, Tensor]:
-        """Train for one period; a trial's whole period on one branch, so that trials need not keep step."""
+        """Train for one period, each trial on one branch, so that trials need not wait for each other."""
         outs = []
         with _branches(self._device) as branch:
             for i, pack in enumerate(self.packs):
                 with branch(i):
                     outs.append(pack.period(diagnose=diagnose))
-        return _joined(outs)
+        return _concatenate(outs)
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:
-        """As of every pack."""
+        """As in every pack, see `Pack`."""
         each = [pack.evaluation_samples(n, evaluation) for pack in self.packs]
         running = [r for _, r in each if r is not None]
         return torch.cat([samples for samples, _ in each]), torch.cat(running) if running else None
 
     def measures(self, evaluation: int) -> dict[str, Tensor]:
-        """As of every pack."""
-        return _joined([pack.measures(evaluation) for pack in self.packs])
+        """As in every pack, see `Pack`."""
+        return _concatenate([pack.measures(evaluation) for pack in self.packs])
 
     def state(self) -> dict[str, Tensor]:
-        """That of a pack of K."""
+        """State of a pack of K trials."""
         states = [pack.state() for pack in self.packs]
         return {
-            name: torch.cat([state[name] for state in states], _trials(name)) if first.dim() else first
+            name: torch.cat([state[name] for state in states], _trial_dim(name)) if first.dim() else first
             for name, first in states[0].items()
         }
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Restore a state of a pack of K."""
+        """Restore the state of a pack of K trials."""
         for i, pack in enumerate(self.packs):
-            pack.load({n: t.narrow(_trials(n), i, 1) if t.dim() else t for n, t in state.items()})
+            pack.load({n: t.narrow(_trial_dim(n), i, 1) if t.dim() else t for n, t in state.items()})
 
 
-def _joined(outs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def _concatenate(outs: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.cat([out[name] for out in outs]) for name in outs[0]}
 
 
-def _trials(name: str) -> int:
-    """Which dimension of a state's tensor the trials are: an anchor has a stack of (K, P)."""
+def _trial_dim(name: str) -> int:
+    """Dimension of the trials in a tensor of the state: an anchor has a stack of (K, P)."""
     return 1 if name.endswith(".past") else 0
 
 
 @functools.cache
-def _streams(device: torch.device) -> list[torch.cuda.Stream]:
+def _cuda_streams(device: torch.device) -> list[torch.cuda.Stream]:
     return [torch.cuda.Stream(device) for _ in range(BRANCHES)]  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def _branches(device: torch.device) -> Iterator[Callable[[int], AbstractContextManager[object]]]:
-    """Branch i of the graph that is being captured, for trial i; outside a capture nothing is gained by branches."""
+    """Yield a function from trial i to a context: its branch while a graph is captured, else a null context."""
     if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
         yield lambda i: nullcontext()
         return
-    main, side = torch.cuda.current_stream(device), _streams(device)
+    main, side = torch.cuda.current_stream(device), _cuda_streams(device)
     for stream in side:
         stream.wait_stream(main)
     yield lambda i: torch.cuda.stream(side[i % BRANCHES])
@@ -138,40 +139,40 @@ def _branches(device: torch.device) -> Iterator[Callable[[int], AbstractContextM
         main.wait_stream(stream)
 
 
-_faster: dict[tuple[object, ...], bool] = {}
+_timings: dict[tuple[object, ...], bool] = {}
 
 
-def faster_apart(build: Build, config: NetConfig, k: int, device: torch.device) -> bool:
-    """Whether `k` trials of the structure of `config` train faster so than by grouped operations. Measured, once."""
-    k = max(size for size in PROBED if size <= k)
+def streams_are_faster(build: Build, config: NetConfig, k: int, device: torch.device) -> bool:
+    """Whether `k` trials of the structure of `config` train faster in streams than grouped. Timed once per process."""
+    k = max(size for size in TIMED_SIZES if size <= k)
     key = (build, config.structure(), k, device)
-    if key not in _faster:
-        _faster[key] = _measured(build, config, k, device)
+    if key not in _timings:
+        _timings[key] = _time_both(build, config, k, device)
         torch.cuda.empty_cache()
-    return _faster[key]
+    return _timings[key]
 
 
-def _measured(build: Build, config: NetConfig, k: int, device: torch.device) -> bool:
+def _time_both(build: Build, config: NetConfig, k: int, device: torch.device) -> bool:
     configs = [dataclasses.replace(config, seed=seed) for seed in range(k)]
-    ways = (functools.partial(SideBySide, build), build)
+    ways = (functools.partial(StreamParallelPack, build), build)
     try:
-        apart, grouped = (_period_s(way(configs, device), config.precision, device) for way in ways)
+        in_streams, grouped = (_period_s(way(configs, device), config.precision, device) for way in ways)
     except torch.OutOfMemoryError:
-        return k == PROBED[0] or faster_apart(build, config, k // 2, device)
-    return apart < grouped
+        return k == TIMED_SIZES[0] or streams_are_faster(build, config, k // 2, device)
+    return in_streams < grouped
 
 
-def _period_s(pack: Countable, precision: str, device: torch.device) -> float:
-    """Seconds of a replayed period, where inputs of one are prepared while another runs; the least of ROUNDS."""
-    periods, taken = Periods(pack), []
-    with arithmetic(precision, device):
+def _period_s(pack: HasCounters, precision: str, device: torch.device) -> float:
+    """Seconds per replayed period, least of ROUNDS, with inputs prepared while the previous period runs."""
+    period, durations_s = GraphedPeriod(pack), []
+    with precision_context(precision, device):
         for _ in range(WARM + 1):
-            periods(diagnose=False)
+            period(diagnose=False)
         for _ in range(ROUNDS):
             torch.cuda.synchronize(device)
             started = time.perf_counter()
             for _ in range(REPLAYS):
-                periods(diagnose=False)
+                period(diagnose=False)
             torch.cuda.synchronize(device)
-            taken.append((time.perf_counter() - started) / REPLAYS)
-    return min(taken)
+            durations_s.append((time.perf_counter() - started) / REPLAYS)
+    return min(durations_s)

@@ -1,8 +1,7 @@
-"""What nets are made of: MLP and DCGAN architectures, written once for K trials.
+"""MLP and DCGAN architectures, written once for K trials.
 
-A linear layer is a batched matmul, a convolution has groups=K, batch norm has K*C channels, so that no operation mixes
-trials. Activations of an MLP have the batch innermost, (K, features, B), so that batch norm sees (1, K*C, B) without a
-copy.
+A linear layer is a batched matmul, a convolution has groups=K, and batch norm has K*C channels, so no operation mixes
+trials. Activations of an MLP have the batch innermost, (K, features, B), so batch norm sees (1, K*C, B) without a copy.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vistudy.trainables.nets import strided_conv as convolve
+from vistudy.trainables.nets import strided_conv
 
 Hidden = Callable[[Tensor, str, float], Tensor]
 Params = dict[str, Tensor]
@@ -39,7 +38,7 @@ class ParamSpec:
 
 
 class Arch(Protocol):
-    """What a net is made of: its parameters, its batch-norm layers and its forward pass."""
+    """Architecture of a net: its parameters, its batch-norm layers and its forward pass."""
 
     @property
     def params(self) -> list[ParamSpec]:
@@ -47,10 +46,10 @@ class Arch(Protocol):
 
     @property
     def norms(self) -> dict[str, int]:
-        """Batch-norm layer -> channels of one trial. Empty without batch norm."""
+        """Batch-norm layer -> channels per trial. Empty without batch norm."""
 
     def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
-        """Apply the net. `p` has shapes (K, *shape); `hidden(h, layer, leak)` is `rectify_`, with BN before it."""
+        """Apply the net. `p` has shapes (K, *shape); `hidden(h, layer, leak)` is batch norm, if any, and `rectify_`."""
 
 
 INITS: dict[str, Callable[[ParamSpec, np.random.Generator], np.ndarray | float]] = {
@@ -65,7 +64,7 @@ INITS: dict[str, Callable[[ParamSpec, np.random.Generator], np.ndarray | float]]
 
 
 def _layer(name: str, norm: str, shape: tuple[int, ...], init: str, fan_in: int, fan_out: int) -> list[ParamSpec]:
-    """A layer's weight, and what `norm` gives it: bias (none), scale and shift (bn), nothing (none_ref_nobias)."""
+    """The weight of a layer, and its bias (norm: none), scale and shift (bn) or neither (none_ref_nobias)."""
     out = [ParamSpec(name=f"{name}.weight", shape=shape, init=init, fan_in=fan_in, fan_out=fan_out)]
     if norm == "none":
         bias = "torch" if init == "torch" else "zeros"
@@ -79,11 +78,11 @@ def _layer(name: str, norm: str, shape: tuple[int, ...], init: str, fan_in: int,
 def _linear(p: Params, name: str, x: Tensor) -> Tensor:
     """(K, in, B) -> (K, out, B)."""
     out, bias = torch.bmm(p[f"{name}.weight"], x), p.get(f"{name}.bias")
-    return out if bias is None else out.add_(bias.unsqueeze(2))  # baddbmm first writes the bias out in full
+    return out if bias is None else out.add_(bias.unsqueeze(2))  # baddbmm would first expand the bias
 
 
 def rectify_(h: Tensor, leak: float) -> Tensor:
-    """(Leaky) ReLU in place. Of a view, its gradient would copy the whole of `h` three times."""
+    """Apply (leaky) ReLU in place. On a view, its gradient would copy the whole of `h` three times."""
     return F.leaky_relu_(h, leak) if leak else F.relu_(h)
 
 
@@ -156,7 +155,7 @@ class ShapedMlp:
 
 
 def _stages(size: int) -> int:
-    """How often an image side halves: 2 for 8, 3 for 28 and 32, 4 for 64; the smallest map is 2 to 4 pixels wide."""
+    """Number of times an image side is halved: 2 for 8, 3 for 28 and 32, 4 for 64; the smallest map is 2 to 4 wide."""
     return max(1, math.ceil(math.log2(size)) - (1 if size <= 8 else 2))
 
 
@@ -164,8 +163,8 @@ def _stages(size: int) -> int:
 class DcganGenerator:
     """z (K, B, z_dim) -> images in [-1, 1] (K, B, C, H, W): 5x5 transposed convolutions of stride 2, ReLU, tanh.
 
-    Radford et al. 2016. Kernels are those of the paper's code, paddings are not: ours are 2 on each side, where
-    TensorFlow's SAME pads an even side by 1 and 2. Maps have the same sizes, and lie a pixel further.
+    Radford et al. 2016. Kernels are those of the paper's code. Paddings are 2 on each side, whereas TensorFlow's SAME
+    pads an even side by 1 and 2; maps have the same sizes but are shifted by a pixel.
     """
 
     z_dim: int
@@ -175,14 +174,14 @@ class DcganGenerator:
     init: str
 
     def _sizes(self) -> list[int]:
-        """Sides of the maps, from the image down."""
+        """Side lengths of the maps, starting with the image."""
         sizes = [self.shape[1]]
         for _ in range(_stages(self.shape[1])):
             sizes.append((sizes[-1] + 1) // 2)
         return sizes
 
     def _channels(self) -> list[int]:
-        """Channels of the maps, from the image down."""
+        """Channels of the maps, starting with the image."""
         return [self.shape[0]] + [self.width * 2**i for i in range(_stages(self.shape[1]))]
 
     @property
@@ -191,11 +190,11 @@ class DcganGenerator:
         sizes, channels = self._sizes(), self._channels()
         dense = channels[-1] * sizes[-1] ** 2
         out = _layer("dense", self.norm, (dense, self.z_dim), self.init, self.z_dim, dense)
-        if self.norm == "bn":  # scale and shift are a channel's, not a pixel's
+        if self.norm == "bn":  # scale and shift per channel, not per pixel
             out[1:] = _layer("dense", "bn", (1,), self.init, 1, channels[-1])[1:]
         for i in range(len(sizes) - 1, 0, -1):
             shape, norm = (channels[i], channels[i - 1], 5, 5), "none" if i == 1 else self.norm
-            # a pixel of the larger map is reached through a quarter of the kernel: stride 2 in both directions
+            # stride 2 in both directions: a quarter of the kernel contributes to each pixel of the larger map
             out += _layer(f"up{i}", norm, shape, self.init, channels[i] * 25 // 4, channels[i - 1])
         return out
 
@@ -211,16 +210,16 @@ class DcganGenerator:
         """(K, B, z_dim) -> (K, B, C, H, W)."""
         sizes, (k, b, _) = self._sizes(), x.shape
         h = _linear(p, "dense", x.transpose(1, 2)).permute(2, 0, 1).reshape(b, -1, sizes[-1], sizes[-1])
-        h = hidden(convolve.laid_out(h, k), "dense", 0.0)
+        h = hidden(strided_conv.to_conv_layout(h, k), "dense", 0.0)
         for i in range(len(sizes) - 1, 0, -1):
-            h = convolve.up(h, p[f"up{i}.weight"], _group_bias(p, f"up{i}"), k, sizes[i - 1])
+            h = strided_conv.up(h, p[f"up{i}.weight"], _group_bias(p, f"up{i}"), k, sizes[i - 1])
             h = torch.tanh(h) if i == 1 else hidden(h, f"up{i}", 0.0)
         return h.view(b, k, *self.shape).transpose(0, 1)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DcganDiscriminator:
-    """Images (K, B, C, H, W) -> (K, B, outputs): 5x5 convolutions of stride 2, leaky ReLU .2. An encoder, too."""
+    """Images (K, B, C, H, W) -> (K, B, outputs): 5x5 convolutions of stride 2, leaky ReLU .2. Also used as encoder."""
 
     shape: tuple[int, ...]
     width: int
@@ -232,7 +231,7 @@ class DcganDiscriminator:
         return "none" if self.norm == "bn" and i == 0 else self.norm
 
     def convolutions(self) -> tuple[list[ParamSpec], int]:
-        """Parameters of the convolutions, (out, in, 5, 5), and how many features they leave."""
+        """Parameters of the convolutions, (out, in, 5, 5), and the number of features after them."""
         out, size, channels = [], self.shape[1], self.shape[0]
         for i in range(_stages(size)):
             wider = self.width * 2**i
@@ -258,7 +257,7 @@ class DcganDiscriminator:
         k, b = x.shape[:2]
         h = x.transpose(0, 1).flatten(1, 2)
         for i in range(_stages(self.shape[1])):
-            h = convolve.down(h, p[f"down{i}.weight"], _group_bias(p, f"down{i}"), k)
+            h = strided_conv.down(h, p[f"down{i}.weight"], _group_bias(p, f"down{i}"), k)
             h = hidden(h, f"down{i}", LEAK)
         return h.reshape(b, k, -1).permute(1, 2, 0)
 
@@ -268,14 +267,14 @@ class DcganDiscriminator:
 
 
 DENSE = 8
-"""Units of the dense hidden layers beside a DCGAN's convolutions, in its base channels."""
+"""Units of the dense hidden layers that accompany a DCGAN, per base channel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JointDcgan:
     """Pairs of an image and a code, flat (K, B, C*H*W + z_dim) -> (K, B, 1).
 
-    The image's features and a layer of the code meet in one dense layer (Dumoulin et al. 2016, Donahue et al. 2017).
+    The features of the image and a layer of the code enter one dense layer (Dumoulin et al. 2016, Donahue et al. 2017).
     """
 
     image: DcganDiscriminator
@@ -293,21 +292,21 @@ class JointDcgan:
 
     @property
     def norms(self) -> dict[str, int]:
-        """Those of the image, and of the dense layer."""
+        """The layers of the image, and the dense layer."""
         return self.image.norms | ({"joint": DENSE * self.image.width} if self.image.norm == "bn" else {})
 
     def forward(self, p: Params, x: Tensor, hidden: Hidden) -> Tensor:
         """(K, B, C*H*W + z_dim) -> (K, B, 1)."""
         images, codes = x[..., : -self.z_dim], x[..., -self.z_dim :]
-        seen = self.image.features(p, images.reshape(*x.shape[:2], *self.image.shape), hidden)
+        features = self.image.features(p, images.reshape(*x.shape[:2], *self.image.shape), hidden)
         code = rectify_(_linear(p, "code", codes.transpose(1, 2)), LEAK)
-        h = hidden(_linear(p, "joint", torch.cat((seen, code), 1)), "joint", LEAK)
+        h = hidden(_linear(p, "joint", torch.cat((features, code), 1)), "joint", LEAK)
         return _linear(p, "out", h).transpose(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
-    """What the generator and the discriminator of a trial have in common."""
+    """Settings that all nets of a trial share."""
 
     width: int
     depth: int
@@ -343,7 +342,7 @@ def encoder_arch(net: str, shape: tuple[int, ...], outputs: int, s: Sizes) -> Ar
 
 
 def code_discriminator_arch(net: str, z_dim: int, s: Sizes) -> Arch:
-    """Discriminator code -> logit, an MLP; beside a DCGAN one of two hidden layers."""
+    """Discriminator code -> logit, an MLP; with a DCGAN it has two hidden layers."""
     width, depth = (DENSE * s.width, 2) if net == "dcgan" else (s.width, s.depth)
     return discriminator_arch("mlp", (z_dim,), Sizes(width=width, depth=depth, norm=s.norm, init=s.init))
 

@@ -1,7 +1,7 @@
-"""PackedNet: one architecture with the parameters of K trials; a pack of one is the ordinary case.
+"""PackedNet: one architecture with the parameters of K trials.
 
-All parameters of a net lie in one buffer `flat` of shape (K, P): the optimizer, the anchor's copy and the checkpoint
-are one tensor each.
+All parameters of a net are in one buffer `flat` of shape (K, P), so that the optimizer, the copy of the anchor and the
+checkpoint each handle one tensor.
 """
 
 from __future__ import annotations
@@ -16,22 +16,14 @@ from torch import Tensor
 
 from vistudy.trainables import random_streams as streams
 from vistudy.trainables.nets.architectures import INITS, Arch, Params, rectify_
+from vistudy.trainables.nets.batch_norm import BN_EPS, Stats
 
 if TYPE_CHECKING:
     from jaxtyping import Float
 
-    from vistudy.trainables.nets.manual_gradients import MlpBuffers
-
-BN_EPS = 1e-5
-BN_MOMENTUM = 0.1
-"""Weight of the newest batch in the running statistics (decay .9, as in the paper's code)."""
-
 _ALIGN = 16
-"""Parameters start at multiples of 16 floats (64 bytes), so that a trial's place in the pack does not change the
-memory alignment of its matrices."""
-
-Stats = dict[str, tuple[Tensor, Tensor]]
-"""Batch-norm layer -> (mean, variance), each (K, C)."""
+"""Parameters start at multiples of 16 floats (64 bytes), so that the position of a trial in its pack does not affect
+the memory alignment of its matrices."""
 
 
 class PackedNet:
@@ -43,11 +35,11 @@ class PackedNet:
         """Draw the initial weights.
 
         Args:
-            arch: of one trial.
-            seeds: those of the K trials.
-            role: what the initial weights are keyed by, beside the seed.
-            device: where they lie.
-            channels_last: whether kernels of convolutions lie in memory as tensor cores take them.
+            arch: the architecture of one trial.
+            seeds: seeds of the K trials.
+            role: key of the initial weights, besides the seed.
+            device: device of the parameters.
+            channels_last: whether convolution kernels have the memory layout of tensor cores.
         """
         self.arch = arch
         self.k = len(seeds)
@@ -65,11 +57,9 @@ class PackedNet:
         self.leaves = {name: view.requires_grad_() for name, view in self.views(self.flat.detach()).items()}
         self.frozen = self.views(self.flat)
         self.running = self.fresh_stats()
-        self.buffers: dict[int, MlpBuffers] = {}
-        """Batch size -> what `passes` keeps for it."""
 
     def _initial(self, seed: int, role: str, size: int) -> Tensor:
-        """Row of one trial, keyed by (seed, net, parameter): the same with batch norm on and off."""
+        """Initial parameters of one trial. Keyed by (seed, net, parameter): batch norm does not change them."""
         row = torch.zeros(size)
         for spec in self.arch.params:
             rng = streams.generator(seed, f"init/{role}/{spec.name}")
@@ -85,23 +75,26 @@ class PackedNet:
         return part.view(k, *shape)
 
     def _standard_order(self, size: int) -> Tensor:
-        """Where in a row of this net the elements of one lie whose every parameter is contiguous."""
-        here = torch.arange(size)
-        out = here.clone()
+        """Indices into a row of this net, in the order of a row whose parameters are all contiguous."""
+        positions = torch.arange(size)
+        out = positions.clone()
         for name, (start, shape) in self._places.items():
-            out[start : start + math.prod(shape)] = self._view(here.unsqueeze(0), name).flatten()
+            out[start : start + math.prod(shape)] = self._view(positions.unsqueeze(0), name).flatten()
         return out
 
-    def portable(self, rows: Tensor) -> Tensor:
-        """A tensor (..., P) in this net's layout, as one that any device and pack can take; others as they are."""
+    def to_contiguous(self, rows: Tensor) -> Tensor:
+        """Convert a tensor (..., P) from this net's layout to the contiguous one, which does not depend on the device.
+
+        Tensors without a parameter dimension are returned unchanged.
+        """
         return rows if self._order is None or rows.dim() < 2 else rows[..., self._order]
 
-    def laid_out(self, portable: Tensor) -> Tensor:
-        """What `portable` gave, in this net's layout."""
-        if self._order is None or portable.dim() < 2:
-            return portable
-        out = torch.empty_like(portable)
-        out[..., self._order] = portable
+    def from_contiguous(self, contiguous: Tensor) -> Tensor:
+        """Inverse of `to_contiguous`."""
+        if self._order is None or contiguous.dim() < 2:
+            return contiguous
+        out = torch.empty_like(contiguous)
+        out[..., self._order] = contiguous
         return out
 
     def views(self, flat: Float[Tensor, "K P"]) -> Params:
@@ -117,10 +110,10 @@ class PackedNet:
         }
 
     def __call__(self, x: Tensor, params: Params, stats: Stats | None = None, momentum: float | None = None) -> Tensor:
-        """Apply the net with `params`; float32 where they are, whatever the products inside are computed in.
+        """Apply the net with `params` to x (K, B, *shape). The result is always float32.
 
-        Batch norm: without `stats` the batch's own statistics, nothing remembered; with `stats` and `momentum` the
-        batch's own, and `stats` moves towards them; with `stats` alone, `stats` are used.
+        Batch norm without `stats` uses the statistics of the batch. With `stats` and `momentum` it uses those of the
+        batch and moves `stats` towards them; with `stats` alone it uses `stats`.
         """
         norms = self.arch.norms
 
@@ -138,13 +131,13 @@ class PackedNet:
         return out.float() if out.dtype == torch.bfloat16 else out
 
     def backward(
-        self, loss: Tensor, of_loss: Tensor | None = None, *, retain_graph: bool = False
+        self, loss: Tensor, grad_output: Tensor | None = None, *, retain_graph: bool = False
     ) -> Float[Tensor, "K P"]:
-        """Gradient of a scalar loss in the flat layout (overwritten by the next call).
+        """Gradient of a scalar loss in the flat layout (K, P), overwritten by the next call.
 
-        With `of_loss`: of any scalar whose gradient at the tensor `loss` is `of_loss`.
+        With `grad_output`, that of any scalar whose gradient at the tensor `loss` is `grad_output`.
         """
-        gradients = torch.autograd.grad(loss, list(self.leaves.values()), of_loss, retain_graph=retain_graph)
+        gradients = torch.autograd.grad(loss, list(self.leaves.values()), grad_output, retain_graph=retain_graph)
         for view, gradient in zip(self._gradient_views, gradients, strict=True):
             view.copy_(gradient)
         return self.gradient

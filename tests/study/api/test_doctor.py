@@ -47,7 +47,7 @@ def trained(folder: Path) -> Ledger:
 
 def train(ledger: Ledger, pack_id: str = "p-1") -> None:
     result = train_pack({"pack_id": pack_id}, journal=lambda: Ledger(ledger.uri), checkpoint_every_s=0.0)
-    assert result["end"] == "complete"
+    assert result["status"] == "complete"
 
 
 def bits(ledger: Ledger) -> Bits:

@@ -23,11 +23,12 @@ from vistudy.study.films.retrain import film_trial
 from vistudy.study.packing.packs import Pack, make_packs, pack_id
 from vistudy.study.planning.plan import plan
 from vistudy.study.spec.parser import parse_study
-from vistudy.trainables.config import NOT_RECORDED, TrainConfig
+from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data import DATASETS, DataError, fingerprint
 from vistudy.trainables.data.mixtures import RING8
 from vistudy.trainables.engine import Engine, reference_key
 from vistudy.trainables.models import config_from_dict
+from vistudy.trainables.trial_identity import NOT_RECORDED
 from vistudy.trainables.worker import train_pack
 
 SCHEMA1 = Path(__file__).with_name("schema1")
@@ -154,7 +155,7 @@ def test_a_worker_with_other_data_records_nothing(disk: Ledger, monkeypatch: pyt
     pack = stored(disk, [config])
     here = wider(monkeypatch)
     result = train(disk, pack)
-    assert result["end"] == "data"
+    assert result["status"] == "data"
     for print_ in (here, config.data_fingerprint):
         assert str(print_) in result["text"]
     assert disk.attempts(pack) == []
@@ -169,10 +170,10 @@ def test_a_pack_does_not_go_on_on_other_data(disk: Ledger, monkeypatch: pytest.M
         raise SystemExit
 
     with pytest.raises(SystemExit):
-        train_pack({"pack_id": pack}, journal=lambda: Ledger(disk.uri), checkpoint_every_s=1e-9, evaluated=stop)
+        train_pack({"pack_id": pack}, journal=lambda: Ledger(disk.uri), checkpoint_every_s=1e-9, on_evaluation=stop)
     before = disk.segments()
     wider(monkeypatch)
-    assert train(disk, pack)["end"] == "data"
+    assert train(disk, pack)["status"] == "data"
     assert disk.segments() == before
 
 
@@ -184,7 +185,7 @@ def test_a_worker_without_the_data_is_no_failure_of_its_trials(disk: Ledger, mon
 
     monkeypatch.setattr("vistudy.trainables.node_checks.refuse_other_data", gone)
     result = train(disk, pack)
-    assert (result["end"], disk.done()) == ("node", set())
+    assert (result["status"], disk.done()) == ("node", set())
     assert "data 'ring8' is not there" in result["text"]
 
 

@@ -81,18 +81,18 @@ def play(s: Supervisor, clock: Clock, ledger: Ledger, try_: Callable[[Pack, list
         if isinstance(found, str):
             s.died(pack.pack_id, found)
             continue
-        if found["end"] == "complete":
+        if found["status"] == "complete":
             for trial_id in {c.trial_id() for c in left} - ledger.done():
                 ledger.finish_trial(outcome(trial_id, pack))
         s.ended(pack.pack_id, found)
     return tries
 
 
-COMPLETE = {"end": "complete"}
+COMPLETE = {"status": "complete"}
 
 
 def error(text: str, end: str = "error") -> dict[str, Any]:
-    return {"end": end, "text": f"Traceback\n{text}", "errno": 0}
+    return {"status": end, "text": f"Traceback\n{text}", "errno": 0}
 
 
 def states(ledger: Ledger) -> dict[str, str]:
@@ -247,7 +247,7 @@ def test_stopped_packs_are_left_for_the_next_run(disk: Ledger) -> None:
     next_due(s, clock)
     s.stop()
     assert s.next() is None
-    s.ended(packs[0].pack_id, {"end": "stopped"})
+    s.ended(packs[0].pack_id, {"status": "stopped"})
     assert s.finished
     assert s.left == 2
 

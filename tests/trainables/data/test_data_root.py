@@ -35,7 +35,7 @@ def test_missing_data_say_where_they_were_looked_for_and_how_to_get_them(root: P
     message = str(caught.value)
     assert str(root) in message
     assert "set another --data-root" in message
-    assert ("python -m trainables.data.download" in message) == (name != "image_folder")
+    assert ("python -m vistudy.trainables.data.download" in message) == (name != "image_folder")
     assert not cache.exists()
 
 

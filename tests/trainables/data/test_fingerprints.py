@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.trainables.data.files import write_idx
-from vistudy.trainables.data import DATASETS, OtherData, fingerprint, look_again, refuse_other_data
+from vistudy.trainables.data import DATASETS, OtherData, fingerprint, forget_seen_files, refuse_other_data
 from vistudy.trainables.data.gaussians import MOG_FULL
 from vistudy.trainables.data.images import image_dataset as images
 from vistudy.trainables.data.images import prepared_images as prepared
@@ -39,7 +39,7 @@ def write(path: Path, shade: int) -> None:
 
 
 def seen() -> str:
-    look_again()
+    forget_seen_files()
     return fingerprint("image_folder")
 
 
@@ -132,7 +132,7 @@ def test_a_change_in_the_life_of_a_process_reaches_the_judge(folder: Path, monke
     monkeypatch.setattr(evaluate, "Evaluator", lambda dataset, real: real)
     before = evaluate.evaluator(DATASETS["image_folder"])
     invert(folder)
-    look_again()
+    forget_seen_files()
     assert not np.array_equal(evaluate.evaluator(DATASETS["image_folder"]), before)
 
 
@@ -141,7 +141,7 @@ def test_another_size_or_colour_is_other_data(folder: Path) -> None:
     assert colours != ImageFolder().fingerprint
     for path in folder.iterdir():
         Image.open(path).convert("L").save(path)
-    look_again()
+    forget_seen_files()
     assert ImageFolder(shape=(1, 32, 32)).fingerprint != colours
 
 
@@ -152,7 +152,7 @@ def test_another_division_seed_is_other_data(
     write_idx(root / "mnist", "t10k", 20)
     before = fingerprint(name)
     monkeypatch.setattr(images, "DIVISION_SEED", 1)
-    look_again()
+    forget_seen_files()
     assert fingerprint(name) != before
 
 
@@ -162,7 +162,7 @@ def test_ten_thousand_digits_and_all_of_them_are_other_data(root: Path) -> None:
     before = {name: fingerprint(name) for name in names}
     assert DATASETS["mnist"].division == "keyed shuffle: 16 of 20 to learn (only the part t10k was there)"
     write_idx(root / "mnist", "train", 60)
-    look_again()
+    forget_seen_files()
     assert all(fingerprint(name) != before[name] for name in names)
     assert DATASETS["mnist"].division == "as published: 60 to learn, 20 test images as reference"
 
@@ -183,7 +183,7 @@ def test_parameters_of_mixtures_are_their_data() -> None:
 def test_other_data_are_refused_with_both_fingerprints_and_right_ones_are_found_again(folder: Path) -> None:
     recorded = seen()
     swap(folder)
-    look_again()
+    forget_seen_files()
     here = fingerprint("image_folder")
     with pytest.raises(OtherData, match=rf"here have the fingerprint {here}, .*of the fingerprint {recorded}"):
         refuse_other_data("image_folder", recorded)

@@ -11,9 +11,9 @@ import torch
 from tests.trainables.data.files import write_idx
 from vistudy.trainables.data.images.stacked import STACKED_MNIST
 from vistudy.trainables.metrics import reference as module
-from vistudy.trainables.metrics.evaluate import N_SAMPLES, evaluator, eyes
+from vistudy.trainables.metrics.evaluate import N_SAMPLES, evaluator, feature_view
 from vistudy.trainables.metrics.reference import moment_matched, real_pair, reference
-from vistudy.trainables.metrics.stacked_real import look_at_singles, put_together, stacked_pair
+from vistudy.trainables.metrics.stacked_real import assemble_stacks, stacked_pair, view_singles
 
 
 @pytest.fixture(autouse=True)
@@ -24,19 +24,19 @@ def _few_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(N_SAMPLES, "stacked", 400)
 
 
-def test_a_view_that_is_put_together_is_that_of_the_images() -> None:
-    singles = look_at_singles(STACKED_MNIST)
+def test_a_view_that_is_assemble_stacks_is_that_of_the_images() -> None:
+    singles = view_singles(STACKED_MNIST)
     for split in ("reference", 3):
-        drawn = STACKED_MNIST.drawn(400, split)  # type: ignore[arg-type]
-        view = put_together(singles, drawn)
-        seen = eyes(STACKED_MNIST).look(torch.from_numpy(STACKED_MNIST.real(400, split)))  # type: ignore[arg-type]
+        drawn = STACKED_MNIST.image_indices(400, split)  # type: ignore[arg-type]
+        view = assemble_stacks(singles, drawn)
+        seen = feature_view(STACKED_MNIST).transform(torch.from_numpy(STACKED_MNIST.real(400, split)))  # type: ignore[arg-type]
         assert torch.allclose(view.features, seen.features, rtol=1e-5, atol=1e-5)
         assert torch.allclose(view.confidence, seen.confidence, rtol=1e-5, atol=1e-6)
         assert torch.equal(view.labels, seen.labels)
 
 
 def test_pairs_are_those_of_the_images() -> None:
-    singles = look_at_singles(STACKED_MNIST)
+    singles = view_singles(STACKED_MNIST)
     for pair in (0, 1):
         expected = real_pair(STACKED_MNIST, pair)
         found = stacked_pair(STACKED_MNIST, singles, pair)

@@ -47,7 +47,7 @@ def test_equations_30_and_33_have_the_labels_of_the_paper():
         q._d_step(q._x(step), diagnose=False)
     x = q._x(0)
     low = q.d(q.e(x, q.e.frozen), q.d.frozen)
-    q._g_step(0, 0, x, aae.OldSamples(q.e, q.anchor), diagnose=False)
+    q._g_step(0, 0, x, aae.AnchorSamples(q.e, q.anchor), diagnose=False)
     assert q.d(q.e(x, q.e.frozen), q.d.frozen).mean().item() > low.mean().item() + 0.01
 
 

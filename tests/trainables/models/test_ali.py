@@ -16,9 +16,9 @@ from tests.trainables.configs import updates
 from vistudy.trainables import losses
 from vistudy.trainables.models import ali
 from vistudy.trainables.models.ali import AliConfig, AliPack
-from vistudy.trainables.models.base import OldSamples
 from vistudy.trainables.nets.architectures import Mlp, Sizes, joint_discriminator_arch
 from vistudy.trainables.nets.packed_net import PackedNet
+from vistudy.trainables.regularizer import AnchorSamples
 
 CPU = torch.device("cpu")
 
@@ -65,7 +65,7 @@ def test_labels_of_38_and_directions_of_the_losses(name, stochastic):
         p._d_step(p._batch("d", step, 0), diagnose=False)
     trained = mean_logits(p)
     assert trained[0] - before[0] > 0.1 > -0.1 > trained[1] - before[1]
-    p._g_step(0, 0, p._batch("d", 0, 0), OldSamples(p.g, p.anchor), diagnose=False)
+    p._g_step(0, 0, p._batch("d", 0, 0), AnchorSamples(p.g, p.anchor), diagnose=False)
     stepped = mean_logits(p)
     for sign, now, then in zip(SIGNS[name], stepped, trained, strict=True):
         assert sign * (now - then) > 1e-3

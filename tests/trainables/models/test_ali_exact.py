@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vistudy.trainables import losses
+from vistudy.trainables import losses, regularizer
 
 NODES = torch.special.ndtri((torch.arange(48, dtype=torch.float64) + 0.5) / 48)
 NODES = NODES / NODES.square().mean().sqrt()
@@ -44,7 +44,7 @@ def test_t3_with_one_fixed_deviation_is_the_term_of_26():
     """|G - G_old|^2 / (2 s^2): lambda = 1 / (2 s^2) in the sum convention."""
     new, old = torch.randn(1, 9, 4), torch.randn(1, 9, 4)
     fixed = torch.full((1, 9, 4), 2 * math.log(0.3))
-    expected = 4 * losses.old_generator(new, old) / (2 * 0.3**2)
+    expected = 4 * regularizer.sample_distance(new, old) / (2 * 0.3**2)
     torch.testing.assert_close(losses.gaussian_kl(new, fixed, old, fixed), expected)
 
 

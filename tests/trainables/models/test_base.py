@@ -11,6 +11,7 @@ from tests.trainables.configs import gan
 from vistudy.trainables.models import base
 from vistudy.trainables.models.base import NetPack
 from vistudy.trainables.models.gan import GanPack
+from vistudy.trainables.nets.batch_norm import RECALIBRATION_BATCH
 from vistudy.trainables.nets.packed_net import PackedNet
 
 
@@ -45,7 +46,7 @@ def test_samples_in_parts_are_the_same_samples(data, norm, monkeypatch):
     seen = passes(monkeypatch)
     parts = pack.sample(pack.g, 250, 1)
     sampling = 2 * [(100, norm == "bn"), (100, norm == "bn"), (50, norm == "bn")]  # each trial by itself
-    assert [one for one in seen if one[0] != base.RECALIBRATION_BATCH] == sampling * (2 if norm == "bn" else 1)
+    assert [one for one in seen if one[0] != RECALIBRATION_BATCH] == sampling * (2 if norm == "bn" else 1)
     for one, other in zip(parts, whole, strict=True):
         if one is None or other is None:
             assert one is other is None

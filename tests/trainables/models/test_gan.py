@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import softplus
 
 from tests.trainables.configs import gan, train, updates, values
-from vistudy.trainables import losses
+from vistudy.trainables import regularizer
 from vistudy.trainables.config import hyperparameters
 from vistudy.trainables.models.base import ANCHORS
 from vistudy.trainables.models.gan import GanConfig, GanPack
@@ -60,7 +60,7 @@ def test_first_step_is_zero_for_every_use_of_z(z_use):
 def test_gradient_of_the_term_on_a_linear_generator():
     """G(z) = W z: gradient of lambda mean ||(W1 - W0) z||^2 is (2 lambda / d) (W1 - W0) E[z z^T]."""
     w0, w1, z = torch.randn(3, 4), torch.randn(3, 4, requires_grad=True), torch.randn(1, 50, 4)
-    term = 5.0 * losses.old_generator(z @ w1.T, z @ w0.T)
+    term = 5.0 * regularizer.sample_distance(z @ w1.T, z @ w0.T)
     (gradient,) = torch.autograd.grad(term.sum(), w1)
     second_moment = z[0].T @ z[0] / 50
     torch.testing.assert_close(gradient, 2 * 5.0 / 3 * (w1 - w0).detach() @ second_moment, rtol=1e-4, atol=1e-5)

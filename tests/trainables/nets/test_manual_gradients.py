@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from vistudy.trainables import losses
-from vistudy.trainables.nets import manual_gradients as passes
+from vistudy.trainables.nets import manual_gradients
 from vistudy.trainables.nets.architectures import Mlp, Sizes, generator_arch
 from vistudy.trainables.nets.packed_net import PackedNet
 
@@ -29,17 +29,17 @@ def normal(*shape: int) -> Tensor:
 @pytest.mark.parametrize("leak", [0.0, 0.2])
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("wrt", ["parameters", "inputs"])
-def test_an_mlp_by_hand_is_autograd(norm: str, leak: float, depth: int, wrt: passes.Wrt) -> None:
-    net, x, of_out = mlp(norm, leak, depth), normal(K, B, 5), normal(K, B, 2)
-    by_hand = passes.begin(net, x, wrt)
-    by_autograd = passes.AutogradPass(net, x, wrt, None, None)
-    assert isinstance(by_hand, passes.MlpPass)
+def test_an_mlp_by_hand_is_autograd(norm: str, leak: float, depth: int, wrt: manual_gradients.WithRespectTo) -> None:
+    net, x, grad_output = mlp(norm, leak, depth), normal(K, B, 5), normal(K, B, 2)
+    by_hand = manual_gradients.forward_pass(net, x, wrt)
+    by_autograd = manual_gradients.AutogradPass(net, x, wrt, None, None)
+    assert isinstance(by_hand, manual_gradients.MlpPass)
     torch.testing.assert_close(by_hand.out, by_autograd.out)
-    ours = by_hand.gradient(of_out).clone()
-    theirs = by_autograd.gradient(of_out)
+    ours = by_hand.gradient(grad_output).clone()
+    theirs = by_autograd.gradient(grad_output)
     assert theirs.abs().amax() > 0.1
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(by_hand.gradient(2 * of_out), 2 * ours)  # may be asked again
+    torch.testing.assert_close(by_hand.gradient(2 * grad_output), 2 * ours)  # may be asked again
 
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -49,12 +49,12 @@ def test_running_statistics_are_those_of_torch(device: str) -> None:
     for net in nets:
         net.flat.add_(0.3 * normal(*net.flat.shape).to(device))
     for i in range(3):
-        x, of_out = 3 + (i + 2) * normal(K, B, 5).to(device), normal(K, B, 2).to(device)
-        made = (passes.begin(nets[0], x, "parameters", nets[0].running, 0.1),
-                passes.AutogradPass(nets[1], x, "parameters", nets[1].running, 0.1))  # fmt: skip
-        assert isinstance(made[0], passes.MlpPass)
+        x, grad_output = 3 + (i + 2) * normal(K, B, 5).to(device), normal(K, B, 2).to(device)
+        made = (manual_gradients.forward_pass(nets[0], x, "parameters", nets[0].running, 0.1),
+                manual_gradients.AutogradPass(nets[1], x, "parameters", nets[1].running, 0.1))  # fmt: skip
+        assert isinstance(made[0], manual_gradients.MlpPass)
         torch.testing.assert_close(made[0].out, made[1].out, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(made[0].gradient(of_out), made[1].gradient(of_out), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(made[0].gradient(grad_output), made[1].gradient(grad_output), rtol=1e-3, atol=1e-4)
     for layer in nets[0].running:
         for ours, theirs in zip(nets[0].running[layer], nets[1].running[layer], strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
@@ -62,7 +62,7 @@ def test_running_statistics_are_those_of_torch(device: str) -> None:
 
 def test_what_lies_between_parameters_has_no_gradient() -> None:
     net = mlp("none", 0.2, 2)
-    gradient = passes.begin(net, normal(K, B, 5), "parameters").gradient(normal(K, B, 2))
+    gradient = manual_gradients.forward_pass(net, normal(K, B, 5), "parameters").gradient(normal(K, B, 2))
     used = torch.cat([view.flatten(1) for view in net.views(gradient).values()], 1)
     assert gradient.shape[1] > used.shape[1]
     assert gradient.double().norm() == pytest.approx(used.double().norm().item(), rel=1e-12)
@@ -70,10 +70,10 @@ def test_what_lies_between_parameters_has_no_gradient() -> None:
 
 def test_a_pass_that_lost_its_buffers_says_so() -> None:
     net = mlp("none", 0.2, 2)
-    first = passes.begin(net, normal(K, B, 5), "parameters")
-    other_size = passes.begin(net, normal(K, B + 1, 5), "parameters")
+    first = manual_gradients.forward_pass(net, normal(K, B, 5), "parameters")
+    other_size = manual_gradients.forward_pass(net, normal(K, B + 1, 5), "parameters")
     first.gradient(normal(K, B, 2))
-    passes.begin(net, normal(K, B, 5), "inputs")
+    manual_gradients.forward_pass(net, normal(K, B, 5), "inputs")
     with pytest.raises(RuntimeError, match="another batch"):
         first.gradient(normal(K, B, 2))
     other_size.gradient(normal(K, B + 1, 2))
@@ -81,9 +81,9 @@ def test_a_pass_that_lost_its_buffers_says_so() -> None:
 
 def test_samples_survive_the_next_pass() -> None:
     net = mlp("none", 0.2, 2)
-    first = passes.begin(net, normal(K, B, 5), "parameters").out
+    first = manual_gradients.forward_pass(net, normal(K, B, 5), "parameters").out
     kept = first.clone()
-    passes.begin(net, 2 * normal(K, B, 5), "parameters")
+    manual_gradients.forward_pass(net, 2 * normal(K, B, 5), "parameters")
     assert torch.equal(first, kept)
 
 
@@ -91,7 +91,7 @@ def test_samples_survive_the_next_pass() -> None:
 def test_other_nets_go_by_autograd(net: str, norm: str) -> None:
     arch = generator_arch(net.removeprefix("shaped_"), (1, 8, 8), 4, Sizes(width=4, depth=2, norm=norm, init="he"))
     g, z = PackedNet(arch, SEEDS, "g", torch.device("cpu")), normal(K, B, 4)
-    made = passes.begin(g, z, "parameters")
+    made = manual_gradients.forward_pass(g, z, "parameters")
     assert not made.out.requires_grad
     gradient = made.gradient(torch.ones_like(made.out)).clone()
     expected = g.backward(g(z, g.leaves).sum())
@@ -112,10 +112,3 @@ def test_discriminator_gradient(batch: int) -> None:
     loss = losses.discriminator(logits[:, :batch], logits[:, batch:])
     (expected,) = torch.autograd.grad(loss.sum(), logits)
     torch.testing.assert_close(losses.discriminator_gradient(logits.detach()), expected, rtol=1e-5, atol=0)
-
-
-def test_gradient_of_the_term() -> None:
-    x, old = normal(K, 6, 4).requires_grad_(), normal(2 * K, 6, 4)[K:]
-    (expected,) = torch.autograd.grad(losses.old_generator(x, old).sum(), x)
-    torch.testing.assert_close(losses.old_generator_gradient(x.detach(), old), expected)
-    assert not losses.old_generator_gradient(old, old).any()

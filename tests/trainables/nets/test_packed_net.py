@@ -52,10 +52,10 @@ def test_channels_last_is_the_same_net_in_another_layout(norm, shape):
         for net in (a, b):
             net.backward(net(x, net.leaves).square().mean())
         assert all(torch.equal(view, b.frozen[name]) for name, view in a.frozen.items())
-        assert torch.equal(a.flat, b.portable(b.flat))
-        assert torch.equal(b.laid_out(a.flat), b.flat)
+        assert torch.equal(a.flat, b.to_contiguous(b.flat))
+        assert torch.equal(b.from_contiguous(a.flat), b.flat)
         assert not torch.equal(a.flat, b.flat)
-        torch.testing.assert_close(a.gradient, b.portable(b.gradient), rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(a.gradient, b.to_contiguous(b.gradient), rtol=1e-3, atol=1e-6)
         kernels = [view[0] for view in b.frozen.values() if view.dim() == 5]
         assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vistudy.trainables.nets import strided_conv as convolve
+from vistudy.trainables.nets import strided_conv
 
 
 @pytest.fixture(params=[True, False])
 def in_blocks(request, monkeypatch):
     """In double precision on a CPU, too, and not there."""
-    monkeypatch.setattr(convolve, "channels_last", lambda device, k: request.param and k == 1)
+    monkeypatch.setattr(strided_conv, "channels_last", lambda device, k: request.param and k == 1)
     return request.param
 
 
@@ -25,7 +25,7 @@ def weights(*shape):
 @pytest.mark.parametrize("size", [6, 7, 8])
 def test_down_is_a_strided_convolution(in_blocks, channels, size):
     x, weight, bias = weights(2, channels, size, size), weights(1, 5, channels, 5, 5), weights(5)
-    out = convolve.down(x, weight, bias, 1)
+    out = strided_conv.down(x, weight, bias, 1)
     torch.testing.assert_close(out, F.conv2d(x, weight[0], bias, 2, 2))
     ours, theirs = (
         torch.autograd.grad(y.square().sum(), (x, weight, bias)) for y in (out, F.conv2d(x, weight[0], bias, 2, 2))
@@ -38,7 +38,7 @@ def test_down_is_a_strided_convolution(in_blocks, channels, size):
 @pytest.mark.parametrize("size", [6, 7, 8])
 def test_up_is_a_transposed_convolution(in_blocks, channels, size):
     x, weight, bias = weights(2, 5, (size + 1) // 2, (size + 1) // 2), weights(1, 5, channels, 5, 5), weights(channels)
-    out = convolve.up(x, weight, bias, 1, size)
+    out = strided_conv.up(x, weight, bias, 1, size)
     expected = F.conv_transpose2d(x, weight[0], bias, 2, 2, 1 - size % 2)
     assert out.shape[2:] == (size, size)
     torch.testing.assert_close(out, expected)
@@ -50,12 +50,14 @@ def test_up_is_a_transposed_convolution(in_blocks, channels, size):
 def test_gradients_of_gradients(in_blocks):
     """As R1 takes them."""
     x, weight = weights(2, 3, 4, 4), weights(1, 2, 3, 5, 5)
-    assert torch.autograd.gradgradcheck(lambda x, w: convolve.down(x, w, None, 1), (x, weight))
+    assert torch.autograd.gradgradcheck(lambda x, w: strided_conv.down(x, w, None, 1), (x, weight))
     h, weight = weights(2, 2, 2, 2), weights(1, 2, 3, 5, 5)
-    assert torch.autograd.gradgradcheck(lambda h, w: convolve.up(h, w, None, 1, 4), (h, weight))
+    assert torch.autograd.gradgradcheck(lambda h, w: strided_conv.up(h, w, None, 1, 4), (h, weight))
 
 
 def test_trials_are_groups(in_blocks):
     x, weight, bias = weights(2, 6, 8, 8), weights(2, 5, 3, 5, 5), weights(10)
-    alone = [convolve.down(x[:, 3 * i : 3 * i + 3], weight[i : i + 1], bias[5 * i : 5 * i + 5], 1) for i in range(2)]
-    torch.testing.assert_close(convolve.down(x, weight, bias, 2), torch.cat(alone, 1))
+    alone = [
+        strided_conv.down(x[:, 3 * i : 3 * i + 3], weight[i : i + 1], bias[5 * i : 5 * i + 5], 1) for i in range(2)
+    ]
+    torch.testing.assert_close(strided_conv.down(x, weight, bias, 2), torch.cat(alone, 1))

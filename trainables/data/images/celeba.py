@@ -1,8 +1,9 @@
 """CelebA in torchvision's layout, cropped and resized as in the paper's code.
 
 Source: Liu et al. 2015, "Deep Learning Face Attributes in the Wild" (data and partition). The paper's code crops the
-middle 108 x 108 of 178 x 218 and resizes to 64 x 64, bicubic. Two things differ: it resizes without antialias, so that
-details finer than the new pixels turn into noise, and does not clip, so that values leave the [-1, 1] of a tanh.
+middle 108 x 108 of 178 x 218 and resizes to 64 x 64, bicubic. It differs in two
+ways: it resizes without antialiasing, so details finer than the new pixels turn into noise, and it does not clip, so
+values leave the range [-1, 1] of a tanh.
 """
 
 from __future__ import annotations
@@ -18,28 +19,28 @@ from vistudy.trainables.data.images.prepared_images import Content, Source
 
 PARTITION = "list_eval_partition.txt"
 CROP = 108
-"""Side of the middle square that is kept of 178 x 218 pixels."""
+"""Side of the central square that is cropped from 178 x 218 pixels."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CelebA(ImageData):
-    """Faces: partition 0 to learn, 1 (validation) and 2 (test) as reference. Attributes are not read: no labels."""
+    """Faces: partition 0 to learn, 1 (validation) and 2 (test) as reference. No labels: attributes are not read."""
 
     name: str = "celeba"
     shape: tuple[int, ...] = (3, 64, 64)
 
     def source(self) -> Source:
-        """The pictures that the partition lists, all of which must be there."""
+        """The pictures that the partition lists; all must be present."""
         base = data_root() / "celeba"
         folder, partition = base / "img_align_celeba", base / PARTITION
-        there = {folder: folder.is_dir(), partition: partition.is_file()}
-        if not any(there.values()):
+        exists = {folder: folder.is_dir(), partition: partition.is_file()}
+        if not any(exists.values()):
             raise missing(self.name, [folder / "*.jpg", partition], download=self.name)
-        if not all(there.values()):
-            lacking, beside = sorted(there, key=lambda path: there[path])
+        if not all(exists.values()):
+            missing_path, present_path = sorted(exists, key=lambda path: exists[path])
             raise DataError(
-                f"{lacking}: is not there, but {beside.name} is: data {self.name!r} needs both; add it, or download: "
-                f"python -m trainables.data.download {self.name} --data-root DIR"
+                f"{missing_path}: is not there, but {present_path.name} is: data {self.name!r} needs both; add it, or "
+                f"download: python -m vistudy.trainables.data.download {self.name} --data-root DIR"
             )
         parts = read_partition(partition)
         present = {path.name for path in folder.iterdir() if path.suffix == ".jpg"}
@@ -68,16 +69,16 @@ class CelebA(ImageData):
 
 
 def read_partition(path: Path) -> dict[str, int]:
-    """Name of each picture -> 0 (train), 1 (validation) or 2 (test), in the file's order.
+    """Map the name of each picture to 0 (train), 1 (validation) or 2 (test), in the order of the file.
 
     Raises:
-        DataError: it cannot be read, or a line is not a name and one of the three.
+        DataError: the file cannot be read, or a line is not a name and one of these numbers.
     """
     parts: dict[str, int] = {}
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); mend its permissions or its disk") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk") from error
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if len(words) != 2 or words[1] not in ("0", "1", "2") or words[0] in parts:
@@ -90,7 +91,7 @@ def read_partition(path: Path) -> dict[str, int]:
 
 
 def _refuse(folder: Path, partition: Path, present: set[str], listed: set[str]) -> None:
-    """Say which side has what the other has not."""
+    """Raise DataError with the differences between the listed and the present pictures."""
     some = ", ".join(sorted(present ^ listed)[:3])
     raise DataError(
         f"{partition}: lists {len(listed)} pictures, {folder} has {len(present)}; {len(listed - present)} listed are "

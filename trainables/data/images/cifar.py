@@ -1,7 +1,7 @@
-"""CIFAR-10 from the files of its binary version; from pickled ones only through torchvision, which checks them first.
+"""CIFAR-10 from files of the binary version, or from pickled ones through torchvision, which verifies them first.
 
-Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Why two ways of reading:
-docs/decisions/014-cifar-is-not-unpickled.md.
+Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. For the
+two formats see docs/decisions/014-cifar-is-not-unpickled.md.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Cifar10(ImageData):
     name: str = "cifar10"
     shape: tuple[int, ...] = (3, 32, 32)
     per_file: int = 10_000
-    """Images in each of the six files."""
+    """Images per file, of six files."""
 
     def source(self) -> Source:
-        """The binary files, or else the pickled ones."""
+        """The binary files, or otherwise the pickled ones."""
         root = data_root()
         binary = [root / BINARY / f"{name}.bin" for name in (*TRAIN, TEST)]
         pickled = [root / PICKLED / name for name in (*TRAIN, TEST, "batches.meta")]
@@ -50,10 +50,10 @@ class Cifar10(ImageData):
             (pickled, functools.partial(self._read_pickled, root)),
         ):
             if any(path.is_file() for path in files):
-                absent = [path for path in files if not path.is_file()]
-                if absent:
+                missing_files = [path for path in files if not path.is_file()]
+                if missing_files:
                     raise DataError(
-                        f"{absent[0]}: is not there, though others of its kind are; unpack the archive again"
+                        f"{missing_files[0]}: is not there, though others of its kind are; unpack the archive again"
                     )
                 return Source(name=self.name, base=root, files=files, recipe={}, read=read)
         raise missing(self.name, [root / BINARY / "*.bin", root / PICKLED], download=self.name)
@@ -77,7 +77,7 @@ class Cifar10(ImageData):
         return records[:, 1:].reshape(-1, 3, 32, 32), labels
 
     def _read_pickled(self, root: Path) -> Content:
-        """Through torchvision: unpickling runs what the file says, so it may only be done to files of known MD5."""
+        """Read through torchvision. Unpickling executes code from the file, so files must have the known MD5."""
         from torchvision.datasets import CIFAR10
 
         try:
@@ -89,7 +89,7 @@ class Cifar10(ImageData):
         )
 
     def _content(self, parts: list[Part]) -> Content:
-        """The last part is the reference."""
+        """Content of the parts, of which the last is the reference."""
         train, reference = sum(len(labels) for _, labels in parts[:-1]), len(parts[-1][1])
         return Content(
             shape=(train + reference, 3, 32, 32),

@@ -1,8 +1,8 @@
 """Minibatches of images: a stream of indices, and a gather from uint8 pixels on the device.
 
-Pixels lie on the device as a whole while they fit into RESIDENT_SHARE of its memory. Where they do not, a step's images
-are gathered in pinned memory and copied to the device while it is still at work on the step before. Both ways, and on
-any device, the numbers are the same bit by bit.
+All pixels are on the device if they fit into RESIDENT_SHARE of its memory. Otherwise the images of a step are gathered
+in pinned memory and copied to the device while it is still processing the previous step. The numbers are bitwise the
+same in both cases and on any device.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from vistudy.trainables.data.images.prepared_images import Prepared
 from vistudy.trainables.random_streams import BLOCK, Draw, Source, Stream, generator
 
 RESIDENT_SHARE = 0.15
-"""Share of a device's memory that a data set may take: several processes on one device each hold their own copy."""
+"""Share of the device memory that a data set may take: each process on a device has its own copy."""
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """Uint8 pixels u as float32 in [-1, 1]: (2 u - 255) / 255.
+    """Convert uint8 pixels u to float32 in [-1, 1]: (2 u - 255) / 255.
 
-    2 u - 255 is exact and the product with 1/255 is rounded once, so devices agree. (With u / 127.5 they would not:
-    CUDA multiplies with a rounded reciprocal.)
+    2 u - 255 is exact and the product with 1/255 is rounded once, so devices agree. With u / 127.5 they would not,
+    because CUDA multiplies by a rounded reciprocal.
     """
     return pixels.float().mul_(2).sub_(255).mul_(1 / 255)
 
 
 class EpochOrder:
-    """Indices of n images, in a new keyed order each epoch, none twice in one epoch.
+    """Indices of n images, each once per epoch, in an order that is keyed by seed and epoch.
 
-    Batches run on across the end of an epoch, so every batch is full. The order does not depend on the batch's size.
+    Batches continue across the end of an epoch, so every batch is full. The order does not depend on the batch size.
     """
 
     def __init__(self, n: int, batch_size: int) -> None:
@@ -49,16 +49,16 @@ class EpochOrder:
         return order[offset : offset + count].reshape(BLOCK, self._batch_size)
 
     def _epoch(self, seed: int, epoch: int) -> np.ndarray:
-        """The order of one epoch. The newest of each seed is kept: an epoch of many images lasts many blocks."""
-        kept = self._last.get(seed)
-        if kept is None or kept[0] != epoch:
-            kept = epoch, generator(seed, "data", epoch).permutation(self._n)
-            self._last[seed] = kept
-        return kept[1]
+        """The order of one epoch. The latest per seed is cached, as an epoch of many images lasts many blocks."""
+        cached = self._last.get(seed)
+        if cached is None or cached[0] != epoch:
+            cached = epoch, generator(seed, "data", epoch).permutation(self._n)
+            self._last[seed] = cached
+        return cached[1]
 
 
 def fits(nbytes: int, device: torch.device) -> bool:
-    """Whether pixels of that size may stay on `device`. On the CPU they are mapped from the file and take no room."""
+    """Whether `nbytes` of pixels may stay on `device`. On the CPU they are mapped from the file and use no memory."""
     if device.type != "cuda":
         return True
     return nbytes <= RESIDENT_SHARE * torch.cuda.get_device_properties(device).total_memory
@@ -66,12 +66,12 @@ def fits(nbytes: int, device: torch.device) -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _on_device(prepared: Prepared, device: torch.device) -> Tensor:
-    """The images to learn on `device`; kept for the next pack of this process that learns the same data."""
+    """The images to learn, on `device`; cached for the next pack of this process that learns the same data."""
     return torch.from_numpy(prepared.images[: prepared.train]).to(device)
 
 
 class ImageBatches(Source):
-    """The minibatches of a pack's trials, gathered from prepared images by indices that are keyed by (seed, step)."""
+    """Minibatches of the trials of a pack, gathered from prepared images by indices that are keyed by (seed, step)."""
 
     def __init__(
         self,
@@ -87,11 +87,11 @@ class ImageBatches(Source):
 
         Args:
             prepared: the images, (N, C, H, W).
-            draw: (seed, block) -> int64 indices (BLOCK, B), or (BLOCK, B, images a sample).
-            seeds: of the K trials. Equal seeds are gathered once.
-            device: where batches are wanted.
-            shape: of one sample.
-            resident: whether the images stay on the device; None: while they fit.
+            draw: (seed, block) -> int64 indices (BLOCK, B), or (BLOCK, B, images per sample).
+            seeds: seeds of the K trials. Equal seeds are gathered once.
+            device: device of the batches.
+            shape: shape of one sample.
+            resident: whether the images stay on the device; None: if they fit.
         """
         unique = sorted(set(seeds))
         images = prepared.images[: prepared.train]
@@ -112,7 +112,7 @@ class ImageBatches(Source):
         return self._pixels.index_select(0, indices)
 
     def _gather_streamed(self, indices: Tensor) -> Tensor:
-        pinned = self._device.type == "cuda"  # torch hands a pinned buffer out again only when its copy has ended
+        pinned = self._device.type == "cuda"  # torch reuses a pinned buffer only after its copy has finished
         pixels = torch.empty((len(indices), *self._pixels.shape[1:]), dtype=torch.uint8, pin_memory=pinned)
         torch.index_select(self._pixels, 0, indices, out=pixels)
         return pixels.to(self._device, non_blocking=pinned)

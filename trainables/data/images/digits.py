@@ -1,4 +1,4 @@
-"""Handwritten digits, 8x8 grey: the 1,797 real images that scikit-learn brings along (UCI optical digits, test part).
+"""Handwritten digits, 8x8 grey: the 1,797 images included in scikit-learn (UCI optical digits, test part).
 
 Source: E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 """
@@ -18,12 +18,12 @@ from vistudy.trainables.data.images.device_batches import EpochOrder
 from vistudy.trainables.random_streams import generator
 
 REFERENCE_IMAGES = 800
-"""Images kept from training, which generators are compared with. Trials learn the other 997."""
+"""Images that are held out, which generators are compared with. Trials learn the other 997."""
 
 
 @functools.cache
 def load() -> tuple[np.ndarray, np.ndarray]:
-    """All images, float32 (1797, 1, 8, 8) in [-1, 1], and their labels, int64 (1797,), in the bundle's order.
+    """Return all images, float32 (1797, 1, 8, 8) in [-1, 1], and labels, int64 (1797,), in the order of the bundle.
 
     Raises:
         DataError: scikit-learn is not installed.
@@ -36,7 +36,7 @@ def load() -> tuple[np.ndarray, np.ndarray]:
     images = (bundle.images.astype(np.float32) / 8 - 1).reshape(-1, 1, 8, 8)  # 0..16 -> [-1, 1]
     labels = bundle.target.astype(np.int64)
     for array in (images, labels):
-        array.flags.writeable = False  # shared by everyone who calls
+        array.flags.writeable = False  # shared by all callers
     return images, labels
 
 
@@ -51,7 +51,7 @@ class Digits(Dataset):
 
     @property
     def features(self) -> str:
-        """The classifier that lies in the repository, not one that is trained on first use."""
+        """The committed classifier, not one that is trained on first use."""
         return "digits"
 
     @property
@@ -66,7 +66,7 @@ class Digits(Dataset):
 
     @property
     def division(self) -> str:
-        """The one shuffle's."""
+        """The division by the fixed shuffle."""
         return f"keyed shuffle: {len(_train())} of {len(load()[0])} to learn"
 
     @property
@@ -75,9 +75,9 @@ class Digits(Dataset):
         return len(_train())
 
     def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
-        """Walk through the training images, in a new keyed order each epoch, none twice in one epoch.
+        """Batches of training images, each image once per epoch, in an order that is keyed by seed and epoch.
 
-        Batches run on across the end of an epoch, so every batch is full.
+        Batches continue across the end of an epoch, so every batch is full.
         """
         images = _train()
         batches: np.ndarray = images[EpochOrder(len(images), batch_size)(seed, block)]
@@ -86,7 +86,7 @@ class Digits(Dataset):
     def real(self, n: int, split: Split) -> np.ndarray:
         """`held_out` are the training images. Numbered pairs are the two ends of one shuffle of all images.
 
-        So a pair is disjoint if both have at most 898 images, but different pairs share images: there are only 1,797.
+        So the two sets of a pair are disjoint if they have at most 898 images each, but different pairs share images.
         """
         images, _ = load()
         if split == "reference":
@@ -101,12 +101,12 @@ class Digits(Dataset):
         return pool[:n].copy()
 
     def labelled(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Images with labels. The 17 levels of grey are spread over 0 ... 255 and rounded."""
-        places = {"reference": _order()[:REFERENCE_IMAGES], "held_out": _order()[REFERENCE_IMAGES:]}
-        if split not in places:
-            raise ValueError(f"digits: split {split!r} has no labels, only {' and '.join(places)} have")
+        """Images with labels. The 17 grey levels are scaled to 0 ... 255 and rounded."""
+        indices = {"reference": _order()[:REFERENCE_IMAGES], "held_out": _order()[REFERENCE_IMAGES:]}
+        if split not in indices:
+            raise ValueError(f"digits: split {split!r} has no labels, only {' and '.join(indices)} have")
         images, labels = load()
-        chosen = places[str(split)]
+        chosen = indices[str(split)]
         pixels: np.ndarray = np.rint((images[chosen] + 1) * 127.5).astype(np.uint8)
         return pixels, labels[chosen]
 
@@ -119,7 +119,7 @@ class Digits(Dataset):
 
 
 def _order() -> np.ndarray:
-    """The one shuffle that divides the images: neighbours in the bundle are of one writer."""
+    """The fixed shuffle that divides the images: neighbours in the bundle are by the same writer."""
     return generator(0, "split/digits").permutation(len(load()[0]))
 
 

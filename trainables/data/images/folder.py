@@ -13,21 +13,21 @@ from vistudy.trainables.data.images.image_files import read_all, resized
 from vistudy.trainables.data.images.prepared_images import Content, Source
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
-"""Files with these endings, in any case, are pictures; other files are left alone."""
+"""Suffixes of pictures, case-insensitive; other files are ignored."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageFolder(ImageData):
     """Pictures in a folder and the folders below it, without labels, divided by a keyed shuffle.
 
-    All must have as many channels as `shape` says and be at least as large: nothing is enlarged or recoloured silently.
+    All must have the number of channels of `shape` and be at least as large: nothing is enlarged or recoloured.
     """
 
     name: str = "image_folder"
     shape: tuple[int, ...] = (3, 64, 64)
     """(1 or 3, size, size)."""
     folder: str = "image_folder"
-    """Where the pictures lie, below the data root. A link will do."""
+    """Folder of the pictures below the data root; may be a link."""
 
     def source(self) -> Source:
         """The pictures in the order of their paths."""
@@ -36,9 +36,9 @@ class ImageFolder(ImageData):
             raise missing(self.name, [base], download=None)
         pictures = sorted(_pictures(base), key=lambda path: path.relative_to(base).as_posix())
         if len(pictures) < 2:
-            found = "one picture" if pictures else "no picture"
+            count = "one picture" if pictures else "no picture"
             raise DataError(
-                f"{base}: {found} ({', '.join(SUFFIXES)}) in this folder or below; there must be some to learn and "
+                f"{base}: {count} ({', '.join(SUFFIXES)}) in this folder or below; there must be some to learn and "
                 "some to compare with: put pictures there"
             )
         return Source(
@@ -68,12 +68,13 @@ class ImageFolder(ImageData):
 
 
 def _pictures(base: Path) -> list[Path]:
-    """Files with a picture's ending, in linked folders, too; hidden files and folders left out.
+    """List files with a suffix of pictures, in linked folders, too; hidden files and folders are left out.
 
     Raises:
         DataError: a link leads to a folder that holds it.
     """
-    found, ancestors = [], {os.fspath(base): {os.path.realpath(base)}}
+    pictures: list[Path] = []
+    ancestors = {os.fspath(base): {os.path.realpath(base)}}
     for folder, folders, files in os.walk(base, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for path in (os.path.join(folder, name) for name in folders):
@@ -81,8 +82,8 @@ def _pictures(base: Path) -> list[Path]:
                 raise DataError(f"{path}: this link leads to a folder that holds it: remove the link")
             ancestors[path] = ancestors[folder] | {real}
         names = (name for name in files if not name.startswith(".") and name.lower().endswith(SUFFIXES))
-        found += [Path(folder, name) for name in names]
-    return found
+        pictures += [Path(folder, name) for name in names]
+    return pictures
 
 
 IMAGE_FOLDER = ImageFolder()

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from idx files, plain or gzipped, in torchvision's folders or in a flat one.
+"""MNIST and Fashion-MNIST from idx files, plain or gzipped, in the folders of torchvision or in a flat one.
 
 Source: Y. LeCun, C. Cortes, C. Burges, "The MNIST database of handwritten digits" (format and data); Xiao et al. 2017
 (Fashion-MNIST, arXiv:1708.07747).
@@ -22,16 +22,16 @@ from vistudy.trainables.data.images.image_dataset import ImageData, keyed_recipe
 from vistudy.trainables.data.images.prepared_images import Content, Source
 
 PARTS = ("train", "t10k")
-"""Images to learn and test images, as the files' names begin."""
+"""Prefixes of the files of training and test images."""
 CHUNK = 4096
 _MEND = "copy or download the file again"
 
 
 def read_idx(path: Path, ndim: int) -> np.ndarray:
-    """The unsigned bytes of one idx file, plain or gzipped, with the `ndim` dimensions that its header states.
+    """Read the unsigned bytes of one idx file, plain or gzipped, with `ndim` dimensions.
 
     Raises:
-        DataError: it cannot be read, its magic number is another's, or its length is not what the header says.
+        DataError: the file cannot be read, or its magic number or its length is wrong.
     """
     try:
         raw = path.read_bytes()
@@ -60,7 +60,7 @@ def read_idx(path: Path, ndim: int) -> np.ndarray:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdxFiles:
-    """The files that were found of one data set: images and labels of the parts that are there."""
+    """The files of one data set: images and labels of the parts that are present."""
 
     base: Path
     images: dict[str, Path]
@@ -71,20 +71,20 @@ class IdxFiles:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IdxImages(ImageData):
-    """Grey images with labels in idx files. Where only one part is there, it is divided by a keyed shuffle."""
+    """Grey images with labels in idx files. If only one part is present, it is divided by a keyed shuffle."""
 
     classes: ClassVar[int] = 10
     shape: tuple[int, ...] = (1, 28, 28)
     folders: tuple[str, ...]
-    """Where the files may lie, below the data root: the first folder that has any of them is read."""
+    """Candidate folders below the data root; the first one with any of the files is read."""
     width: int = 32
     z_dim: int = 64
 
     def find(self) -> IdxFiles:
-        """The files below the data root.
+        """Locate the files below the data root.
 
         Raises:
-            DataError: none of the folders has them, or one has images without labels.
+            DataError: no folder has them, or one has images without labels.
         """
         folders = [data_root() / folder for folder in self.folders]
         for base in folders:
@@ -99,18 +99,18 @@ class IdxImages(ImageData):
         raise missing(self.name, places, download=self.name)
 
     def source(self) -> Source:
-        """Pixels as they are."""
-        found = self.find()
+        """The files as a source; pixels are not changed."""
+        files = self.find()
         return Source(
             name=self.name,
-            base=found.base,
-            files=(*found.images.values(), *found.labels.values()),
+            base=files.base,
+            files=(*files.images.values(), *files.labels.values()),
             recipe={"split": "by part, else keyed"} | keyed_recipe(),
-            read=functools.partial(self._read, found),
+            read=functools.partial(self._read, files),
         )
 
-    def _read(self, found: IdxFiles) -> Content:
-        parts = [self._part(found.images[part], found.labels[part]) for part in found.images]
+    def _read(self, files: IdxFiles) -> Content:
+        parts = [self._part(files.images[part], files.labels[part]) for part in files.images]
         images = np.concatenate([images for images, _ in parts])
         labels = np.concatenate([labels for _, labels in parts])
         if len(parts) == 2:
@@ -118,7 +118,7 @@ class IdxImages(ImageData):
             split = f"as published: {train} to learn, {len(images) - train} test images as reference"
         else:
             order, train, split = keyed_split(self.name, len(images))
-            split += f" (only the part {next(iter(found.images))} was there)"
+            split += f" (only the part {next(iter(files.images))} was there)"
         return Content(
             shape=(len(images), *self._image_shape),
             train=train,
@@ -149,7 +149,7 @@ class IdxImages(ImageData):
 
 
 def _either(path: Path) -> Path | None:
-    """The file, plain or gzipped."""
+    """Return the file, plain or gzipped; None if it is missing."""
     return next((file for file in (path, path.with_name(f"{path.name}.gz")) if file.is_file()), None)
 
 

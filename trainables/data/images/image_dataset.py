@@ -27,27 +27,27 @@ DIVISION_SEED = 0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageData(Dataset):
-    """Images that are prepared once and then read from the cache. No file is touched before an image is asked for.
+    """Images that are prepared once and then read from the cache. No file is opened before an image is needed.
 
-    Equal fields are equal data within one data root; `fingerprint` tells roots apart.
+    Within one data root, equal fields give equal data; `fingerprint` distinguishes roots.
     """
 
     kind: ClassVar[Kind] = "images"
     width: int = 64
-    """Base channels of the DCGAN that learns it; 64 is the paper's."""
+    """Base channels of the DCGAN that learns it; the paper has 64."""
     z_dim: int = 100
-    """Components of z; 100 is the paper's."""
+    """Components of z; the paper has 100."""
 
     @abstractmethod
     def source(self) -> Source:
-        """The files, found but not yet read.
+        """Locate the files without reading them.
 
         Raises:
-            DataError: they are not there.
+            DataError: files are missing.
         """
 
-    def absent(self) -> str | None:
-        """By their places and names; what is in them is read when they are prepared."""
+    def missing_reason(self) -> str | None:
+        """Check paths and names only; the contents are read when the images are prepared."""
         try:
             self.source()
         except MissingData as error:
@@ -56,7 +56,7 @@ class ImageData(Dataset):
 
     @property
     def prepared(self) -> Prepared:
-        """The prepared images, opened (and the first time made) once a process.
+        """The prepared images, opened once per process and made on first use.
 
         Raises:
             DataError: files are missing or damaged, or the cache cannot be written.
@@ -80,7 +80,7 @@ class ImageData(Dataset):
 
     @property
     def from_files(self) -> bool:
-        """It is, as a rule."""
+        """True for most data sets of images."""
         return True
 
     @property
@@ -93,12 +93,12 @@ class ImageData(Dataset):
         return EpochOrder(self.prepared.train, batch_size)
 
     def block(self, seed: int, block: int, batch_size: int) -> np.ndarray:
-        """Walk through the images to learn, in a new keyed order each epoch, none twice in one epoch."""
+        """Batches of images to learn, each image once per epoch, in an order that is keyed by seed and epoch."""
         indices = self._draw(batch_size)(seed, block)
         return self._samples(self.prepared.images[: self.prepared.train][indices], indices.shape[:2])
 
     def batches(self, seeds: Sequence[int], batch_size: int, device: torch.device) -> Batches:
-        """The numbers of `block`, gathered on the device."""
+        """Minibatches with the numbers of `block`, gathered on the device."""
         return ImageBatches(self.prepared, self._draw(batch_size), seeds, device, self.shape)
 
     def _samples(self, pixels: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
@@ -109,7 +109,7 @@ class ImageData(Dataset):
     def _pool(self, split: Split) -> np.ndarray:
         """Indices of the images of one split, in a fixed shuffled order.
 
-        Numbered pairs are the two ends of one shuffle of all images, so they share none; different pairs do.
+        A numbered pair is the two halves of one shuffle of all images, so it is disjoint; different pairs overlap.
         """
         total, train = len(self.prepared.images), self.prepared.train
         if split == "reference":
@@ -120,14 +120,14 @@ class ImageData(Dataset):
         return (order if split % 2 == 0 else order[::-1])[: total // 2]
 
     def real(self, n: int, split: Split) -> np.ndarray:
-        """`held_out` are images to learn; numbered splits are halves of all images, another division a pair."""
+        """`held_out` are images to learn; a numbered pair is the two halves of a shuffle of all images."""
         pool = self._pool(split)
         if n > len(pool):
             raise ValueError(f"{self.name}: split {split!r} has {len(pool)} images, {n} were asked for")
         return self._samples(self.prepared.images[pool[:n]], (n,))
 
     def labelled(self, split: Split) -> tuple[np.ndarray, np.ndarray]:
-        """Images and labels in the files' order, mapped and not to be written to."""
+        """Images and labels in the order of the files, memory-mapped; do not modify them."""
         if not self.classes:
             return Dataset.labelled(self, split)
         parts = {"held_out": slice(None, self.prepared.train), "reference": slice(self.prepared.train, None)}
@@ -138,7 +138,7 @@ class ImageData(Dataset):
         return self.prepared.images[parts[str(split)]], labels[parts[str(split)]]
 
     def net_defaults(self, net: str | None) -> dict[str, str | int]:
-        """DCGAN of the data set's base width; an MLP of 256-256 on request."""
+        """A DCGAN with the base width of the data set; an MLP of 256-256 on request."""
         check_net(self.name, net, ("dcgan", "mlp"))
         if net == "mlp":
             return {"net": "mlp", "width": 256, "depth": 2, "z_dim": self.z_dim}
@@ -147,22 +147,22 @@ class ImageData(Dataset):
 
 @functools.cache
 def _prepared(data: ImageData, root: str | None, cache: Path) -> Prepared:
-    """Keyed by the places too: a process may be pointed at another root (tests are)."""
+    """Also keyed by the paths, since a process may switch to another root, as tests do."""
     return prepare(data.source())
 
 
-def look_again() -> None:
-    """Forget which files hold which images: whoever asks next looks at the files as they are then."""
+def forget_seen_files() -> None:
+    """Clear the cache of prepared images, so that the next access checks the files again."""
     _prepared.cache_clear()
 
 
 def keyed_split(name: str, n: int) -> tuple[np.ndarray, int, str]:
-    """Divide n images that nobody has divided: their order (images to learn first), how many to learn, and in words."""
+    """Divide n images without a published division: order (images to learn first), number to learn, description."""
     train = int(n * KEYED_TRAIN_SHARE)
     order = generator(DIVISION_SEED, f"split/{name}").permutation(n)
     return order, train, f"keyed shuffle: {train} of {n} to learn"
 
 
 def keyed_recipe() -> dict[str, float]:
-    """What `keyed_split` depends on: part of the recipe of images that it divides."""
+    """Settings of `keyed_split`, for the recipe of images that it divides."""
     return {"keyed_train_share": KEYED_TRAIN_SHARE, "division_seed": DIVISION_SEED}

@@ -1,4 +1,4 @@
-"""Reading of picture files (JPEG, PNG, ...) by Pillow, in threads, with the path in every error."""
+"""Read picture files (JPEG, PNG, ...) with Pillow, in threads; every error names the path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CHUNK = 256
-"""Pictures decoded before they are written: what memory holds at once."""
+"""Pictures that are decoded before they are written, and so in memory at once."""
 
 _MODES = {1: "L", 3: "RGB"}
 _MODE_WORDS = {"L": "greyscale", "RGB": "colour", "P": "a palette", "RGBA": "colour with transparency", "CMYK": "CMYK"}
@@ -27,7 +27,7 @@ def load_picture(path: Path, channels: int) -> Image.Image:
     """Decode one picture of 1 (grey) or 3 (colour) channels.
 
     Raises:
-        DataError: it cannot be decoded, or its pixels are of another kind.
+        DataError: it cannot be decoded, or its pixels have another mode.
     """
     from PIL import Image
 
@@ -49,9 +49,10 @@ def _words(mode: str) -> str:
 
 
 def resized(path: Path, channels: int, crop: int | None, size: int) -> np.ndarray:
-    """The middle square of a picture at size x size pixels, uint8 (channels, size, size).
+    """Crop the central square of a picture and resize it, uint8 (channels, size, size).
 
-    The side of the square is `crop`, or with None the picture's shorter side. Bicubic with antialias, clipped.
+    The side of the square is `crop`, or the shorter side of the picture if that is None. Resizing is bicubic with
+    antialiasing, clipped.
 
     Raises:
         DataError: as `load_picture`; the picture is smaller than the square, or than `size`.
@@ -67,12 +68,12 @@ def resized(path: Path, channels: int, crop: int | None, size: int) -> np.ndarra
     left, top = (width - side) // 2, (height - side) // 2
     square = picture.crop((left, top, left + side, top + side))
     if side != size:
-        square = square.resize((size, size), Image.Resampling.BICUBIC)  # Pillow's widens its kernel: that is antialias
+        square = square.resize((size, size), Image.Resampling.BICUBIC)  # Pillow antialiases by widening its kernel
     return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
 
 
 def read_all(paths: Sequence[Path], read: Callable[[Path], np.ndarray]) -> Iterator[np.ndarray]:
-    """`read` every path, in threads (decoding releases Python's lock), in order, CHUNK stacked at a time."""
+    """Yield `read` of every path, in order, CHUNK stacked at a time. It runs in threads: decoding releases the GIL."""
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="vistudy-pictures") as pool:
         for start in range(0, len(paths), CHUNK):
             yield np.stack(list(pool.map(read, paths[start : start + CHUNK])))

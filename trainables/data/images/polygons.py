@@ -1,6 +1,6 @@
-"""Convex polygons, bright on dark: images without files whose right form can be told exactly.
+"""Convex polygons, bright on dark: images without files whose form can be checked exactly.
 
-Source: the idea is that of Lucic et al. 2018, "Are GANs Created Equal?" (arXiv:1711.10337): one corner in each of
+Source: the idea is from Lucic et al. 2018, "Are GANs Created Equal?" (arXiv:1711.10337): one corner in each of
 equal sectors of a circle, with a least angle between neighbours, turned at random and centred. The numbers of corners,
 angle and scale are theirs (triangles), of images (they: 60,000 and 10,000) and the raster are not.
 """
@@ -18,7 +18,7 @@ from vistudy.trainables.random_streams import generator
 
 CHUNK = 256
 ROWS = 8
-"""Lines a pixel on which coverage is measured; along a line it is exact."""
+"""Scan lines per pixel on which coverage is measured; along a line it is exact."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +29,9 @@ class Polygons(ImageData):
     shape: tuple[int, ...] = (1, 28, 28)
     corners: int = 3
     least_angle: float = 20.0
-    """Between neighbouring corners, seen from the middle of the circle, in degrees."""
+    """Least angle between neighbouring corners, seen from the centre of the circle, in degrees."""
     scale: float = 0.75
-    """Diameter of the circle / side of the image."""
+    """Ratio of the diameter of the circle to the side of the image."""
     train: int = 20_000
     """Images to learn."""
     reference: int = 5_000
@@ -41,11 +41,11 @@ class Polygons(ImageData):
 
     @property
     def from_files(self) -> bool:
-        """They are drawn."""
+        """False: the images are drawn."""
         return False
 
     def source(self) -> Source:
-        """No files: the fields are all there is to it."""
+        """A source without files: the fields determine the images."""
         recipe = asdict(self) | {"rows": ROWS, "shape": list(self.shape)}
         return Source(name=self.name, base=None, files=(), recipe=recipe, read=self._read)
 
@@ -70,7 +70,7 @@ class Polygons(ImageData):
         angles = np.radians(offsets + sector * np.arange(self.corners) + rng.uniform(0, 360, (n, 1)))
         corners = self.scale * size / 2 * np.stack([np.cos(angles), np.sin(angles)], axis=2)
         corners += size / 2 - corners.mean(axis=1, keepdims=True)
-        rounded: np.ndarray = np.rint(corners * 256) / 256  # a machine's last bit of a cosine is no part of the content
+        rounded: np.ndarray = np.rint(corners * 256) / 256  # so that no bit depends on the machine's cosine
         return rounded
 
 

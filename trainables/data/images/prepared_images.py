@@ -8,8 +8,8 @@ Layout of the cache (environment variable VISTUDY_CACHE, or ~/.cache/vistudy):
     known/<stamp>                key of files that were read before, so that they are not read again to find it
     locks/<data>-<key>           held by the process that writes
 
-The key is a hash of the files' content and of what is done with them. A folder appears whole, by one rename, or not at
-all; of several processes that want the same data one prepares it and the others wait.
+The key is a hash of the content of the files and of the recipe. A folder is put in place atomically, by one rename. If
+several processes need the same data, one prepares them and the others wait.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ import numpy as np
 from vistudy.trainables.data.data_root import DataError
 
 FORMAT = 1
-"""Version of the layout and of how pixels are made. Raise it when the same source gives other files."""
+"""Version of the layout and of the preparation. Raise it when the same source gives other files."""
 
 CACHE_VARIABLE = "VISTUDY_CACHE"
 SETTLED_S = 2.0
-"""Files that were changed less than so long ago are read again next time: a further change within one tick of the
-file system's clock would leave the same time behind."""
+"""Files that changed less than this long ago are read again next time: another change within one tick of the file
+system's clock would not change their time."""
 _CHECKED_AT_ONCE = 1 << 26
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Content:
-    """Images as they come out of a source."""
+    """Images as read from a source."""
 
     shape: tuple[int, int, int, int]
     """(N, C, H, W)."""
@@ -58,26 +58,26 @@ class Content:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """Where the images of a data set come from, and what is done with them."""
+    """Origin of the images of a data set, and their preparation."""
 
     name: str
     """The data set's."""
     base: Path | None
-    """The folder that `files` lie in. Names below it are part of the content, its own place is not."""
+    """The folder of `files`. Names below it are part of the content, its own path is not."""
     files: Sequence[Path]
     """All files that are read; none for data that are computed."""
     recipe: Mapping[str, Any]
-    """All that the images depend on beside the files: plain JSON values."""
+    """What the images depend on besides the files, as plain JSON values."""
     read: Callable[[], Content]
-    """Reads the files, and raises DataError where they are damaged. Called when the images are not in the cache."""
+    """Reads the files, and raises DataError if they are damaged. Called if the images are not in the cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Prepared:
-    """The images of one data set, as they lie in the cache."""
+    """The images of one data set in the cache."""
 
     images: np.ndarray
-    """uint8 (N, C, H, W), mapped from the file; writing to it changes the process's own copy only."""
+    """uint8 (N, C, H, W), mapped from the file copy-on-write."""
     labels: np.ndarray | None
     """int64 (N,)."""
     train: int
@@ -85,45 +85,45 @@ class Prepared:
     split: str
     """Whose division that is, in words."""
     fingerprint: str
-    """SHA-256 (hex) of pixels, labels and division: the same wherever and from whatever packing they were prepared."""
+    """SHA-256 (hex) of pixels, labels and division, independent of the path and format of the source."""
 
 
 def cache_root() -> Path:
-    """The folder of prepared images: VISTUDY_CACHE, or ~/.cache/vistudy. It need not exist."""
-    given = os.environ.get(CACHE_VARIABLE)
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "vistudy"
+    """Return the folder of prepared images: VISTUDY_CACHE, or ~/.cache/vistudy. It need not exist."""
+    path = os.environ.get(CACHE_VARIABLE)
+    return Path(path).expanduser() if path else Path.home() / ".cache" / "vistudy"
 
 
 def prepare(source: Source) -> Prepared:
-    """The prepared images of `source`, from the cache or, the first time, made and kept there.
+    """Return the prepared images of `source` from the cache; on first use, make and cache them.
 
     Raises:
-        DataError: the source is damaged, the cache cannot be written, or what lies in it was changed.
+        DataError: the source is damaged, the cache is not writable, or its content was changed.
     """
     cache = cache_root()
     folder = cache / f"{source.name}-{_key(source, cache)}"
     if not folder.is_dir():
         with _writing(cache, folder):
-            if not folder.is_dir():  # else someone else wrote it while this process waited
+            if not folder.is_dir():  # another process may have written it in the meantime
                 _write(source, folder)
     return _open(folder)
 
 
 def _times(folder: Path) -> tuple[tuple[int, int] | None, ...]:
-    """When the files of a finished folder were last changed and how large they are; None where one is missing."""
-    found: list[tuple[int, int] | None] = []
+    """Time of the last change and size of each file of a finished folder; None for a missing file."""
+    times: list[tuple[int, int] | None] = []
     for name in ("images.npy", "labels.npy", "prepared.json"):
         try:
             stat = (folder / name).stat()
         except OSError:
-            found.append(None)
+            times.append(None)
         else:
-            found.append((stat.st_ctime_ns, stat.st_size))
-    return tuple(found)
+            times.append((stat.st_ctime_ns, stat.st_size))
+    return tuple(times)
 
 
 def _key(source: Source, cache: Path) -> str:
-    """16 hex digits that stand for the content of the files, their names and the recipe."""
+    """Return 16 hex digits that identify the contents and names of the files, and the recipe."""
     recipe = {"format": FORMAT, "name": source.name} | dict(source.recipe)
     stamp, changed_s = _stamp(source, recipe)
     known = cache / "known" / stamp
@@ -135,7 +135,7 @@ def _key(source: Source, cache: Path) -> str:
     key = _digest([recipe, names])[:16]
     if time.time() - changed_s < SETTLED_S:
         return key
-    with contextlib.suppress(OSError):  # a cache that others prepared may be read-only: the files are read each time
+    with contextlib.suppress(OSError):  # in a read-only cache the files are read each time
         known.parent.mkdir(parents=True, exist_ok=True)
         temporary = known.with_name(f".{stamp}.{os.getpid()}")
         temporary.write_text(key)
@@ -144,10 +144,10 @@ def _key(source: Source, cache: Path) -> str:
 
 
 def _stamp(source: Source, recipe: Mapping[str, Any]) -> tuple[str, float]:
-    """Hash of the files' places, sizes, times and numbers, and when the newest was changed (seconds since 1970).
+    """Return a hash of paths, sizes, times and inodes of the files, and the latest change in seconds since 1970.
 
-    Equal stamps, equal content, as git has it. The time of the last change of a file's status (ctime) is among them:
-    copies and archives put an older time of modification on new content, and nothing but the system sets this one.
+    As in git, equal stamps are taken to mean equal content. The time of the last status change (ctime) is included,
+    since copies and archives may give new content an older modification time, while only the system sets ctime.
     """
     try:
         stats = [(str(path.absolute()), path.stat()) for path in source.files]
@@ -170,12 +170,12 @@ def _file_sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); mend its permissions or its disk") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions and its disk") from error
 
 
 @contextlib.contextmanager
 def _writing(cache: Path, folder: Path) -> Iterator[None]:
-    """Hold the lock of `folder`, and turn a cache that cannot be written into a DataError."""
+    """Hold the lock of `folder`, and convert errors of writing the cache to DataError."""
     from filelock import FileLock
 
     try:
@@ -190,9 +190,9 @@ def _writing(cache: Path, folder: Path) -> Iterator[None]:
 
 
 def _write(source: Source, folder: Path) -> None:
-    """Make the images and put the finished folder in its place."""
+    """Prepare the images and move the finished folder into place."""
     temporary = folder.with_name(f".{folder.name}.unfinished")
-    if temporary.exists():  # its writer was killed: whoever holds the lock is alone
+    if temporary.exists():  # its writer was killed, as this process holds the lock
         shutil.rmtree(temporary)
     try:
         temporary.mkdir()
@@ -223,9 +223,9 @@ def _write(source: Source, folder: Path) -> None:
 
 
 def _write_images(path: Path, content: Content) -> str:
-    """Write chunk by chunk, so that memory holds one chunk; returns the SHA-256 of the pixels.
+    """Write chunk by chunk, so that one chunk is in memory, and return the SHA-256 of the pixels.
 
-    (Not through a memory map: on a full disk that is a bus error, where a write is an exception.)
+    A memory map is not used, since on a full disk it causes a bus error instead of an exception.
     """
     checksum, done = hashlib.sha256(), 0
     with path.open("wb") as file:
@@ -244,7 +244,7 @@ def _write_images(path: Path, content: Content) -> str:
 
 
 def _open(folder: Path) -> Prepared:
-    """Map a finished folder, after comparing its checksums."""
+    """Map a finished folder after verifying its checksums."""
     try:
         facts = json.loads((folder / "prepared.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="c")
@@ -266,13 +266,13 @@ def _open(folder: Path) -> Prepared:
 
 @functools.lru_cache(maxsize=8)
 def _sums(folder: Path, *times: object) -> dict[str, str]:
-    """Checksums of a finished folder: a second or so a GiB, once a process as long as the `times` are the same."""
+    """Checksums of a finished folder. They take about a second per GiB and are cached while the `times` are equal."""
     names = [name for name in ("images", "labels") if (folder / f"{name}.npy").exists()]
     return {f"{name}_sha256": _sha256(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in names}
 
 
 def _sha256(array: np.ndarray) -> str:
-    """SHA-256 of the values, read a piece at a time."""
+    """SHA-256 of the values, read in pieces."""
     flat, checksum = array.reshape(-1), hashlib.sha256()
     step = max(1, _CHECKED_AT_ONCE // array.itemsize)
     for start in range(0, len(flat), step):

@@ -1,7 +1,7 @@
 """Stacked MNIST: three random digits as red, green and blue; 10 x 10 x 10 = 1000 modes.
 
 Source: Metz et al. 2017 (unrolled GAN, arXiv:1611.02163), Srivastava et al. 2017 (VEEGAN, arXiv:1705.07761), Lin et al.
-2018 (PacGAN, arXiv:1712.04086). They store a fixed set of triples (PacGAN 128,000); here each step draws new ones.
+2018 (PacGAN, arXiv:1712.04086). They store a fixed set of triples (128,000 in PacGAN); here each step draws new ones.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from vistudy.trainables.random_streams import BLOCK, Draw, generator
 class Stacked(ImageData):
     """Samples whose channels are independent random images of `digits`. Only the single images are stored.
 
-    `classes` and `labelled` are those of the single images (N, 1, H, W), since the classifier looks at one channel at
-    a time; a sample's mode is its triple of classes.
+    `classes` and `labelled` are those of the single images (N, 1, H, W), since the classifier is applied to one channel
+    at a time. The mode of a sample is its triple of classes.
     """
 
     kind: ClassVar[Kind] = "stacked"
@@ -35,7 +35,7 @@ class Stacked(ImageData):
     z_dim: int = 64
 
     def source(self) -> Source:
-        """The single images': both data sets share one file in the cache."""
+        """The source of the single images: both data sets share one file in the cache."""
         return self.digits.source()
 
     @property
@@ -59,21 +59,21 @@ class Stacked(ImageData):
         return int(self.classes ** self.shape[0])
 
     def _draw(self, batch_size: int) -> Draw:
-        """Independent images for every channel: no epochs, since there are more triples than anyone can show."""
+        """Independent images per channel. There are no epochs, since there are too many triples."""
         train, size = self.prepared.train, (BLOCK, batch_size, self.shape[0])
         return lambda seed, block: generator(seed, "data", block).integers(train, size=size)
 
-    def drawn(self, n: int, split: Split) -> np.ndarray:
-        """Which single images the channels of `real` are, int64 (n, channels): places in `prepared.images`."""
+    def image_indices(self, n: int, split: Split) -> np.ndarray:
+        """Indices into `prepared.images` of the channels of `real`, int64 (n, channels)."""
         pool = self._pool(split)
-        places: np.ndarray = pool[
+        indices: np.ndarray = pool[
             generator(0, f"real/{self.name}/{split}").integers(len(pool), size=(n, self.shape[0]))
         ]
-        return places
+        return indices
 
     def real(self, n: int, split: Split) -> np.ndarray:
-        """Keyed draws from the single images of a split, so `n` is free. Disjoint splits share no single image."""
-        return self._samples(self.prepared.images[self.drawn(n, split)], (n,))
+        """Keyed draws from the single images of a split, so `n` is unlimited. Disjoint splits share no single image."""
+        return self._samples(self.prepared.images[self.image_indices(n, split)], (n,))
 
 
 STACKED_MNIST = Stacked(name="stacked_mnist", shape=(3, 28, 28), digits=MNIST)

@@ -1,4 +1,4 @@
-"""Which classes the samples fall into, and how surely, by the data's frozen classifier."""
+"""Which classes the samples fall into, and how confidently, by the frozen classifier of the data."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from vistudy.trainables.metrics.coverage.modes import ROBUST_SHARE
 from vistudy.trainables.metrics.views import ImageView
 
 CONFIDENT = 0.9
-"""A sample is confidently of a class if the classifier gives it so much probability."""
+"""Probability from which the classification of a sample is confident."""
 
 
 def class_coverage(labels: Tensor, classes: int) -> float:
-    """Share of classes that at least a tenth of their fair number of the (N,) labels fall into."""
+    """Share of classes that have at least a tenth of their proportional number of the labels (N,)."""
     counts = torch.bincount(labels, minlength=classes)
     return int((counts >= max(1.0, ROBUST_SHARE * len(labels) / classes)).sum()) / classes
 
 
 def require_classes(dataset: Dataset, metric: str) -> int:
-    """Number of classes. Raises DataError if the data set has no labels."""
+    """Return the number of classes of a data set.
+
+    Raises:
+        DataError: the data set has no labels.
+    """
     if not dataset.classes:
         raise DataError(f"{metric}: data {dataset.name!r} has no labels, and this metric is one of classes")
     return dataset.classes
 
 
 class ClassCoverage:
-    """`class_coverage`: robustly covered classes / all. Noise has classes too: read it beside a precision."""
+    """`class_coverage`: robustly covered classes / all. Noise has classes too, so read it together with a precision."""
 
     names: ClassVar[tuple[str, ...]] = ("class_coverage",)
 

@@ -18,16 +18,16 @@ from vistudy.trainables.data.mixtures import Mixture
 from vistudy.trainables.metrics.views import PointView
 
 HQ_SDS = 3.0
-"""A sample is of high quality within so many standard deviations (Mahalanobis) of its nearest centre."""
+"""A sample is of high quality within this many standard deviations (Mahalanobis) of its nearest centre."""
 ROBUST_SHARE = 0.1
-"""A mode is robustly covered with this share of its fair number of high-quality samples: one stray point is luck."""
+"""Share of its proportional number of high-quality samples that covers a mode robustly; one stray point does not."""
 _TAIL = math.exp(-(HQ_SDS**2) / 2)
 SPREAD_REAL = math.sqrt(1 - HQ_SDS**2 / 2 * _TAIL / (1 - _TAIL))
-"""Standard deviation, an axis, of a standard normal point of the plane that lies within HQ_SDS: .974."""
+"""Standard deviation per axis of a standard normal point of the plane, given that it lies within HQ_SDS: .974."""
 
 
 def nearest(points: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared distance to, and index of, the nearest of (K, 2) means for each of (N, 2) points."""
+    """Squared distances (N,) of points (N, 2) to the nearest of the means (K, 2), and the indices (N,) of the means."""
     # Coordinate by coordinate, mode-major: three times as fast as a broadcast (N, K, 2).
     dx = points[:, 0] - means[:, :1]
     dy = points[:, 1] - means[:, 1:]
@@ -36,10 +36,10 @@ def nearest(points: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def mode_spread(offsets: Tensor, mode: Tensor, robust: Tensor) -> float:
-    """Spread of high-quality samples about their own mean in each mode, as a share of real data's: 1, or 0 of a point.
+    """Spread of high-quality samples about their mean in each mode, relative to real data: 1 as real, 0 for a point.
 
-    Mean over the modes that are `robust` (K,), a mode that is wider than real data's counting as 1; 0 if there is none.
-    `offsets` (M, 2) are from the centre of each sample's `mode` (M,), in units of its standard deviation.
+    Mean over the `robust` modes (K,), where a mode wider than that of real data counts as 1; 0 if no mode is robust.
+    `offsets` (M, 2) are from the centre of the `mode` (M,) of each sample, in units of its standard deviation.
     """
     if not bool(robust.any()):
         return 0.0
@@ -53,7 +53,7 @@ def mode_spread(offsets: Tensor, mode: Tensor, robust: Tensor) -> float:
 
 
 def mode_statistics(points: Tensor, means: Tensor, sd: float) -> dict[str, float]:
-    """Modes captured, robustly covered, spread, share of high quality, and reverse KL in nats, of (N, 2) points."""
+    """Captured modes, robustly covered modes, spread, high-quality share and reverse KL (nats) of points (N, 2)."""
     n, k = len(points), len(means)
     squared, mode = nearest(points, means)
     good = squared <= (HQ_SDS * sd) ** 2
@@ -70,9 +70,9 @@ def mode_statistics(points: Tensor, means: Tensor, sd: float) -> dict[str, float
 
 
 def gaussian_mode_statistics(points: Tensor, means: Tensor, covs: Tensor, weights: Tensor) -> dict[str, float]:
-    """The same where each mode has a covariance (K, 2, 2) and a share (K,) of its own; nearest is by Mahalanobis.
+    """`mode_statistics` for modes with covariances (K, 2, 2) and weights (K,); nearest is by Mahalanobis distance.
 
-    Reverse KL is to the modes' shares. Of real points it is a little above its finite-sample bias where modes overlap.
+    Reverse KL is to the weights. For real points it is slightly above its finite-sample bias if modes overlap.
     """
     n, k = len(points), len(means)
     offsets = points.double() - means.double()[:, None]  # (K, N, 2)

@@ -1,8 +1,8 @@
 """Precision without a net: whether samples look like data by their pixels alone.
 
-A classifier maps images that are nothing onto the features of something: one image of noise, or a blank one, can lie
-among real images there. Among pixels it does not, if it does not gain from being faint: a blank image is near every
-thin digit. So contrast is made equal first. Source: Kynkaanniemi et al. 2019 (arXiv:1904.06991), features replaced.
+A classifier may map meaningless images, such as noise or a blank image, to features of real ones. In pixel space they
+are far from real images, once contrast is equalised: otherwise a blank image is close to every thin digit.
+Source: Kynkaanniemi et al. 2019 (arXiv:1904.06991), with pixels instead of features.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from vistudy.trainables.metrics.coverage.prdc import ROWS, distances, radii
 from vistudy.trainables.metrics.views import ImageView
 
 LARGEST_SIDE = 16
-"""Images are averaged to at most so many pixels a side: a distance of 64x64 in colour would cost seconds."""
+"""Images are averaged to at most this many pixels per side: distances of 64x64 colour images would take seconds."""
 FAINT = 0.1
-"""Share of real images' median contrast below which an image is faint, and is not enhanced in full."""
+"""Share of the median contrast of real images below which an image is faint and is not fully enhanced."""
 
 
 def thumbnails(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) averaged over equal squares, as rows (N, C * h * w), h and w at most LARGEST_SIDE, mean 0."""
+    """Average images (N, C, H, W) over equal squares: rows (N, C * h * w) of mean 0, h and w at most LARGEST_SIDE."""
     factor = -(-max(images.shape[2:]) // LARGEST_SIDE)
     small = F.avg_pool2d(images, factor, ceil_mode=True) if factor > 1 else images
     rows = small.flatten(1)
@@ -43,7 +43,7 @@ class PixelPrecision:
         self._radii = radii(self._real)
 
     def __call__(self, view: ImageView) -> dict[str, float]:
-        """The share. Like every precision it says nothing of variety."""
+        """Return the share. Like every precision it is insensitive to variety."""
         fake = self._equal_contrast(thumbnails(view.images))
         inside = torch.zeros(len(fake), dtype=torch.bool).numpy()
         for start in range(0, len(self._real), ROWS):

@@ -16,28 +16,28 @@ from vistudy.trainables.data.base import Dataset
 from vistudy.trainables.metrics.views import ImageView
 
 NEIGHBOURS = 5
-"""k: the ball around a point reaches to its k-th neighbour in its own set, itself not counted."""
+"""k: the ball around a point extends to its k-th nearest neighbour in its own set, excluding itself."""
 ROWS = 4096
-"""Rows of a matrix of distances that are in memory at once."""
+"""Rows of a distance matrix that are in memory at once."""
 
 
 def distances(x: Tensor, y: Tensor) -> np.ndarray:
     """Euclidean distances (N, M) between (N, d) and (M, d) features.
 
-    In numpy, whose comparisons, `any` and partition are up to sixty times as fast as torch's on a CPU.
+    The result is a numpy array, since its comparisons, `any` and partition are up to 60 times faster on a CPU.
     """
     between: np.ndarray = torch.cdist(x, y).numpy()
     return between
 
 
 def radii(features: Tensor, k: int = NEIGHBOURS) -> np.ndarray:
-    """Distance of each of (N, d) features to its k-th nearest other one, (N,)."""
+    """Distances (N,) of features (N, d) to their k-th nearest neighbours."""
     parts = torch.split(features, ROWS)
     return np.concatenate([np.partition(distances(part, features), k, axis=1)[:, k] for part in parts])  # 0 is itself
 
 
 def prdc(real: Tensor, fake: Tensor, real_radii: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float]:
-    """The four shares of (N, d) real and (M, d) fake features; all but density lie in [0, 1]."""
+    """Precision, recall, density, coverage of real (N, d) and fake (M, d) features; all but density lie in [0, 1]."""
     fake_radii = radii(fake, k)
     precise = np.zeros(len(fake), dtype=bool)
     recalled, covered, inside = 0, 0, 0
@@ -79,7 +79,7 @@ class Prdc:
 
 
 class PrdcWithoutPrec(Prdc):
-    """The same where another metric is `prec`."""
+    """`Prdc` for suites in which another metric is `prec`."""
 
     names: ClassVar[tuple[str, ...]] = tuple(name for name in Prdc.names if name != "prec")
 

@@ -1,4 +1,4 @@
-"""Which of the thousand modes of stacked MNIST the samples reach: one mode a triple of digits, by classifying channels.
+"""Which of the thousand modes of stacked MNIST the samples reach. A mode is a triple of digits, one per channel.
 
 Source: Srivastava et al. 2017 (VEEGAN, arXiv:1705.07761); Lin et al. 2018 (PacGAN, arXiv:1712.04086): 26,000 samples,
 reverse KL in nats over all bins.
@@ -19,7 +19,7 @@ from vistudy.trainables.metrics.views import StackedView
 
 
 def stacked_statistics(labels: Tensor, classes: int) -> dict[str, float]:
-    """Modes with a sample, modes with a tenth of their fair number, and reverse KL in nats, of (N, C) labels."""
+    """Modes with a sample, modes with a tenth of their proportional number, reverse KL in nats, of labels (N, C)."""
     n, channels = labels.shape
     k = classes**channels
     places = classes ** torch.arange(channels - 1, -1, -1)

@@ -1,7 +1,7 @@
-"""Whether an image is a filled triangle: the precision of polygons, whose right form can be told without features.
+"""Whether an image is a filled triangle: the precision of polygons, whose form can be checked without features.
 
-All triangles are one triangle up to an affine map, so that centre, covariance and third moments of the bright pixels
-name the only triangle that an image can be. It is drawn, and the image is a triangle if it differs little from that.
+All triangles are affine images of one, so the mean, covariance and third moments of the bright pixels determine the
+only triangle that an image can show. That is drawn, and the image is a triangle if it differs little from the drawing.
 Source: polygons whose precision is known, Lucic et al. 2018, "Are GANs Created Equal?" (arXiv:1711.10337); this test of
 the raster is ours.
 """
@@ -18,13 +18,13 @@ from vistudy.trainables.metrics.views import ImageView
 TOLERANCE = 0.2
 """Largest sum of |image - drawing| over the drawing's area, for brightness 0 ... 1."""
 LEAST_PIXELS = 8
-"""Fewer bright pixels have no form."""
+"""Fewest bright pixels that can form a triangle."""
 ROWS = 256
 """Images that are drawn at once."""
 
 _ANGLES = 2 * np.pi / 3 * np.arange(3)
 _CORNERS = np.sqrt(8) * np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
-"""Of the triangle whose area has mean 0 and covariance 1 (3, 2)."""
+"""Corners (3, 2) of the triangle with mean 0 and covariance 1."""
 
 
 def fitted_corners(mask: np.ndarray) -> np.ndarray:
@@ -97,6 +97,6 @@ class TriangleShare:
         pass
 
     def __call__(self, view: ImageView) -> dict[str, float]:
-        """The share. It says nothing of which triangles: read it beside a coverage."""
+        """Return the share. It is insensitive to variety, so read it together with a coverage."""
         share = int((triangle_errors(view.images.numpy()) <= TOLERANCE).sum()) / len(view.images)
         return {"prec": share, "triangle_share": share}

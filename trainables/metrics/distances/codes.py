@@ -1,7 +1,7 @@
 """Distance of an encoder's codes from the prior N(0, I), against the prior itself rather than a sample of it.
 
-A pack that encodes calls these from `Pack.measures`. Codes are (K, n, z_dim), or (n, z_dim) of one trial; values are
-float64 (K,). Each trial is computed by itself, on the CPU, so that its values do not depend on its pack.
+Packs with an encoder call these from `Pack.measures`. Codes are (K, n, z_dim), or (n, z_dim) for one trial; values are
+float64 (K,). Trials are computed one by one on the CPU, so that values do not depend on the pack.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _each(codes: Tensor) -> list[Tensor]:
     if codes.dim() not in (2, 3):
         raise ValueError(f"codes are (K, n, z_dim) or (n, z_dim), got {tuple(codes.shape)}")
     packed = codes if codes.dim() == 3 else codes[None]
-    # Copies: the linear algebra may round by how memory is aligned, which differs along a pack.
+    # Copies, because rounding in linear algebra may depend on memory alignment, which differs along a pack.
     return [own.clone() for own in packed.detach().to("cpu", torch.float64)]
 
 

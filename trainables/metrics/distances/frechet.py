@@ -1,7 +1,7 @@
 """Frechet distance between Gaussians fitted to features: the primary distance of images.
 
-Source: Heusel et al. 2017 (arXiv:1706.08500). Features are those of the data's own feature space, not Inception's, so
-the values compare with nothing published.
+Source: Heusel et al. 2017 (arXiv:1706.08500). Features are those of the feature space of the data, not of Inception,
+so values are not comparable with published ones.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def moments(features: Tensor) -> Moments:
 def frechet_distance(a: Moments, b: Moments) -> float:
     """|m_a - m_b|^2 + tr(S_a + S_b - 2 (S_a^1/2 S_b S_a^1/2)^1/2).
 
-    Eigenvalues of symmetric matrices, clipped at zero, keep it finite where a covariance is singular: a collapsed
-    generator has none, and that is no failure of the metric. Features that overflow are infinitely far.
+    Eigenvalues of symmetric matrices are clipped at zero, so the distance is finite for a singular covariance, as that
+    of a collapsed generator. Features that overflow are at infinite distance.
     """
     if not all(bool(moment.isfinite().all()) for moment in (a.mean, a.cov, b.mean, b.cov)):
         return math.inf

@@ -55,7 +55,7 @@ def kid_of_subsets(
     """
     if min(len(x), len(y)) < size:
         raise ValueError(f"KID over subsets of {size} needs as many samples: got {len(x)} and {len(y)}")
-    random = np.random.RandomState(seed)  # the generator that published values are drawn with
+    random = np.random.RandomState(seed)  # the generator behind published values
     chosen = [[random.choice(len(features), size, replace=False) for features in (x, y)] for _ in range(subsets)]
     of_x, of_y = (torch.from_numpy(np.stack(part)) for part in zip(*chosen, strict=True))
     x, y = x.double(), y.double()

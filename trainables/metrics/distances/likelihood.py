@@ -1,6 +1,6 @@
-"""Likelihood of data that no one trained on: bits a dimension, Gaussian mixtures, and a bound by importance sampling.
+"""Likelihood of held-out data: bits per dimension, Gaussian mixtures, and a bound by importance sampling.
 
-A pack that has a likelihood calls these from `Pack.measures`. Nats, float64.
+Packs with a likelihood call these from `Pack.measures`. Values are in nats, float64.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 LEVELS = 256
-"""Values of a pixel."""
+"""Number of values of a pixel."""
 
 
 def bits_per_dim(nll: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Bits a dimension of images scaled to [-1, 1], from nats an image of a density there.
+    """Bits per dimension of images scaled to [-1, 1], from nats per image.
 
-    A pixel of value u = 0..255 stands at u / 127.5 - 1, so one level is 1 / 127.5 wide: the density of levels is the
-    density in [-1, 1] over 127.5 for each dimension. It bounds the probability of the pixels if training and test
-    data were dequantised (uniform noise of one level added); if not, a density has no bound and this is no code length.
+    A pixel of value u = 0..255 is at u / 127.5 - 1, so a level has width 1 / 127.5, and the density of levels is the
+    density in [-1, 1] over 127.5 per dimension. It bounds the probability of the pixels if training and test data
+    were dequantised by uniform noise of one level; otherwise a density is unbounded and this is not a code length.
     """
     return nll / (math.prod(shape) * math.log(2)) + math.log2((LEVELS - 1) / 2)
 
@@ -35,7 +35,7 @@ def mixture_nll(points: Tensor, weights: Tensor, means: Tensor, covs: Tensor) ->
 
     Args:
         points: (n, d), held out.
-        weights: (K, c), each row of sum 1. A component of weight 0 counts for nothing.
+        weights: (K, c), each row of sum 1. Components of weight 0 have no effect.
         means: (K, c, d).
         covs: (K, c, d, d), positive definite.
 

@@ -21,7 +21,7 @@ ROWS = 256
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     """|x_i - y_j|^2 (N, M) of float64 (N, d) and (M, d), at least 0."""
     products = torch.addmm(y.square().sum(dim=1)[None], x, y.T, alpha=-2)
-    return products.add_(x.square().sum(dim=1)[:, None]).clamp_(min=0)  # two points that are one round below 0
+    return products.add_(x.square().sum(dim=1)[:, None]).clamp_(min=0)  # rounding may give less than 0
 
 
 def rbf_sum(x: Tensor, y: Tensor, variance: float) -> float:
@@ -46,10 +46,10 @@ def rbf_mmd2(x: Tensor, y: Tensor, variance: float) -> float:
 def median_variance(real: Tensor, points: int = 1000) -> float:
     """The kernel's variance by the median heuristic: half the median squared distance among the first `points`.
 
-    From real data only, once: a width that follows the samples makes runs incomparable.
+    It is computed once, from real data only: a width that depends on the samples would make runs incomparable.
 
     Raises:
-        ValueError: half of the pairs coincide.
+        ValueError: the median is 0, as half of the pairs coincide.
     """
     first = real[:points].double()
     pairs = torch.triu_indices(len(first), len(first), offset=1)

@@ -19,14 +19,14 @@ from vistudy.trainables.random_streams import generator
 
 PATCH = 7
 SMALLEST = 16
-"""Levels of the pyramid go down to this height and width."""
+"""Smallest height and width of a level of the pyramid."""
 PATCHES, DIRECTIONS = 16, 128
-"""In an image and level, and projections. The paper has 128 and 512, of 16,384 images: half a minute a level."""
+"""Patches per image and level, and projections. The paper has 128 and 512, which takes half a minute per level."""
 ROWS_AT_ONCE = 16
 """Directions that are projected on and sorted at once."""
 
 IMAGES_AT_ONCE = 64
-"""That are halved at once: of all, the library, which pads a channel to sixteen, would take 1.7 GB (2,000 of 64x64)."""
+"""Images per convolution: the library pads a channel to sixteen, so 2,000 images of 64x64 would take 1.7 GB."""
 
 _BINOMIAL = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
 
@@ -40,7 +40,7 @@ def blur(images: Tensor) -> Tensor:
 
 
 def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Twice the height and width, cut to `size`: zeros between the pixels, blurred and made up for."""
+    """Double height and width by inserting zeros, blur, compensate for the zeros, and crop to `size`."""
     n, c, h, w = images.shape
     wide = images.new_zeros(n, c, 2 * h, 2 * w)
     wide[:, :, ::2, ::2] = images
@@ -48,7 +48,7 @@ def enlarge(images: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def laplacian_pyramid(images: Tensor) -> list[Tensor]:
-    """Levels of (N, C, H, W), finest first: the detail that each halving loses, and last what is left."""
+    """Levels of images (N, C, H, W), finest first: the detail lost by each halving, and finally the remainder."""
     parts = (_laplacian_pyramid(part) for part in torch.split(images, IMAGES_AT_ONCE))
     return [torch.cat(level) for level in zip(*parts, strict=True)]
 
@@ -70,18 +70,18 @@ def patches(level: Tensor, per_image: int, rng: np.random.Generator) -> Tensor:
     inside = torch.arange(PATCH)
     image = torch.arange(n).repeat_interleave(per_image)
     rows, columns = (top[:, None] + inside)[:, :, None], (left[:, None] + inside)[:, None, :]
-    found = level.permute(0, 2, 3, 1)[image[:, None, None], rows, columns]  # (N * per_image, 7, 7, C)
-    mean = found.mean(dim=(0, 1, 2), dtype=torch.float64)
-    sd = (found.double() - mean).square().mean(dim=(0, 1, 2)).sqrt()
+    raw = level.permute(0, 2, 3, 1)[image[:, None, None], rows, columns]  # (N * per_image, 7, 7, C)
+    mean = raw.mean(dim=(0, 1, 2), dtype=torch.float64)
+    sd = (raw.double() - mean).square().mean(dim=(0, 1, 2)).sqrt()
     # A level without any contrast has no texture to standardise: its patches are all zero.
-    standard = (found - mean.float()) / torch.where(sd > 0, sd, 1.0).float()
+    standard = (raw - mean.float()) / torch.where(sd > 0, sd, 1.0).float()
     return standard.permute(0, 3, 1, 2).flatten(1)
 
 
 def directions(dim: int, count: int) -> Tensor:
     """`count` fixed random unit vectors, float32 (count, dim)."""
-    drawn = torch.from_numpy(generator(0, "pggan_swd/directions").standard_normal((count, dim)))
-    return F.normalize(drawn, dim=1).float()
+    vectors = torch.from_numpy(generator(0, "pggan_swd/directions").standard_normal((count, dim)))
+    return F.normalize(vectors, dim=1).float()
 
 
 def projections(points: Tensor, onto: Tensor) -> np.ndarray:
@@ -115,6 +115,6 @@ class PgganSwd:
         return [projections(patches(level, PATCHES, rng), self._directions) for level in levels]
 
     def __call__(self, view: ImageView) -> dict[str, float]:
-        """Distance to the reference, whose patches are drawn at other places."""
+        """Return the distance to the reference, whose patches are at other positions."""
         pairs = zip(self._levels(view, 1), self._reference, strict=True)
         return {"swd": 1000 * float(np.mean([sliced_w1(fake, real) for fake, real in pairs]))}

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from what it reconstructs. A pack that encodes calls this from `Pack.measures`."""
+"""Error of reconstructions. Packs with an encoder call this from `Pack.measures`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 def reconstruction_mse(x: Tensor, reconstructed: Tensor) -> Tensor:
     """Mean over samples and components of the squared error, float64 (K,) of two (K, n, *shape).
 
-    Take x from the `held_out` or `reference` split, and say which. A perfect score is the identity: read it beside the
-    distance of the codes from their prior.
+    State which split x is from, `held_out` or `reference`. The identity has a perfect score, so read the error together
+    with the distance of the codes from their prior.
 
     Raises:
         ValueError: the shapes differ.

@@ -1,9 +1,8 @@
-"""The frozen eyes of the digits' metrics: a small classifier with committed weights.
+"""Feature extractor for the metrics of the 8x8 digits: a small classifier with committed weights.
 
-`python -m vistudy.trainables.metrics.features.digits_classifier` trains it again and
-prints its accuracy and the committed one's on 500
-images that neither saw; `--write FILE` keeps the new weights. New weights are new metrics: values judged by different
-weights do not compare, which is why the checksum is part of the code.
+`python -m vistudy.trainables.metrics.features.digits_classifier` trains it again and prints the accuracies of the new
+and the committed weights on 500 images that neither has seen; `--write FILE` saves the new weights. Metrics with
+different weights are not comparable, so the checksum is part of the code.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ FEATURES = 64
 HIDDEN = 128
 WEIGHTS = Path(__file__).with_name("digits_classifier.npz")
 SHA256 = "c1feaf3b63aec5b94528edc2ad74df9adc0aa21e0d5da5baa65dc8cb2a30d19f"
-"""Of the file of weights."""
+"""SHA-256 of the file of weights."""
 
 TEST_IMAGES = 500
 EPOCHS = 150
@@ -58,20 +57,20 @@ class DigitsClassifier:
 
 @functools.cache
 def classifier() -> DigitsClassifier:
-    """The committed classifier.
+    """Return the committed classifier.
 
     Raises:
-        RuntimeError: the file of weights is not the one that this code was written with.
+        RuntimeError: the checksum of the file of weights is wrong.
     """
     return read(WEIGHTS, SHA256)
 
 
 def read(path: Path, sha256: str) -> DigitsClassifier:
-    """The classifier of a file of weights, whose checksum is verified first."""
+    """Read a classifier from a file of weights, after verifying its checksum."""
     content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
-        raise RuntimeError(f"{path}: weights are damaged or foreign: SHA-256 {found}, expected {sha256}; reinstall")
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != sha256:
+        raise RuntimeError(f"{path}: weights are damaged or foreign: SHA-256 {actual}, expected {sha256}; reinstall")
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         return DigitsClassifier(**{name: torch.from_numpy(arrays[name]) for name in arrays.files})
 
@@ -79,7 +78,8 @@ def read(path: Path, sha256: str) -> DigitsClassifier:
 def split() -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """(images, labels) to train the classifier with, 1,297, and to test it with, 500.
 
-    Drawn apart from the split that trials see, so that its training and reference images look equally familiar to it.
+    The split is independent of that of trials, so that their training and reference images are equally familiar to the
+    classifier.
     """
     images, labels = load()
     order = generator(0, "split/classifier").permutation(len(images))
@@ -102,7 +102,7 @@ def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def train(images: Tensor, labels: Tensor, epochs: int = EPOCHS) -> DigitsClassifier:
-    """Adam with a linearly falling rate, batches of 64. Everything random is keyed, so a machine repeats itself."""
+    """Train by AdamW with a linearly decaying rate and batches of 64; deterministic on one machine."""
     rng = generator(0, "train/classifier")
     sizes = ((HIDDEN, 64), (FEATURES, HIDDEN), (CLASSES, FEATURES))
     parameters: dict[str, Tensor] = {}

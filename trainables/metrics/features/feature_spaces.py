@@ -1,4 +1,4 @@
-"""FEATURES: the spaces in which images are compared. What a metric of features says is true of one space only."""
+"""FEATURES: the feature spaces in which images are compared. Values are comparable within one space only."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from vistudy.trainables.metrics.features.image_classifier import ImageClassifier
 from vistudy.trainables.metrics.features.inception import inception, inception_provenance
 from vistudy.trainables.metrics.features.random_conv import random_conv
 
-Look = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+Transform = Callable[[Tensor], tuple[Tensor, Tensor | None]]
 """Images (N, C, H, W) in [-1, 1] -> features (N, D), and logits (N, classes) where the space has classes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FeatureSpace:
-    """A way to look at images, and what has to be known to compare values with someone else's."""
+    """A map from images to features, and what has to be known to compare values with others."""
 
     name: str
-    """Its key in FEATURES."""
-    look: Look
+    """Key in FEATURES."""
+    transform: Transform
     provenance: Mapping[str, str | float]
-    """Weights' checksum, library, resize, accuracy: whatever the numbers depend on."""
+    """What the numbers depend on: checksum of the weights, library, resize, accuracy."""
 
 
 def digits(dataset: Dataset) -> FeatureSpace:
     """64 features of the committed classifier of the 8x8 digits."""
     look = digits_classifier.classifier()
-    return FeatureSpace(name="digits", look=look, provenance={"weights_sha256": digits_classifier.SHA256})
+    return FeatureSpace(name="digits", transform=look, provenance={"weights_sha256": digits_classifier.SHA256})
 
 
 def classifier(dataset: Dataset) -> FeatureSpace:
-    """64 features of a classifier trained on the data set's labelled images, the first time they are asked for.
+    """64 features of a classifier, which is trained on the labelled images of the data set on first use.
 
     Raises:
         DataError: the data set has no labels.
@@ -51,11 +51,11 @@ def classifier(dataset: Dataset) -> FeatureSpace:
         )
     net, checksum = trained_classifier(dataset)
     provenance: dict[str, str | float] = {"weights_sha256": checksum, "accuracy": net.accuracy}
-    return FeatureSpace(name="classifier", look=net, provenance=provenance)
+    return FeatureSpace(name="classifier", transform=net, provenance=provenance)
 
 
 def trained_classifier(dataset: Dataset) -> tuple[ImageClassifier, str]:
-    """The classifier of a labelled data set from the cache, trained first if it is not there; and its SHA-256.
+    """Return the classifier of a labelled data set and its SHA-256; if it is not cached, train it first.
 
     Raises:
         DataError: the data set has no labels, or the file in the cache is damaged.
@@ -74,18 +74,18 @@ def trained_classifier(dataset: Dataset) -> tuple[ImageClassifier, str]:
 
 def random_convolutions(dataset: Dataset) -> FeatureSpace:
     """64 features of fixed random convolutions."""
-    return FeatureSpace(name="random_conv", look=lambda images: (random_conv(images), None), provenance={})
+    return FeatureSpace(name="random_conv", transform=lambda images: (random_conv(images), None), provenance={})
 
 
 def inception_v3(dataset: Dataset) -> FeatureSpace:
-    """2,048 features of Inception-v3, from weights that the user gave.
+    """2,048 features of Inception-v3, with weights that the user provides.
 
     Raises:
-        DataError: no weights, other weights, or no torch-fidelity.
+        DataError: the weights are missing or wrong, or torch-fidelity is not installed.
     """
     features = inception()
     return FeatureSpace(
-        name="inception", look=lambda images: (features(images), None), provenance=inception_provenance()
+        name="inception", transform=lambda images: (features(images), None), provenance=inception_provenance()
     )
 
 
@@ -95,14 +95,14 @@ FEATURES: dict[str, Callable[[Dataset], FeatureSpace]] = {
     "random_conv": random_convolutions,
     "inception": inception_v3,
 }
-"""Name -> the space, made for a data set. `Dataset.features` says which one judges a data set's images."""
+"""Name -> function that makes the space for a data set. `Dataset.features` names the default space."""
 
 
 def feature_space(dataset: Dataset, name: str | None = None) -> FeatureSpace:
-    """The space `name`, or the data set's own.
+    """Return the feature space `name`, by default that of the data set.
 
     Raises:
-        DataError: there is no such space, or the data set has none of its images' classes.
+        DataError: there is no such space, or it needs labels that the data set lacks.
     """
     name = name or dataset.features
     if name not in FEATURES:

@@ -1,9 +1,9 @@
-"""The frozen eyes for labelled images: a small convolutional classifier, trained once on this machine and kept.
+"""Feature extractor for labelled images: a small convolutional classifier, trained once on this machine and cached.
 
-Trained on all labelled images but those that measure its accuracy, whether trials learn from them or are compared with
-them: so both look equally familiar to it. Everything random is keyed and one thread computes, so a machine repeats
-itself; another processor may round differently. Values that are judged by different weights do not compare: nodes of
-one study share the folder of the cache, and the weights' checksum is recorded with the study.
+It is trained on all labelled images except a test set for its accuracy, both on images that trials learn and on those
+that they are compared with, so that both are equally familiar to it. Random numbers are keyed and one thread computes,
+so training is deterministic on one machine; another processor may round differently. Values with different weights are
+not comparable. So the nodes of a study share the cache, and the checksum of the weights is recorded with the study.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from vistudy.trainables.random_streams import generator
 
 FEATURES = 64
 CHANNELS = 32
-"""Of the first layer; the others have twice as many."""
+"""Channels of the first layer; the other layers have twice as many."""
 COARSEST = 7
 """Layers halve the image until it is no larger than this."""
 
 RECIPE = "1"
-"""Changes with anything below that changes the weights: part of the name under which they are kept."""
+"""Version of the training below: change it with anything that changes the weights. Part of their cache key."""
 STEPS, BATCH = 1500, 128
 TEST_SHARE = 0.1
-"""Of the labelled images, kept from training to measure accuracy."""
+"""Share of the labelled images that is held out to measure accuracy."""
 SHIFT = 2
-"""Pixels by which a batch is moved at most, each way."""
+"""Largest shift of a batch in each direction, in pixels."""
 
 IMAGES_AT_ONCE = 500
 
@@ -51,10 +51,10 @@ class ImageClassifier:
 
     def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features (N, 64) and logits (N, classes) of images (N, C, H, W) in [-1, 1]."""
-        parts = [self._look(part) for part in torch.split(images, IMAGES_AT_ONCE)]
+        parts = [self._forward(part) for part in torch.split(images, IMAGES_AT_ONCE)]
         return torch.cat([features for features, _ in parts]), torch.cat([logits for _, logits in parts])
 
-    def _look(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         *convolutions, hidden, head = self.layers
         for weight, bias in convolutions:
             images = F.relu(F.conv2d(images, weight, bias, stride=2, padding=1))
@@ -74,7 +74,7 @@ def shapes(shape: tuple[int, ...], classes: int) -> list[tuple[int, ...]]:
 
 
 def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
-    """Move a batch by up to two pixels, repeating its border, and add noise of sd .1."""
+    """Shift a batch (N, C, H, W) by up to two pixels, repeating its border, and add noise of sd .1."""
     dy, dx = (int(rng.integers(0, 2 * SHIFT + 1)) for _ in range(2))
     height, width = images.shape[2:]
     moved = F.pad(images, (SHIFT,) * 4, mode="replicate")[:, :, dy : dy + height, dx : dx + width]
@@ -82,11 +82,11 @@ def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def train(pixels: np.ndarray, labels: np.ndarray, classes: int, steps: int = STEPS) -> ImageClassifier:
-    """AdamW with a linearly falling rate on uint8 images (N, C, H, W) and their labels (N,)."""
+    """Train by AdamW with a linearly decaying rate on uint8 images (N, C, H, W) with labels (N,)."""
     rng = generator(0, "features/classifier")
     order = rng.permutation(len(pixels))
-    kept = max(1, round(TEST_SHARE * len(pixels)))
-    test, seen = order[:kept], order[kept:]
+    n_test = max(1, round(TEST_SHARE * len(pixels)))
+    test, train_images = order[:n_test], order[n_test:]
     layers = []
     for shape in shapes(pixels.shape[1:], classes):
         scale = np.float32((2 / math.prod(shape[1:])) ** 0.5)
@@ -99,20 +99,20 @@ def train(pixels: np.ndarray, labels: np.ndarray, classes: int, steps: int = STE
     targets = torch.from_numpy(labels)
     with one_thread(), torch.enable_grad():
         for _ in range(steps):
-            batch = seen[rng.integers(len(seen), size=BATCH)]
+            batch = train_images[rng.integers(len(train_images), size=BATCH)]
             loss = F.cross_entropy(net(augment(to_float(torch.from_numpy(pixels[batch])), rng))[1], targets[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             decay.step()
     frozen = ImageClassifier(layers=tuple((w.detach(), b.detach()) for w, b in layers), accuracy=math.nan)
-    right = frozen(to_float(torch.from_numpy(pixels[test])))[1].argmax(dim=1) == targets[test]
-    return replace(frozen, accuracy=float(right.double().mean()))
+    correct = frozen(to_float(torch.from_numpy(pixels[test])))[1].argmax(dim=1) == targets[test]
+    return replace(frozen, accuracy=float(correct.double().mean()))
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Sums are split by threads: their number must not change the weights."""
+    """Use one thread inside the block: the number of threads changes the order of sums, and so the weights."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -122,7 +122,7 @@ def one_thread() -> Iterator[None]:
 
 
 def to_bytes(net: ImageClassifier) -> bytes:
-    """The classifier as an npz archive."""
+    """Serialise the classifier as an npz archive."""
     arrays: dict[str, Any] = {"accuracy": np.float64(net.accuracy)}
     for i, (weight, bias) in enumerate(net.layers):
         arrays |= {f"{i}.w": weight.numpy(), f"{i}.b": bias.numpy()}

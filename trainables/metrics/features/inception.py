@@ -1,9 +1,9 @@
-"""Inception-v3 as FID and KID are published with: through torch-fidelity, from a file of weights that the user gives.
+"""Inception-v3 as used for published FID and KID: by torch-fidelity, with a file of weights that the user provides.
 
-torch-fidelity is an optional package, and nothing is downloaded: environment variable VISTUDY_INCEPTION_WEIGHTS (or
+torch-fidelity is an optional package. Nothing is downloaded: the environment variable VISTUDY_INCEPTION_WEIGHTS (or
 `--inception-weights`) names its `weights-inception-2015-12-05-6726825d.pth`. Images become uint8, grey ones are
-tiled to three channels, and torch-fidelity enlarges them to 299x299 as TensorFlow 1 did. Another library's resize or
-weights make other quantities: never mix them in a table.
+tiled to three channels, and torch-fidelity enlarges them to 299x299 as TensorFlow 1 did. Values with
+another library's resize or weights are not comparable: never mix them in a table.
 """
 
 from __future__ import annotations
@@ -24,42 +24,42 @@ from vistudy.trainables.data.data_root import DataError
 
 WEIGHTS_VARIABLE = "VISTUDY_INCEPTION_WEIGHTS"
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-"""Of the file of weights."""
+"""SHA-256 of the file of weights."""
 FEATURES = 2048
 RESIZE = "bilinear as in TensorFlow 1, to 299x299"
 IMAGES_AT_ONCE = 50
 
 
 def inception_weights() -> Path | None:
-    """The file of weights that the user gave, or None."""
-    given = os.environ.get(WEIGHTS_VARIABLE)
-    return Path(given).expanduser() if given else None
+    """Return the file of weights that the user provides, or None."""
+    path = os.environ.get(WEIGHTS_VARIABLE)
+    return Path(path).expanduser() if path else None
 
 
 def checked_weights(path: Path | None) -> Path:
-    """The path, after its checksum was verified (the file is a pickle: an unknown one must not be opened).
+    """Return the path after verifying its checksum: the file is a pickle, so an unknown one must not be opened.
 
     Raises:
-        DataError: there is no such file, or it is another one.
+        DataError: there is no such file, or its checksum is wrong.
     """
     if path is None:
         raise DataError(f"Inception's features need its weights: give --inception-weights or set {WEIGHTS_VARIABLE}")
     if not path.is_file():
         raise DataError(f"{path}: no such file; --inception-weights or {WEIGHTS_VARIABLE} name Inception's weights")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != SHA256:
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual != SHA256:
         raise DataError(
-            f"{path}: these are not the weights that FID is published with: SHA-256 {found}, expected {SHA256} "
+            f"{path}: these are not the weights that FID is published with: SHA-256 {actual}, expected {SHA256} "
             "(torch-fidelity's weights-inception-2015-12-05-6726825d.pth)"
         )
     return path
 
 
 def as_bytes(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) of (N, C, H, W) in [-1, 1]: rounded, what is outside cut off, one channel tiled to three.
+    """Convert images (N, C, H, W) in [-1, 1] to uint8 (N, 3, H, W): clipped, rounded, one channel tiled to three.
 
     Raises:
-        ValueError: neither one nor three channels.
+        ValueError: the images have neither one nor three channels.
     """
     if images.shape[1] not in (1, 3):
         raise ValueError(f"Inception sees images of 1 or 3 channels, got {images.shape[1]}")
@@ -68,7 +68,7 @@ def as_bytes(images: Tensor) -> Tensor:
 
 
 _one = threading.Lock()
-"""Trials are judged by several threads; a GPU that they share with training has room for one batch of Inception's."""
+"""Several threads evaluate trials, but a GPU that is also training has room for only one batch of Inception."""
 
 
 @functools.cache
@@ -92,21 +92,21 @@ def inception() -> Callable[[Tensor], Tensor]:
     """Images (N, C, H, W) in [-1, 1] -> features (N, 2048) on the CPU; computed on a CUDA device where there is one.
 
     Raises:
-        DataError: no weights, other weights, or no torch-fidelity.
+        DataError: the weights are missing or wrong, or torch-fidelity is not installed.
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     net = extractor(checked_weights(inception_weights()), device)
 
-    def look(images: Tensor) -> Tensor:
+    def features(images: Tensor) -> Tensor:
         parts = torch.split(as_bytes(images), IMAGES_AT_ONCE)
         with _one:
             return torch.cat([net(part.to(device))[0].cpu() for part in parts])
 
-    return look
+    return features
 
 
 def inception_provenance() -> dict[str, str]:
-    """What has to stand beside a number from Inception's features."""
+    """Return what has to be reported with values from features of Inception."""
     return {
         "library": f"torch-fidelity {version('torch-fidelity')}",
         "weights_sha256": SHA256,

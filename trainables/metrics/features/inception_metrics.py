@@ -1,4 +1,4 @@
-"""FID, KID and precision, recall, density, coverage in Inception's features, for users who give its weights."""
+"""FID, KID, precision, recall, density and coverage in features of Inception, if the user provides its weights."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vistudy.trainables.metrics.views import ImageView
 class InceptionMetrics:
     """`inception_fd`, `inception_kid` (100 subsets of 1,000) and the four shares (k = 5) in 2,048 features.
 
-    N is the evaluation's. FID of N images is biased upwards by about N^-1, and with N below 20,480 by much: it compares
-    with values of the same N only. KID is not biased.
+    N is that of the evaluation. FID is biased upwards by about 1/N, strongly for N below 20,480, so it is comparable at
+    equal N only. KID is unbiased.
     """
 
     names: ClassVar[tuple[str, ...]] = (
@@ -29,14 +29,14 @@ class InceptionMetrics:
     )
 
     def __init__(self, dataset: Dataset, reference: ImageView) -> None:
-        self._look = inception()
+        self._features = inception()
         self.provenance = inception_provenance()
-        self._real = self._look(reference.images)
+        self._real = self._features(reference.images)
         self._moments, self._radii = moments(self._real), radii(self._real)
 
     def __call__(self, view: ImageView) -> dict[str, float]:
         """Distances to the reference, and shares with it as the real set."""
-        fake = self._look(view.images)
+        fake = self._features(view.images)
         size = min(1000, len(fake))
         shares = prdc(self._real, fake, self._radii)
         return {

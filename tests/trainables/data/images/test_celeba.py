@@ -59,7 +59,7 @@ def test_details_finer_than_the_new_pixels_are_averaged_and_values_stay_in_range
 def test_both_folder_and_partition_are_needed(root: Path, cache: Path, gone: str) -> None:
     base = write_faces(root, PARTS)
     (base / gone).rename(base / "elsewhere")
-    refused(base / gone, cache, "python -m trainables.data.download celeba --data-root DIR")
+    refused(base / gone, cache, "python -m vistudy.trainables.data.download celeba --data-root DIR")
 
 
 def test_partition_of_other_length(root: Path, cache: Path) -> None:

@@ -62,12 +62,12 @@ def test_precision_is_the_share_that_is_confident_in_every_channel() -> None:
 def test_channels_are_seen_one_by_one_by_the_classifier_of_the_single_images() -> None:
     space = feature_space(STACKED_BARS)
     samples = torch.from_numpy(STACKED_BARS.real(50, "reference"))
-    view = view_stacked(samples, space.look)
-    second_features, second_logits = space.look(samples[:, 1:].clone())
+    view = view_stacked(samples, space.transform)
+    second_features, second_logits = space.transform(samples[:, 1:].clone())
     assert second_logits is not None
     assert torch.allclose(view.features[:, 64:], second_features, atol=1e-5)
     assert torch.equal(view.labels[:, 1], second_logits.argmax(dim=1))
-    first = space.look(samples[:, :1].clone())[1]
+    first = space.transform(samples[:, :1].clone())[1]
     assert first is not None
     best = torch.stack([logits.softmax(1).max(1).values for logits in (first, second_logits)]).min(dim=0).values
     assert torch.allclose(view.confidence, best, atol=1e-5)

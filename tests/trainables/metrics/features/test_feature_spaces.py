@@ -26,7 +26,7 @@ def test_each_data_set_names_its_space() -> None:
 
 def test_digits_are_seen_by_the_committed_classifier() -> None:
     images, space = torch.from_numpy(DIGITS.real(9, "reference")), feature_space(DIGITS)
-    assert all(torch.equal(a, b) for a, b in zip(space.look(images), digits_classifier()(images), strict=True))  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(space.transform(images), digits_classifier()(images), strict=True))  # type: ignore[arg-type]
     assert space.provenance == {"weights_sha256": SHA256}
 
 
@@ -43,7 +43,7 @@ def test_the_classifier_is_trained_once_on_all_labelled_images(tmp_path: Path, m
     assert len(seen) == 1
     assert np.array_equal(seen[0], np.concatenate([BARS.labelled(s)[0] for s in ("held_out", "reference")]))
     images = torch.from_numpy(BARS.real(5, "reference"))
-    assert torch.equal(first.look(images)[0], second.look(images)[0])
+    assert torch.equal(first.transform(images)[0], second.transform(images)[0])
     (path,) = (tmp_path / "classifiers").glob("*.npz")
     content = path.read_bytes().partition(b"\n")[2]
     assert first.provenance["weights_sha256"] == hashlib.sha256(content).hexdigest()

@@ -62,7 +62,7 @@ def test_verified_weights_are_seen_through_torch_fidelity(tmp_path: Path, monkey
     assert checked_weights(path) == path
     images = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0)) * 2 - 1
     space = feature_space(BARS, "inception")
-    features, logits = space.look(images)
+    features, logits = space.transform(images)
     expected = net(as_bytes(images))[0]
     assert logits is None
     assert features.shape == (3, 2048)
