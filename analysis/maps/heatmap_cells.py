@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from vistudy.analysis.figures.grid_layout import BINS, FACTOR_TEXT, MAX_FACETS, MAX_LEVELS
+from vistudy.analysis.outcomes.labels import LABEL_TEXT
 from vistudy.analysis.tables.formatting import level_text, needs_exponent
 from vistudy.analysis.tables.rates import cell_rates
 from vistudy.analysis.tables.validation import check_trials
@@ -195,3 +196,20 @@ def _plain(value: Any) -> Any:
 def _title(facets: list[str], combo: tuple[Any, ...]) -> str:
     texts = (f"{FACTOR_TEXT.get(c, c)} {level_text(c, v)}" for c, v in zip(facets, combo, strict=True))
     return " · ".join(texts)
+
+
+def cell_text(block: Block, cell: Cell) -> str:
+    """What hovering over a cell shows: its place, share and interval, outcomes, trials without one."""
+    axes = ((block.x, cell.x), (block.y, cell.y))
+    rates, lines = cell.rates, [", ".join(f"{axis.label} {axis.texts[i]}" for axis, i in axes if axis.label)]
+    lost = ", ".join(
+        f"{rates[name]} {name}" for name in ("failed", "censored", "missing", "undetermined") if rates[name]
+    )
+    if not rates["n"]:
+        return "\n".join([*lines, f"no outcome of {rates['planned']} trials: {lost}"])
+    interval = f"95 % interval {rates['ci_low']:.0%} to {rates['ci_high']:.0%}"
+    lines.append(f"{rates['k']} of {rates['n']} stable, {interval}")
+    counts = cell.trials["outcome"].value_counts()
+    lines.append(", ".join(f"{counts[name]} {text[0]}" for name, text in LABEL_TEXT.items() if counts.get(name)))
+    lines += ["placebo: λ provably has no effect"] if rates["inert"] else []
+    return "\n".join(filter(None, [*lines, lost]))

@@ -85,7 +85,7 @@ def _quoted(text: str) -> str:
 def page_environment() -> jinja2.Environment:
     """Templates of pages: everything that is put into them is escaped."""
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("analysis"), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.PackageLoader("vistudy.analysis"), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
 
