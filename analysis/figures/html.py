@@ -37,7 +37,8 @@ def add_titles(svg: bytes) -> bytes:
             title = ElementTree.Element(f"{{{SVG}}}title")
             title.text = text
             element.insert(0, title)
-    return ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    titled: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return titled
 
 
 def _baseline(text: ElementTree.Element) -> float:

@@ -24,7 +24,7 @@ from vistudy.analysis.figures.html import TITLE, set_hover_texts
 from vistudy.analysis.figures.specs import save
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
 from vistudy.analysis.maps.facets import GAP, HEIGHT, MARGIN, TICKS, Layout, wrapped
-from vistudy.analysis.maps.heatmap_cells import Block, Cell, Facet, blocks, cell_text
+from vistudy.analysis.maps.heatmap_cells import MARKS, PLACEBO, Block, Cell, Facet, blocks, cell_text
 from vistudy.analysis.outcomes.labels import LABEL_TEXT
 
 SIZE, SMALL = 8.5, 6.8
@@ -179,19 +179,10 @@ def _cell(ax: Axes, cell: Cell, x: float, y: float, width: float) -> None:
         )
     else:
         _text(ax, middle, y + HEIGHT * 0.5, share, size=9, color=ink, weight="bold", ha="center", halo=halo)
-    marks = "\n".join(f"{mark}{rates[name]}" for name, mark, _ in _MARKS if rates[name])
+    marks = "\n".join(f"{mark}{rates[name]}" for name, mark, _, _ in MARKS if rates[name])
     if marks:
         right, high = x + width - 0.05, y + HEIGHT - 0.045
         _text(ax, right, high, marks, size=5.8, color=ink, ha="right", va="top", halo=halo)
-
-
-_MARKS = (
-    ("failed", "×", "trials that failed (machine)"),
-    ("censored", "◐", "trials stopped early"),
-    ("missing", "○", "trials not run yet"),
-    ("undetermined", "?", "trials whose records cannot tell"),
-)
-"""Column of the rates, sign in a cell's corner before the number, its meaning."""
 
 
 def _cell_without_outcome(ax: Axes, cell: Cell, x: float, y: float, width: float) -> None:
@@ -207,11 +198,7 @@ def _cell_without_outcome(ax: Axes, cell: Cell, x: float, y: float, width: float
                 [box[0], box[0] + box[2]], [box[1] + rise * box[3], box[1] + (1 - rise) * box[3]],
                 color="#b9bfc6", linewidth=0.9, solid_capstyle="butt",
             )  # fmt: skip
-    words = [
-        f"{rates[n]} {word}"
-        for n, word in (("failed", "failed"), ("censored", "stopped"), ("undetermined", "unclear"))
-        if rates[n]
-    ]
+    words = [f"{rates[n]} {word}" for n, _, word, _ in MARKS if rates[n] and n != "missing"]
     if rates["missing"]:
         words.append(f"{rates['planned'] - rates['missing']}/{rates['planned']} run")
     _text(ax, x + width / 2, y + HEIGHT / 2, "\n".join(words), size=SMALL, color=GREY, ha="center", halo=PAPER)
@@ -270,11 +257,11 @@ def _legend(ax: Axes, plan: Layout, cells: Sequence[Cell], names: Sequence[str],
 def _marks(ax: Axes, plan: Layout, cells: Sequence[Cell], x: float, top: float, *, theory: bool) -> None:
     entries: list[tuple[str, str]] = [("line", NAME)] if theory else []
     if any(c.rates["inert"] for c in cells):
-        entries.append(("hatch", "placebo: λ provably has no effect"))
+        entries.append(("hatch", PLACEBO))
     if any(not c.rates["n"] for c in cells):
         entries.append(("dashed", "no trial finished"))
     entries += [
-        (sign, f"n {text}") for name, sign, text in _MARKS if any(c.rates["n"] and c.rates[name] for c in cells)
+        (sign, f"n {text}") for name, sign, _, text in MARKS if any(c.rates["n"] and c.rates[name] for c in cells)
     ]
     half = math.ceil(len(entries) / 2) if len(entries) > 2 else len(entries)
     for i, (kind, text) in enumerate(entries):
