@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from vistudy.analysis.figures.colours import GREY, INK, LINE, PAPER, THEORY, text_colour
+from vistudy.analysis.figures.html import CAPTION, TITLE, set_hover_texts
 from vistudy.analysis.figures.specs import (
     ARM_STYLES,
     BANDS,
@@ -79,17 +80,17 @@ def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _write(
     ax: Axes, x: float, y: float, text: str, *, size: float = _SIZE, color: str = INK, weight: str = "normal",
-    ha: str = "left", va: str = "center", rotation: float = 0,
+    ha: str = "left", va: str = "center", rotation: float = 0, gid: str | None = None,
 ) -> None:  # fmt: skip
     ax.text(
         x, y, text, fontsize=size, color=color, fontweight=weight, ha=ha, va=va, rotation=rotation, parse_math=False,
-        fontfamily=_FONT, linespacing=1.25,
+        fontfamily=_FONT, linespacing=1.25, gid=gid,
     )  # fmt: skip
 
 
 def _head(ax: Axes, width: float, height: float, title: str) -> None:
     room = int((width - 2 * _LEFT) / 0.105)
-    _write(ax, _LEFT, height - 0.24, textwrap.shorten(title, room, placeholder="…"), size=12, weight="bold")
+    _write(ax, _LEFT, height - 0.24, textwrap.shorten(title, room, placeholder="…"), size=12, weight="bold", gid=TITLE)
 
 
 def _wrapped(caption: str, width: float) -> list[str]:
@@ -98,7 +99,7 @@ def _wrapped(caption: str, width: float) -> list[str]:
 
 def _foot(ax: Axes, lines: Sequence[str], top: float) -> None:
     for i, line in enumerate(lines):
-        _write(ax, _LEFT, top - 0.15 * i, line, size=_SMALL, color=GREY, va="top")
+        _write(ax, _LEFT, top - 0.15 * i, line, size=_SMALL, color=GREY, va="top", gid=CAPTION)
 
 
 # -- maps of cells -----------------------------------------------------------------------------------------------------
@@ -129,6 +130,8 @@ def _tiles(figure: TileFigure) -> Figure:
                 for x, tile in enumerate(tiles):
                     if tile is not None:
                         _tile(ax, tile, x0 + x * cell, y0 + y * _CELL_H, cell, figure.diverging)
+                        area = Rectangle((x0 + x * cell, y0 + y * _CELL_H), cell, _CELL_H, alpha=0, zorder=10)
+                        set_hover_texts(ax.add_patch(area), [f"{m.title}\n{tile.note}".strip()])
             for line in m.lines:
                 for colour, thick in ((PAPER, 4.0), (THEORY, 2.0)):
                     ax.plot(x0 + line[:, 0] * cell, y0 + line[:, 1] * _CELL_H, color=colour, linewidth=thick)
@@ -263,6 +266,9 @@ def _curve(ax: Axes, figure: CurveFigure, curve: Curve) -> None:
         curve.x, curve.y, color=colour, linestyle=dash, linewidth=1.6, markersize=3.4,
         drawstyle="steps-post" if figure.steps else "default", marker=marker if figure.markers else None,
     )  # fmt: skip
+    known = np.isfinite(curve.x) & np.isfinite(curve.y)
+    points = ax.plot(curve.x[known], curve.y[known], "o", markersize=9, alpha=0, zorder=10)[0]
+    set_hover_texts(points, [note for note, there in zip(curve.notes, known, strict=True) if there])
 
 
 def _legend(page: Axes, names: dict[str, int], top: float, figure: CurveFigure | None = None) -> None:
@@ -305,7 +311,8 @@ def _bar_panel(ax: Axes, figure: BarFigure, panel: BarPanel) -> None:
             if bar is None or math.isnan(bar.value):
                 continue
             y = j - 0.4 + (i + 0.5) * high
-            ax.barh(y, bar.value, height=high * 0.9, color=ARM_STYLES[style][0])
+            (drawn,) = ax.barh(y, bar.value, height=high * 0.9, color=ARM_STYLES[style][0])
+            set_hover_texts(drawn, [bar.note])
             if not math.isnan(bar.low):
                 ax.plot([bar.low, bar.high], [y, y], color=INK, linewidth=0.9)
     ax.set_yticks(range(len(panel.names)), panel.names, fontsize=_SMALL)

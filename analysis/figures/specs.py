@@ -1,10 +1,11 @@
 """What a picture shows, apart from how it is drawn: curves with bands, tiles of cells, bars.
 
-The same description is drawn for print (`curves`, `difference`) and for the browser (`report_plotly`).
+`matplotlib_renderer` draws a description; the page shows the same SVG as print.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from vistudy.analysis.figures.colours import share_colour
+from vistudy.analysis.figures.html import add_titles
 from vistudy.analysis.outcomes.time_series import Floats
 
 ARM_STYLES: tuple[tuple[str, str, str], ...] = (
@@ -103,7 +105,7 @@ class TileFigure:
     maps: tuple[TileMap, ...]
     diverging: bool
     small: str = ""
-    """What the small print in the cells says; the browser shows it on hovering."""
+    """What the small print in the cells says."""
     line_name: str = ""
     """What the maps' lines say."""
 
@@ -173,8 +175,10 @@ def save(figure: Figure, out_dir: Path, stem: str, *, png: bool) -> list[Path]:
     """Write `<stem>.svg` and, if wanted, `<stem>.png` (200 dpi); the same figure gives the same SVG, byte for byte."""
     out_dir.mkdir(parents=True, exist_ok=True)
     paths = [out_dir / f"{stem}.svg"]
-    with mpl.rc_context({"svg.hashsalt": "vistudy"}):
-        figure.savefig(paths[0], format="svg", metadata={"Date": None})
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": "vistudy", "svg.fonttype": "path"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    paths[0].write_bytes(add_titles(buffer.getvalue()))
     if png:
         paths.append(out_dir / f"{stem}.png")
         figure.savefig(paths[1], dpi=200, pil_kwargs={"compress_level": 4})

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Collection, Sequence
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -17,8 +17,7 @@ import pandas as pd
 from vistudy.analysis.figures.grid_layout import Box, lay_out
 from vistudy.analysis.figures.specs import Tile, TileFigure, TileMap
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
-from vistudy.analysis.maps.heatmap_cells import Block
-from vistudy.analysis.outcomes.labels import LABEL_TEXT
+from vistudy.analysis.maps.heatmap_cells import Block, Cell, cell_text
 from vistudy.analysis.outcomes.time_series import Floats
 from vistudy.analysis.tables.rates import wilson
 
@@ -190,9 +189,7 @@ def grid_figure(block: Block) -> TileFigure:
     for facet in block.facets:
         tiles: list[list[Tile | None]] = [[None] * len(block.x.levels) for _ in block.y.levels]
         for cell in facet.cells:
-            axes = ((block.x, cell.x), (block.y, cell.y))
-            place = ", ".join(f"{axis.label} {axis.texts[i]}" for axis, i in axes if axis.label)
-            tiles[cell.y][cell.x] = _rates_tile(cell.rates, place)
+            tiles[cell.y][cell.x] = _rates_tile(block, cell)
         maps.append(TileMap(
             title=facet.title, x_label=block.x.label, y_label=block.y.label, x_texts=block.x.texts,
             y_texts=block.y.texts, tiles=tuple(tuple(row) for row in tiles),
@@ -208,18 +205,8 @@ def grid_figure(block: Block) -> TileFigure:
     )  # fmt: skip
 
 
-def _rates_tile(rates: Mapping[str, Any], place: str) -> Tile:
-    names = ("failed", "censored", "missing", "undetermined")
-    lost = ", ".join(f"{rates[name]} {name}" for name in names if rates[name])
+def _rates_tile(block: Block, cell: Cell) -> Tile:
+    rates, note = cell.rates, cell_text(block, cell)
     if not rates["n"]:
-        note = f"{place}\nno outcome of {rates['planned']} trials: {lost}"
         return Tile(value=math.nan, text="", small=("no outcome",), note=note)
-    failure = rates["most_common_failure"]
-    notes = [
-        place,
-        f"{rates['k']} of {rates['n']} stable, 95 % interval {rates['ci_low']:.0%} to {rates['ci_high']:.0%}",
-    ]
-    notes += [f"most common failure: {LABEL_TEXT[failure][0]}"] if failure else []
-    notes += ["placebo: λ provably has no effect"] if rates["inert"] else []
-    note = "\n".join([*notes, lost] if lost else notes)
     return Tile(value=rates["share"], text=f"{rates['k']}/{rates['n']}", small=(), note=note)

@@ -20,9 +20,11 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
 from vistudy.analysis.figures.colours import GREY, INK, LINE, PAPER, THEORY, share_colour, text_colour
+from vistudy.analysis.figures.html import TITLE, set_hover_texts
+from vistudy.analysis.figures.specs import save
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
 from vistudy.analysis.maps.facets import GAP, HEIGHT, MARGIN, TICKS, Layout, wrapped
-from vistudy.analysis.maps.heatmap_cells import Block, Cell, Facet, blocks
+from vistudy.analysis.maps.heatmap_cells import MARKS, PLACEBO, Block, Cell, Facet, blocks, cell_text
 from vistudy.analysis.outcomes.labels import LABEL_TEXT
 
 SIZE, SMALL = 8.5, 6.8
@@ -65,15 +67,10 @@ def save_heatmaps(frame: pd.DataFrame, factors: Iterable[str] | None, out_dir: P
 
     The same frame gives the same SVG, byte for byte.
     """
-    out_dir.mkdir(parents=True, exist_ok=True)
-    figures, paths = heatmaps(frame, factors), []
+    figures, paths = heatmaps(frame, factors), list[Path]()
     for key, figure in figures.items():
         name = stem if len(figures) == 1 else f"{stem}-{key}"
-        png, svg = out_dir / f"{name}.png", out_dir / f"{name}.svg"
-        figure.savefig(png, dpi=200)
-        with mpl.rc_context({"svg.hashsalt": "vistudy"}):
-            figure.savefig(svg, format="svg", metadata={"Date": None})
-        paths += [png, svg]
+        paths += reversed(save(figure, out_dir, name, png=True))
     return paths
 
 
@@ -98,7 +95,10 @@ def _draw(block: Block, title: str, overlay: Overlay | None = boundary_lines) ->
         name = wrapped(facet.title, plan.facet_width + GAP / 2)
         _text(ax, x0, y0 + plan.facet_height + 0.08, name, size=SIZE, weight="bold", va="bottom")
         for cell in facet.cells:
-            _cell(ax, cell, x0 + cell.x * plan.cell, y0 + cell.y * HEIGHT, plan.cell)
+            corner = (x0 + cell.x * plan.cell, y0 + cell.y * HEIGHT)
+            _cell(ax, cell, *corner, plan.cell)
+            area = Rectangle(corner, plan.cell, HEIGHT, alpha=0, zorder=10)
+            set_hover_texts(ax.add_patch(area), [f"{facet.title}\n{cell_text(block, cell)}".strip()])
         for line in over:
             _theory(ax, x0 + line[:, 0] * plan.cell, y0 + line[:, 1] * HEIGHT)
         last = (row + 1, column) not in plan.places
@@ -115,12 +115,12 @@ def _theory(ax: Axes, x: np.ndarray | Sequence[float], y: np.ndarray | Sequence[
 
 def _text(
     ax: Axes, x: float, y: float, text: str, *, size: float, color: str = INK, weight: str = "normal", ha: str = "left",
-    va: str = "center", rotation: float = 0, halo: str | None = None,
+    va: str = "center", rotation: float = 0, halo: str | None = None, gid: str | None = None,
 ) -> None:  # fmt: skip
     effects = [withStroke(linewidth=2.2, foreground=halo)] if halo else None
     ax.text(
         x, y, text, fontsize=size, color=color, fontweight=weight, ha=ha, va=va, rotation=rotation, parse_math=False,
-        path_effects=effects, fontfamily="DejaVu Sans", linespacing=1.0,
+        path_effects=effects, fontfamily="DejaVu Sans", linespacing=1.0, gid=gid,
     )  # fmt: skip
 
 
@@ -131,7 +131,15 @@ def _header(ax: Axes, plan: Layout, block: Block, title: str, cells: Sequence[Ce
     if block.pooled:
         parts.append(f"pooled over {', '.join(block.pooled)}")
     room = int((plan.width - 2 * MARGIN) / 0.105)
-    _text(ax, MARGIN, plan.height - 0.24, textwrap.shorten(title, room, placeholder="…"), size=12, weight="bold")
+    _text(
+        ax,
+        MARGIN,
+        plan.height - 0.24,
+        textwrap.shorten(title, room, placeholder="…"),
+        size=12,
+        weight="bold",
+        gid=TITLE,
+    )
     _text(ax, MARGIN, plan.height - 0.48, " · ".join(parts), size=SIZE, color=GREY)
 
 
@@ -171,19 +179,10 @@ def _cell(ax: Axes, cell: Cell, x: float, y: float, width: float) -> None:
         )
     else:
         _text(ax, middle, y + HEIGHT * 0.5, share, size=9, color=ink, weight="bold", ha="center", halo=halo)
-    marks = "\n".join(f"{mark}{rates[name]}" for name, mark, _ in _MARKS if rates[name])
+    marks = "\n".join(f"{mark}{rates[name]}" for name, mark, _, _ in MARKS if rates[name])
     if marks:
         right, high = x + width - 0.05, y + HEIGHT - 0.045
         _text(ax, right, high, marks, size=5.8, color=ink, ha="right", va="top", halo=halo)
-
-
-_MARKS = (
-    ("failed", "×", "trials that failed (machine)"),
-    ("censored", "◐", "trials stopped early"),
-    ("missing", "○", "trials not run yet"),
-    ("undetermined", "?", "trials whose records cannot tell"),
-)
-"""Column of the rates, sign in a cell's corner before the number, its meaning."""
 
 
 def _cell_without_outcome(ax: Axes, cell: Cell, x: float, y: float, width: float) -> None:
@@ -199,11 +198,7 @@ def _cell_without_outcome(ax: Axes, cell: Cell, x: float, y: float, width: float
                 [box[0], box[0] + box[2]], [box[1] + rise * box[3], box[1] + (1 - rise) * box[3]],
                 color="#b9bfc6", linewidth=0.9, solid_capstyle="butt",
             )  # fmt: skip
-    words = [
-        f"{rates[n]} {word}"
-        for n, word in (("failed", "failed"), ("censored", "stopped"), ("undetermined", "unclear"))
-        if rates[n]
-    ]
+    words = [f"{rates[n]} {word}" for n, _, word, _ in MARKS if rates[n] and n != "missing"]
     if rates["missing"]:
         words.append(f"{rates['planned'] - rates['missing']}/{rates['planned']} run")
     _text(ax, x + width / 2, y + HEIGHT / 2, "\n".join(words), size=SMALL, color=GREY, ha="center", halo=PAPER)
@@ -262,11 +257,11 @@ def _legend(ax: Axes, plan: Layout, cells: Sequence[Cell], names: Sequence[str],
 def _marks(ax: Axes, plan: Layout, cells: Sequence[Cell], x: float, top: float, *, theory: bool) -> None:
     entries: list[tuple[str, str]] = [("line", NAME)] if theory else []
     if any(c.rates["inert"] for c in cells):
-        entries.append(("hatch", "placebo: λ provably has no effect"))
+        entries.append(("hatch", PLACEBO))
     if any(not c.rates["n"] for c in cells):
         entries.append(("dashed", "no trial finished"))
     entries += [
-        (sign, f"n {text}") for name, sign, text in _MARKS if any(c.rates["n"] and c.rates[name] for c in cells)
+        (sign, f"n {text}") for name, sign, _, text in MARKS if any(c.rates["n"] and c.rates[name] for c in cells)
     ]
     half = math.ceil(len(entries) / 2) if len(entries) > 2 else len(entries)
     for i, (kind, text) in enumerate(entries):

@@ -14,9 +14,19 @@ import numpy as np
 import pandas as pd
 
 from vistudy.analysis.figures.grid_layout import BINS, FACTOR_TEXT, MAX_FACETS, MAX_LEVELS
+from vistudy.analysis.outcomes.labels import LABEL_TEXT
 from vistudy.analysis.tables.formatting import level_text, needs_exponent
 from vistudy.analysis.tables.rates import cell_rates
 from vistudy.analysis.tables.validation import check_trials
+
+MARKS = (
+    ("failed", "×", "failed", "trials that failed (machine)"),
+    ("censored", "◐", "stopped", "trials stopped early"),
+    ("missing", "○", "not run", "trials not run yet"),
+    ("undetermined", "?", "unclear", "trials whose records cannot tell"),
+)
+"""Trials without an outcome: column of the rates, sign in a cell's corner, word after a number, legend."""
+PLACEBO = "placebo: λ provably has no effect"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,3 +205,18 @@ def _plain(value: Any) -> Any:
 def _title(facets: list[str], combo: tuple[Any, ...]) -> str:
     texts = (f"{FACTOR_TEXT.get(c, c)} {level_text(c, v)}" for c, v in zip(facets, combo, strict=True))
     return " · ".join(texts)
+
+
+def cell_text(block: Block, cell: Cell) -> str:
+    """What hovering over a cell shows: its place, share and interval, outcomes, trials without one."""
+    axes = ((block.x, cell.x), (block.y, cell.y))
+    rates, lines = cell.rates, [", ".join(f"{axis.label} {axis.texts[i]}" for axis, i in axes if axis.label)]
+    lost = ", ".join(f"{rates[name]} {word}" for name, _, word, _ in MARKS if rates[name])
+    if not rates["n"]:
+        return "\n".join([*lines, f"no outcome of {rates['planned']} trials: {lost}"])
+    interval = f"95 % interval {rates['ci_low']:.0%} to {rates['ci_high']:.0%}"
+    lines.append(f"{rates['k']} of {rates['n']} stable, {interval}")
+    counts = cell.trials["outcome"].value_counts()
+    lines.append(", ".join(f"{counts[name]} {text[0]}" for name, text in LABEL_TEXT.items() if counts.get(name)))
+    lines += [PLACEBO] if rates["inert"] else []
+    return "\n".join(filter(None, [*lines, lost]))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vistudy.analysis.figures.colours import PAPER, THEORY, share_colour, text_colour
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
-from vistudy.analysis.maps.heatmap_cells import Block, Cell, blocks
+from vistudy.analysis.maps.heatmap_cells import MARKS, PLACEBO, Block, Cell, blocks
 from vistudy.analysis.outcomes.labels import FLAG_TEXT, LABEL_TEXT, OUTCOME_VERSION
 
 TRIAL_FIELDS = (
@@ -62,7 +62,7 @@ def heatmap_html(
         totals=_totals(frame),
         outcomes=_tally(frame),
         marks=[
-            (mark, word) for name, mark, word in _NOTES if any(cell.rates["n"] and cell.rates[name] for cell in cells)
+            (mark, word) for name, mark, word, _ in MARKS if any(cell.rates["n"] and cell.rates[name] for cell in cells)
         ],
         theory={"name": NAME, "strokes": ((PAPER, 5), (THEORY, 2.5))}
         if any(facet["lines"] for block in drawn for facet in block["facets"])
@@ -149,23 +149,14 @@ def _cell(cell: Cell, key: str, place: str) -> dict[str, Any]:
         "text": f"{rates['k']}/{rates['n']}" if known else "",
         "failure": LABEL_TEXT[failure][0] if failure else "",
         "notes": "" if known else _notes(rates),
-        "marks": [f"{mark}{rates[name]}" for name, mark, _ in _NOTES if known and rates[name]],
+        "marks": [f"{mark}{rates[name]}" for name, mark, _, _ in MARKS if known and rates[name]],
         "kind": " ".join(kind for kind, holds in kinds.items() if holds),
         "label": f"{place}: {rates_summary(rates)}",
     }
 
 
-_NOTES = (
-    ("failed", "×", "failed"),
-    ("censored", "◐", "stopped early"),
-    ("missing", "○", "not run"),
-    ("undetermined", "?", "unclear"),
-)
-"""Column of the rates, sign in a cell's corner, words."""
-
-
 def _notes(rates: Mapping[str, Any]) -> str:
-    return ", ".join(f"{rates[name]} {word}" for name, _, word in _NOTES if rates[name])
+    return ", ".join(f"{rates[name]} {word}" for name, _, word, _ in MARKS if rates[name])
 
 
 def rates_summary(rates: Mapping[str, Any]) -> str:
@@ -173,7 +164,7 @@ def rates_summary(rates: Mapping[str, Any]) -> str:
     if not rates["n"]:
         return f"no outcome of {rates['planned']} trials: {_notes(rates)}"
     interval = f"95 % interval {rates['ci_low']:.0%} to {rates['ci_high']:.0%}"
-    placebo = "; placebo: λ provably has no effect" if rates["inert"] else ""
+    placebo = f"; {PLACEBO}" if rates["inert"] else ""
     return f"{rates['k']} of {rates['n']} stable ({interval}){placebo}"
 
 

@@ -1,4 +1,4 @@
-"""Which pictures a report has, in which order: for print and for the browser."""
+"""Which pictures a report has, in which order: one SVG for print and for the page."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from matplotlib.figure import Figure
 
 from vistudy.analysis.figures.curves import best_curves, importance_bars, stability_curves, time_curves
 from vistudy.analysis.figures.matplotlib_renderer import Printed, paint, ready
-from vistudy.analysis.figures.plotly_renderer import browser
-from vistudy.analysis.figures.specs import AnyFigure, arm_styles
+from vistudy.analysis.figures.specs import AnyFigure, TileFigure, arm_styles
 from vistudy.analysis.maps.difference import difference_figure, grid_figure, stability_figure
 from vistudy.analysis.maps.heatmap import heatmaps
 from vistudy.analysis.maps.heatmap_cells import blocks
@@ -39,13 +38,12 @@ class Picture:
     title: str
     caption: str
     figure: AnyFigure | Figure
-    browser: dict[str, Any]
-    """What plotly draws."""
 
     @classmethod
     def of(cls, key: str, figure: AnyFigure) -> Picture:
-        """Picture that is drawn both ways."""
-        return cls(key=key, title=figure.title, caption=figure.caption, figure=figure, browser=browser(figure))
+        """Picture of a description."""
+        small = figure.small if isinstance(figure, TileFigure) else ""
+        return cls(key=key, title=figure.title, caption=f"{figure.caption} {small}".strip(), figure=figure)
 
 
 class Painter:
@@ -193,7 +191,6 @@ def _heatmaps(trials: Trials, thresholds: Thresholds) -> list[Picture]:
         figure = grid_figure(block)
         found.append(Picture(
             key=f"heatmap-{_key(block.key)}", title=figure.title, caption=figure.caption, figure=drawn[block.key],
-            browser=browser(figure),
         ))  # fmt: skip
     return found
 

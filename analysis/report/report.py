@@ -1,14 +1,11 @@
 """`vistudy report`: one offline HTML file, Markdown, tables as CSV and Parquet, pictures for print.
 
-The page needs no network and no other file: it can be mailed. Without JavaScript, and on paper, pictures are those for
-print; with it they are plotly's, whose code is part of the page.
+The page needs no network and no other file: it can be mailed. Its pictures are those for print, with hover texts.
 """
 
 from __future__ import annotations
 
-import base64
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +16,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from vistudy.analysis.figures.grid_layout import arm_table
+from vistudy.analysis.figures.html import inline_svg
 from vistudy.analysis.figures.matplotlib_renderer import Printed
-from vistudy.analysis.figures.plotly_renderer import parallel
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.maps.atlas_page import atlas_section
 from vistudy.analysis.maps.atlas_samples import Modes
@@ -42,13 +39,9 @@ if TYPE_CHECKING:
 
 CONTENTS = (
     ("verdict", "verdict"), ("compare", "comparison"), ("stability", "stability"), ("outcomes", "outcomes"),
-    ("atlas", "samples"), ("parallel", "all trials at once"), ("trials", "every trial"), ("methods", "methods"),
+    ("atlas", "samples"), ("trials", "every trial"), ("methods", "methods"),
     ("provenance", "provenance"),
 )  # fmt: skip
-
-
-_SPARE = re.compile(rb"(?:<!--.*?-->|\s)+")
-"""Comments and white space: for one space instead, a tenth of an SVG of matplotlib's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,11 +216,6 @@ def _facts(content: _Content) -> str:
 
 
 def _page(content: _Content, printed: Mapping[str, Printed], atlas: Markup | None, mlflow_url: str | None) -> str:
-    from plotly.offline import get_plotlyjs
-
-    lines = parallel(content.table)
-    figures = {p.key: p.browser for p in content.pictures}
-    figures |= {"parallel": lines} if lines else {}
     link = f"{mlflow_url}{'&' if '?' in mlflow_url else '?'}searchFilter=" if mlflow_url else None
     sections = [
         {"anchor": anchor, "title": title, "tables": tables, "pictures": [_shown(p, printed[p.key]) for p in found]}
@@ -235,30 +223,23 @@ def _page(content: _Content, printed: Mapping[str, Printed], atlas: Markup | Non
         if tables or found
     ]
     present = {"verdict", "trials", "methods", "provenance", *(str(section["anchor"]) for section in sections)}
-    present |= ({"atlas"} if atlas else set()) | ({"parallel"} if lines else set())
-    data = {
-        "figures": figures, "labels": LABEL_TEXT, "mlflow": link,
-        "trials": packed(content.table),
-    }  # fmt: skip
+    present |= {"atlas"} if atlas else set()
+    data = {"labels": LABEL_TEXT, "mlflow": link, "trials": packed(content.table)}
     return page_environment().get_template("report.html.j2").render(
         title=content.study, question=(content.claim or {}).get("question", ""),
         facts=_facts(content), contents=[(anchor, name) for anchor, name in CONTENTS if anchor in present],
         verdict=content.verdict, decided=content.verdict.decided,
         main=[_shown(p, printed[p.key]) for p in content.main],
-        sections=sections, atlas=atlas, parallel=lines["height"] if lines else None, methods=content.methods,
+        sections=sections, atlas=atlas, methods=content.methods,
         notes=content.notes, provenance=content.provenance, study_text=content.study_text, data=embedded_json(data),
-        plotly=Markup(get_plotlyjs()), files="tables/trials.csv and .parquet",
+        files="tables/trials.csv and .parquet",
         listed=f"{len(content.table):,} rows: one for each place of a trial in a block and arm.",
     )  # fmt: skip
 
 
 def _shown(picture: Picture, printed: Printed) -> dict[str, Any]:
-    svg = _SPARE.sub(b" ", printed.paths[0].read_bytes())
-    return {
-        "key": picture.key, "title": picture.title, "caption": picture.caption, "browser": picture.browser,
-        "image": Markup(f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}"),
-        "width": round(printed.inches * 100),
-    }  # fmt: skip
+    svg = inline_svg(printed.paths[0].read_bytes(), picture.key, picture.title, round(printed.inches * 100))
+    return {"key": picture.key, "title": picture.title, "caption": picture.caption, "svg": svg}
 
 
 def _markdown(content: _Content, printed: Mapping[str, Printed], out: Path) -> str:

@@ -16,7 +16,7 @@ from vistudy.analysis.report.tables import Table
 from vistudy.analysis.tables.columns import NO_DATA, data_of
 from vistudy.analysis.tables.formatting import level_text
 
-_PACKAGES = ("vistudy", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "matplotlib", "plotly")
+_PACKAGES = ("vistudy", "numpy", "scipy", "pandas", "statsmodels", "scikit-learn", "matplotlib")
 
 
 def level(value: Any) -> str:

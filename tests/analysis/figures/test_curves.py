@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -11,9 +14,9 @@ from matplotlib.legend import Legend
 from matplotlib.text import Text
 
 from vistudy.analysis.figures.curves import best_curves, importance_bars, stability_curves, time_curves
+from vistudy.analysis.figures.html import inline_svg
 from vistudy.analysis.figures.matplotlib_renderer import draw
-from vistudy.analysis.figures.plotly_renderer import browser, parallel
-from vistudy.analysis.figures.specs import AnyFigure, Curve, CurveFigure, arm_styles
+from vistudy.analysis.figures.specs import AnyFigure, Curve, CurveFigure, arm_styles, save
 
 RATES = (1e-4, 1e-3, 1e-2)
 RATES5 = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -114,11 +117,10 @@ def test_what_cannot_be_drawn_is_said() -> None:
     assert time_curves(nothing, STYLES, notes) is None
     assert len(notes) == 5
     assert all(note.startswith("ring8-P, A") for note in notes)
-    assert parallel(nothing) is None
 
 
 @pytest.mark.parametrize("kind", ["lr", "best", "time", "bars"])
-def test_print_and_browser_show_the_same(kind: str) -> None:
+def test_pictures_have_all_words_and_hover_texts(kind: str, tmp_path: Path) -> None:
     made: dict[str, AnyFigure | None] = {
         "lr": stability_curves(TABLE, STYLES, []), "best": best_curves(TABLE, STYLES, []),
         "time": time_curves(TABLE, STYLES, [], draws=50),
@@ -135,27 +137,25 @@ def test_print_and_browser_show_the_same(kind: str) -> None:
         box = word.get_window_extent(renderer)
         assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1 + 1, word.get_text()
         assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1 + 1, word.get_text()
-    page = browser(described)
+    root = ElementTree.parse(save(figure, tmp_path, kind, png=False)[0])
+    titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
     if isinstance(described, CurveFigure):
-        named = {trace["name"]: trace for trace in page["data"] if trace.get("name")}
-        assert set(named) == {"A0", "A1"}
         (legend,) = figure.findobj(Legend)
         assert {t.get_text() for t in legend.get_texts()} == {"A0", "A1"}
-        for name, curve in curves(described).items():
-            assert named[name]["y"] == pytest.approx(curve.y.tolist(), abs=1e-4)
-            assert len(named[name]["customdata"]) == len(curve.x)
+        assert titles == [note for curve in curves(described).values() for note in curve.notes]
+    else:
+        assert any(title and title.startswith("A0, learning rate") for title in titles)
 
 
-def test_text_for_plotly_is_escaped_and_numbers_are_json() -> None:
-    evil = "<a href='x'>A0</a>"
+def test_inline_pictures_escape_text_and_share_no_ids(tmp_path: Path) -> None:
+    evil = "</title><script>alert(1)</script>"
     figure = stability_curves(TABLE.assign(arm=TABLE["arm"].replace("A0", evil), block="<b>"), {evil: 0, "A1": 1}, [])
     assert figure is not None
-    page = browser(figure)
-    assert page["layout"]["annotations"][0]["text"] == "<b>&lt;b&gt;</b>"
-    assert {t["name"] for t in page["data"] if "name" in t} == {"&lt;a href='x'&gt;A0&lt;/a&gt;", "A1"}
-    lines = parallel(TABLE)
-    assert lines is not None
-    by_label = {axis["label"]: axis for axis in lines["data"][0]["dimensions"]}
-    assert set(by_label) == {"batch norm", "learning rate", "arm", "outcome", "Q"}
-    assert by_label["learning rate"]["ticktext"] == ["1e-4", "1e-3", "1e-2"]
-    assert len(by_label["Q"]["values"]) == len(TABLE)
+    svg = save(draw(figure), tmp_path, "evil", png=False)[0].read_bytes()
+    first, second = (inline_svg(svg, name, evil, 640) for name in ("a", "b"))
+    assert "<script" not in first
+    assert ElementTree.fromstring(first).get("viewBox")
+    ids, others = (set(re.findall(r' id="([^"]+)"', text)) for text in (first, second))
+    assert ids
+    assert not ids & others
+    assert set(re.findall(r'#(a-[^")]+)', first)) == ids

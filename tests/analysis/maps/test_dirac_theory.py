@@ -18,7 +18,6 @@ from tests.analysis.frames import make_frame
 from tests.trainables.models.exact import outcomes
 from vistudy.analysis.figures.colours import PAPER, THEORY
 from vistudy.analysis.figures.matplotlib_renderer import draw
-from vistudy.analysis.figures.plotly_renderer import browser
 from vistudy.analysis.maps.difference import grid_figure
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
 from vistudy.analysis.maps.dirac_theory import MODEL, TOLERANCE, Game, boundary, game_of, period_map, radius
@@ -231,10 +230,6 @@ def test_pages_have_the_line() -> None:
     for found, line in zip(drawn, lines, strict=True):
         assert found == pytest.approx(np.column_stack([line[:, 0], 3 - line[:, 1]]), abs=0.001)
     assert NAME in html
-    figure = browser(grid_figure(block))
-    traces = [trace for trace in figure["data"] if trace["type"] == "scatter" and trace["line"]["color"] == THEORY]
-    for trace, line in zip(traces, lines, strict=True):
-        assert np.column_stack([trace["x"], trace["y"]]) == pytest.approx(line - 0.5, abs=1e-4)
     assert NAME in grid_figure(block).caption
     printed = draw(grid_figure(block)).axes[0].lines
     assert sum(line.get_color() == THEORY for line in printed) == len(lines)
@@ -246,7 +241,7 @@ def test_pages_without_a_line() -> None:
     html = heatmap_html(frame, study="s")
     assert "<svg" not in html
     assert NAME not in html + grid_figure(block).caption
-    assert {trace["type"] for trace in browser(grid_figure(block))["data"]} == {"heatmap"}
+    assert not draw(grid_figure(block)).axes[0].lines
 
 
 @pytest.mark.browser
