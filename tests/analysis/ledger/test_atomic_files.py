@@ -31,7 +31,7 @@ TRAIN = (
     "from vistudy.trainables.worker import train_pack\n"
     "print('ready', flush=True)\n"
     "sys.stdin.readline()\n"
-    "print(train_pack({'pack_id': 'p-1'}, journal=lambda: Ledger(sys.argv[1]), checkpoint_every_s=0)['end'])\n"
+    "print(train_pack({'pack_id': 'p-1'}, journal=lambda: Ledger(sys.argv[1]), checkpoint_every_s=0)['status'])\n"
 )
 
 
