@@ -22,11 +22,12 @@ import numpy as np
 from vistudy.analysis.outcomes.labels import STABLE
 from vistudy.study.execution.provenance import git_state, versions
 from vistudy.study.packing.packs import MAX_TRIALS_CPU, make_packs
-from vistudy.study.planning.boundary import BoundaryDesign, Floats, Surrogate
+from vistudy.study.planning.boundary import BoundarySampler, Floats, Surrogate
 from vistudy.study.planning.plan import plan
-from vistudy.study.planning.sampling import draw
+from vistudy.study.planning.sampling import sample_points
 from vistudy.study.spec.hyperparameters import Cell
-from vistudy.study.spec.parser import Block, Study, parse_study
+from vistudy.study.spec.model import Block, Study
+from vistudy.study.spec.parser import parse_study
 
 HERE = Path(__file__).parent
 SEEDS = tuple(range(10))
@@ -116,7 +117,7 @@ class Recorded:
         lr, reg_weight = (len({row[key] for row in rows}) for key in ("lr", "reg_weight"))
         return cls(
             block=block,
-            x=BoundaryDesign(block).features(cells),
+            x=BoundarySampler(block).features(cells),
             stable=np.array([float(row["outcome"] == STABLE) for row in rows]),
             shape=(lr, reg_weight),
         )
@@ -144,7 +145,7 @@ def coarse(recorded: Recorded, n: int) -> Floats:
 
 def refined(recorded: Recorded) -> Floats:
     """Points that `method: boundary` asks, in order."""
-    design = BoundaryDesign(recorded.block)
+    design = BoundarySampler(recorded.block)
     while new := design.next_cells(BATCH):
         for cell, answer in zip(new, recorded.answers(design.features(new)), strict=True):
             design.tell(cell, float(answer))
@@ -157,10 +158,10 @@ def replay(name: str, seeds: Sequence[int], budgets: Sequence[int]) -> list[dict
     for seed in seeds:
         recorded = Recorded.read(name, max(budgets), seed)
         rng = np.random.default_rng(seed)
-        sobol = draw(_sobol(recorded, max(budgets)))
+        sobol = sample_points(_sobol(recorded, max(budgets)))
         points = {
             "random": rng.random((max(budgets), 2)),
-            "sobol": BoundaryDesign(recorded.block).features(
+            "sobol": BoundarySampler(recorded.block).features(
                 [dict(zip(("lr", "reg_weight"), point, strict=True)) for point in sobol]
             ),
             "boundary": refined(recorded),

@@ -48,7 +48,7 @@ TARGET = 0.95
 def measure(slots: int, packs_each: int, pack_s: float) -> dict[str, Any]:
     """Run `packs_each` packs a slot, and see from the ledger when each began and ended."""
     seeds = list(range(slots * packs_each * TRIALS_OF_A_PACK))
-    planned = plan(parse_study(STUDY.format(name="scaling", seeds=seeds, lr=[1e-3], weights=[0.0])), yes=True)
+    planned = plan(parse_study(STUDY.format(name="scaling", seeds=seeds, lr=[1e-3], weights=[0.0])), allow_large=True)
     configs = [trial.config for trial in planned.trials]
     with tempfile.TemporaryDirectory(prefix="vistudy-scaling-") as folder:
         ledger = Ledger(folder)

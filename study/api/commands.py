@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vistudy.study.packing.runtime_estimate import Estimate
     from vistudy.study.packing.workload import Work
     from vistudy.study.planning.plan import Plan
-    from vistudy.study.spec.parser import Study
+    from vistudy.study.spec.model import Study
     from vistudy.study.tracking.sync import SyncReport
 
 __all__ = [
@@ -116,12 +116,12 @@ def plan(
     """
     from vistudy.study.execution.data_changes import other_data
     from vistudy.study.execution.data_check import check_data
-    from vistudy.study.planning.rounds import foreseen
+    from vistudy.study.planning.rounds import plan_from_store
     from vistudy.trainables.data import look_again
 
     ledger = Ledger(store)
     look_again()
-    planned = foreseen(as_study(study), ledger, yes=yes)
+    planned = plan_from_store(as_study(study), ledger, allow_large=yes)
     check_data(planned)
     planned = planned.noting(other_data(planned, ledger))
     if cluster == "local":
@@ -237,7 +237,7 @@ def _run(
     tracking.check_tracking_uri(uri)
     ledger = Ledger(store)
     look_again()
-    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, yes=yes)
+    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, allow_large=yes)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)
     first = first.noting(other_data(first, ledger))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vistudy.study.spec.hyperparameters import KeyPath, Source, refusal
+from vistudy.study.spec.messages import KeyPath, SourceMap, error_message
 from vistudy.study.spec.schema import StudySpec
 from vistudy.trainables.data import DATASETS, DataError
 
@@ -15,7 +15,7 @@ Picks = Mapping[KeyPath, int]
 """Place of a block, or () for the top level -> which entry of its `first_there` is taken."""
 
 
-def lists(content: Mapping[str, Any], spec: StudySpec, source: Source) -> dict[KeyPath, list[dict[str, Any]]]:
+def lists(content: Mapping[str, Any], spec: StudySpec, source: SourceMap) -> dict[KeyPath, list[dict[str, Any]]]:
     """Place -> the entries of every `first_there` of a file whose shape is right.
 
     Raises:
@@ -28,16 +28,16 @@ def lists(content: Mapping[str, Any], spec: StudySpec, source: Source) -> dict[K
         if part.get(KEY) is None:
             continue
         if not part[KEY]:
-            mend = "list data sets, the one that is wanted most first"
-            raise source.error((*place, KEY), refusal("no data set", got=[], mend=mend))
+            hint = "list data sets, the one that is wanted most first"
+            raise source.error((*place, KEY), error_message("no data set", got=[], hint=hint))
         if part.get("data") is not None:
-            mend = "keep one of them"
-            raise source.error((*place, "data"), refusal(f"'{KEY}' says it, too", got=part["data"], mend=mend))
+            hint = "keep one of them"
+            raise source.error((*place, "data"), error_message(f"'{KEY}' says it, too", got=part["data"], hint=hint))
         found[place] = part[KEY]
     return found
 
 
-def written_out(content: Mapping[str, Any], source: Source, picks: Picks) -> tuple[dict[str, Any], Source]:
+def written_out(content: Mapping[str, Any], source: SourceMap, picks: Picks) -> tuple[dict[str, Any], SourceMap]:
     """The file as if each entry that is taken had been written instead of its list, every value with its own line."""
     lines = dict(source.lines)
 
@@ -52,7 +52,7 @@ def written_out(content: Mapping[str, Any], source: Source, picks: Picks) -> tup
     out = part(content, ())
     if isinstance(out.get("blocks"), list):
         out["blocks"] = [part(block, ("blocks", i)) for i, block in enumerate(out["blocks"])]
-    return out, Source(name=source.name, lines=lines)
+    return out, SourceMap(name=source.name, lines=lines)
 
 
 def alternatives(entries: Mapping[KeyPath, list[dict[str, Any]]]) -> Iterator[Picks]:
@@ -62,7 +62,7 @@ def alternatives(entries: Mapping[KeyPath, list[dict[str, Any]]]) -> Iterator[Pi
         yield from (first | {place: i} for i in range(len(listed)))
 
 
-def choose(entries: Mapping[KeyPath, list[dict[str, Any]]], source: Source) -> tuple[Picks, tuple[str, ...]]:
+def choose(entries: Mapping[KeyPath, list[dict[str, Any]]], source: SourceMap) -> tuple[Picks, tuple[str, ...]]:
     """The first entry of each list whose data are there, and a sentence on every one that was passed over.
 
     Raises:
@@ -83,8 +83,8 @@ def choose(entries: Mapping[KeyPath, list[dict[str, Any]]], source: Source) -> t
                 break
             passed.append(_in_one_line(reason))
         else:
-            mend = "list one last that needs no files, such as digits"
-            raise source.error((*place, KEY), refusal(f"no data set is there: {'; '.join(passed)}", mend=mend))
+            hint = "list one last that needs no files, such as digits"
+            raise source.error((*place, KEY), error_message(f"no data set is there: {'; '.join(passed)}", hint=hint))
     return picks, tuple(dict.fromkeys(notes))
 
 

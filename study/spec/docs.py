@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from vistudy.study.spec.claim import THRESHOLDS
 from vistudy.study.spec.examples import EXAMPLES
-from vistudy.study.spec.hyperparameters import ALIASES, ELSEWHERE, describe, field_types, range_kind, settable
+from vistudy.study.spec.hyperparameters import ALIASES, RESERVED, describe, field_types, range_kind, settable
 from vistudy.study.spec.limits import LIMIT_TRIALS, MAX_TRIALS, PILOT_CONFIGS, PILOT_SCALES, STARTUP_TRIALS
 from vistudy.study.spec.schema import (
     ArmValueSpec,
@@ -214,7 +214,7 @@ def _hyperparameters(model: str) -> str:
     config = MODELS[model].config
     rows = []
     for name, hyper in hyperparameters(config).items():
-        if name in ELSEWHERE:
+        if name in RESERVED:
             continue
         default = getattr(config(), name)
         drawn = "range" if range_kind(config, name) else "choices"

@@ -9,7 +9,8 @@ import pytest
 from tests.trainables.data.files import write_faces, write_idx
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.study.planning.plan import plan
-from vistudy.study.spec.parser import Study, parse_study
+from vistudy.study.spec.model import Study
+from vistudy.study.spec.parser import parse_study
 
 RECIPES = Path(__file__).parents[3] / "study" / "recipes"
 HEAD = "study: first\nmodel: gan\nseeds: [0]\nbudget: {d_updates: 100, evaluations: 10}\n"
