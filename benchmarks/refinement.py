@@ -112,7 +112,7 @@ class Recorded:
         }
         inside = ", ".join(f"{key}: {value}" for key, value in space.items())
         options = f"method: boundary, n: {max(n, START)}, start: {START}, batch: {BATCH}, seed: {seed}"
-        (block,) = study(name, f"sample: {{{options}, space: {{{inside}}}}}\n").blocks
+        (block,) = study(name, f"sampling: {{{options}, space: {{{inside}}}}}\n").blocks
         cells: list[Cell] = [{key: float(row[key]) for key in ("lr", "reg_weight")} for row in rows]
         lr, reg_weight = (len({row[key] for row in rows}) for key in ("lr", "reg_weight"))
         return cls(

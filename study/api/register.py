@@ -100,7 +100,9 @@ def frozen(study: Study) -> dict[str, Any]:
         if block.sample and block.sample.is_adaptive:
             problem = "a claim cannot be registered on trials that are placed by results: they are no sample of the box"
             got = block.sample.method
-            raise block.error(("sample", "method"), error_message(problem, got=got, allowed="sobol, random, or a grid"))
+            raise block.error(
+                ("sampling", "method"), error_message(problem, got=got, allowed="sobol, random, or a grid")
+            )
         if block.arms and block.evaluations < LEAST_EVALUATIONS:
             problem = "too few evaluations for a claim: its outcomes would depend on their number"
             allowed = f"{LEAST_EVALUATIONS} or more; evaluating changes no training, and docs/outcomes.md says why"

@@ -50,7 +50,7 @@ def _check_space(block: Block, dataset: Dataset) -> None:
             if dim.name == BATCH:
                 _check_batch(block, (*path, BATCH), max(map(int, dim.choices or (dim.high,))))
 
-    check(block.sample.space if block.sample else (), ("sample", "space"))
+    check(block.sample.space if block.sample else (), ("sampling", "space"))
     for arm in block.arms.values():
         check(arm.space, ("arms", arm.name))
 

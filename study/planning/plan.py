@@ -263,5 +263,5 @@ def _refuse_too_many(study: Study, allow_large: bool) -> None:
     sizes += [f"arms {len(block.arms)}"] if block.arms else []
     product = " x ".join([*sizes, f"seeds {len(block.seeds)}"])
     allowed = f"up to {MAX_TRIALS:,}, or up to {LIMIT_TRIALS:,} with --yes (yes=True)"
-    key: KeyPath = ("factors",) if block.factors else ("sample", "n") if block.sample else ("seeds",)
+    key: KeyPath = ("factors",) if block.factors else ("sampling", "n") if block.sample else ("seeds",)
     raise block.error(key, error_message(f"{count:,} trials ({block.name}: {product})", allowed=allowed))

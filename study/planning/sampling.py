@@ -130,7 +130,7 @@ class AdaptiveSampler(ABC):
             if asked == cell and told is None:
                 self.history[i] = (asked, value)
                 return
-        raise self._block.error(("sample",), f"cell {cell} was not asked, or was told before")
+        raise self._block.error(("sampling",), f"cell {cell} was not asked, or was told before")
 
 
 class OptunaSampler(AdaptiveSampler):
@@ -200,7 +200,7 @@ class OptunaSampler(AdaptiveSampler):
                 distributions={dim.name: _distribution(dim) for dim in dims},
             )
         except ValueError as error:
-            raise self._block.error(("sample", "space"), f"the history has a cell outside of it: {error}") from None
+            raise self._block.error(("sampling", "space"), f"the history has a cell outside of it: {error}") from None
 
 
 def _distribution(dim: Dimension) -> optuna.distributions.BaseDistribution:

@@ -119,7 +119,7 @@ def key_path(block: Block, name: str, arm: Arm | None = None) -> KeyPath:
         return ("arms", arm.name, name)
     if name in block.factors:
         return ("factors", name)
-    return ("fixed", name) if name in block.fixed else ("sample", "space", name)
+    return ("fixed", name) if name in block.fixed else ("sampling", "space", name)
 
 
 def build_config(block: Block, cell: Cell, variant: Variant) -> TrainConfig:

@@ -174,13 +174,13 @@ def _refuse_contradiction(
     for dim in arm.space:
         twice = [name for name in sampled if set(sets[name]) & set(sets[dim.name])]
         if twice:
-            problem = f"'{dim.name}' is drawn by arm {arm.name}, and '{twice[0]}' under sample.space"
+            problem = f"'{dim.name}' is drawn by arm {arm.name}, and '{twice[0]}' under sampling.space"
             raise LocatedError((*path, dim.name), error_message(problem, hint="draw it in one of the two"))
 
 
 def _refuse_sampling(arm: Arm, method: str | None, path: KeyPath) -> None:
     if arm.space and method is None:
-        hint = "add a 'sample', or make an arm of each value"
+        hint = "add 'sampling', or make an arm of each value"
         raise LocatedError((*path, arm.space[0].name), error_message("an arm draws with the block's sample", hint=hint))
     if arm.match and method in ADAPTIVE:
         problem = f"a matched arm needs the configurations of the other arm, and {method} gives each arm its own"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from vistudy.study.spec.schema import (
     DimensionSpec,
     ExploreSpec,
     PredictionSpec,
-    SampleSpec,
-    SamplesSpec,
+    SamplingSpec,
+    SaveSamplesSpec,
     StudySpec,
 )
 from vistudy.study.spec.schema_errors import keys
@@ -39,9 +40,9 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("A block", BlockSpec, "These keys stand at the top level, or in a block of `blocks`."),
     ("An entry of `first_there`", ChoiceSpec, ""),
     ("`budget`", BudgetSpec, ""),
-    ("`sample`", SampleSpec, ""),
-    ("An entry of `sample.space`", DimensionSpec, ""),
-    ("`samples`", SamplesSpec, ""),
+    ("`sampling`", SamplingSpec, ""),
+    ("An entry of `sampling.space`", DimensionSpec, ""),
+    ("`save_samples`", SaveSamplesSpec, ""),
     ("A setting of an arm", ArmValueSpec, ""),
     ("`claim`", ClaimSpec, ""),
     ("`explore`", ExploreSpec, ""),
@@ -89,7 +90,7 @@ def json_schema() -> dict[str, Any]:
         _narrow(properties["arms"], {"type": "object", "additionalProperties": arm})
     for name in BudgetSpec.model_fields:
         schema["$defs"]["BudgetSpec"]["properties"][name] |= _level(TrainConfig, name)
-    schema["$defs"]["SampleSpec"]["properties"]["space"]["propertyNames"] = {"enum": _all_names()}
+    schema["$defs"]["SamplingSpec"]["properties"]["space"]["propertyNames"] = {"enum": _all_names()}
     schema["$defs"]["ArmValueSpec"] = ArmValueSpec.model_json_schema()
     claim = schema["$defs"]["ClaimSpec"]["properties"]
     claim["default"] |= {"properties": levels, "additionalProperties": False}
@@ -143,7 +144,8 @@ def _type(part: dict[str, Any]) -> str:
     """A property's type in words."""
     options = [option for option in part.get("anyOf", [part]) if option.get("type") != "null"]
     if "$ref" in options[0]:
-        return f"keys of `{options[0]['$ref'].rsplit('/', 1)[-1].removesuffix('Spec').lower()}`"
+        name = options[0]["$ref"].rsplit("/", 1)[-1].removesuffix("Spec")
+        return f"keys of `{re.sub('(?<!^)(?=[A-Z])', '_', name).lower()}`"
     if "$ref" in options[0].get("items", {}):
         return "list of keys"
     if "enum" in options[0]:

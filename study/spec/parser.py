@@ -25,7 +25,7 @@ from vistudy.study.spec.messages import (
     error_message,
 )
 from vistudy.study.spec.model import Block, Sample, Study
-from vistudy.study.spec.schema import BlockSpec, BudgetSpec, SampleSpec, SamplesSpec, StudySpec
+from vistudy.study.spec.schema import FORMER_KEYS, BlockSpec, BudgetSpec, SamplingSpec, SaveSamplesSpec, StudySpec
 from vistudy.study.spec.schema_errors import to_study_error
 from vistudy.study.spec.search_space import Dimension, check_when, dimension
 from vistudy.study.spec.yaml_reader import parse_yaml, read_text
@@ -33,6 +33,7 @@ from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data import DATASETS
 from vistudy.trainables.models import MODELS
 
+_FORMER = {key: former for former, key in FORMER_KEYS.items()}
 MOST_REFINED = 500
 """Points of a `boundary` sample."""
 
@@ -57,12 +58,46 @@ def parse_study(text: str, name: str = "study.yaml") -> Study:
         if not isinstance(content, dict):
             got = "an empty file" if content is None else "a list" if isinstance(content, list) else "a single value"
             raise LocatedError((), f"not a study; got {got}; allowed: keys with values, such as 'study: my-study'")
+        content, source, renamed = _with_present_keys(content, source)
+    with source.located():
         entries = choices.lists(content, _validate_schema(content), source)
     for picks in choices.alternatives(entries):
         _checked(*choices.written_out(content, source, picks), text)
     picks, notes = choices.choose(entries, source)
     study = _checked(*choices.written_out(content, source, picks), text)
-    return dataclasses.replace(study, notes=notes)
+    return dataclasses.replace(study, notes=(*renamed, *notes))
+
+
+def _with_present_keys(content: dict[str, Any], source: SourceMap) -> tuple[dict[str, Any], SourceMap, list[str]]:
+    """Replace former keys by their present names; return content, lines, and at most one note about it."""
+    listed = content["blocks"] if isinstance(content.get("blocks"), list) else []
+    parts: list[tuple[KeyPath, Any]] = [((), content), *((("blocks", i), block) for i, block in enumerate(listed))]
+    lines = dict(source.lines)
+    renamed: dict[str, int] = {}
+    for path, part in parts:
+        for former, key in FORMER_KEYS.items() if isinstance(part, dict) else ():
+            if former not in part:
+                continue
+            at = (*path, former)
+            if key in part:
+                raise LocatedError(
+                    at, error_message(f"'{former}' is the former name of '{key}'", hint="keep one of them")
+                )
+            renamed.setdefault(former, lines[at])
+            lines |= {(*path, key, *old[len(at) :]): line for old, line in source.lines.items() if old[: len(at)] == at}
+    renames = ", ".join(f"'{former}' (line {line}) is now '{FORMER_KEYS[former]}'" for former, line in renamed.items())
+    notes = [f"former keys are still accepted: {renames}"] if renames else []
+    return _rename_keys(content, FORMER_KEYS), SourceMap(name=source.name, lines=lines), notes
+
+
+def _rename_keys(content: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Rename keys at the top level and in each block."""
+
+    def rename(part: Any) -> Any:
+        return {names.get(key, key): value for key, value in part.items()} if isinstance(part, dict) else part
+
+    out: dict[str, Any] = rename(content)
+    return out | ({"blocks": [rename(block) for block in out["blocks"]]} if isinstance(out.get("blocks"), list) else {})
 
 
 def _validate_schema(content: Mapping[str, Any]) -> StudySpec:
@@ -91,7 +126,7 @@ def _checked(content: Mapping[str, Any], source: SourceMap, text: str) -> Study:
         if spec.explore and spec.claim:
             problem = "a claim needs whole trials, and exploration stops them early"
             raise LocatedError(("explore",), error_message(problem, hint="take one of them out"))
-        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(_rename_keys(content, _FORMER), sort_keys=True, separators=(",", ":"))
         return Study(
             name=spec.study,
             description=spec.description,
@@ -134,7 +169,7 @@ def _block(top: StudySpec, part: BlockSpec, base: KeyPath, source: SourceMap) ->
     for name, levels in factors.items():
         check_levels(config, name, levels, (*paths["factors"], name))
     known = {name: tuple(levels) for name, levels in factors.items()} | {name: (v,) for name, v in fixed.items()}
-    sample = _sample(config, given["sample"], known, paths["sample"]) if given["sample"] else None
+    sample = _sample(config, given["sampling"], known, paths["sampling"]) if given["sampling"] else None
     _refuse_overlap(config, factors, fixed, sample, paths)
     sampled = tuple(dim.name for dim in sample.space) if sample else ()
     method = sample.method if sample else None
@@ -151,7 +186,7 @@ def _block(top: StudySpec, part: BlockSpec, base: KeyPath, source: SourceMap) ->
         arms=parse_arms(config, given["arms"] or {}, factors, sampled, method, paths["arms"]),
         family=given["family"] or f"{config.model}_{data}",
         class_=given["class_"] or "",
-        sample_evaluations=_sample_evaluations(given["samples"], evaluations, paths["samples"]),
+        sample_evaluations=_sample_evaluations(given["save_samples"], evaluations, paths["save_samples"]),
         keep_checkpoints=given["keep_checkpoints"] or "none",
         source=source,
         paths=paths,
@@ -188,7 +223,7 @@ def _seeds(config: type[TrainConfig], seeds: list[Any] | None, path: KeyPath, ba
     return tuple(checked)
 
 
-def _sample_evaluations(samples: SamplesSpec | None, last: int, path: KeyPath) -> tuple[int, ...]:
+def _sample_evaluations(samples: SaveSamplesSpec | None, last: int, path: KeyPath) -> tuple[int, ...]:
     if samples is None:
         return tuple(sorted({max(1, round(last * part)) for part in (0.5, 1.0)}))
     for i, evaluation in enumerate(samples.evaluations):
@@ -198,7 +233,9 @@ def _sample_evaluations(samples: SamplesSpec | None, last: int, path: KeyPath) -
     return tuple(sorted(set(samples.evaluations)))
 
 
-def _sample(config: type[TrainConfig], spec: SampleSpec, known: dict[str, tuple[Level, ...]], path: KeyPath) -> Sample:
+def _sample(
+    config: type[TrainConfig], spec: SamplingSpec, known: dict[str, tuple[Level, ...]], path: KeyPath
+) -> Sample:
     space: list[Dimension] = []
     known = dict(known)
     if not spec.space:
@@ -214,7 +251,7 @@ def _sample(config: type[TrainConfig], spec: SampleSpec, known: dict[str, tuple[
     return Sample(method=spec.method, n=spec.n, seed=spec.seed, space=tuple(space), start=start, batch=batch)
 
 
-def _rounds(spec: SampleSpec, path: KeyPath) -> tuple[int, int]:
+def _rounds(spec: SamplingSpec, path: KeyPath) -> tuple[int, int]:
     """`start` and `batch` of a sample."""
     given = {key: getattr(spec, key) for key in ("start", "batch") if getattr(spec, key) is not None}
     if spec.method != "boundary":
@@ -243,7 +280,7 @@ def _refuse_overlap(
     places: list[tuple[str, KeyPath]] = [
         (name, (*paths[key], name)) for key, names in (("factors", factors), ("fixed", fixed)) for name in names
     ]
-    places += [(dim.name, (*paths["sample"], "space", dim.name)) for dim in (sample.space if sample else ())]
+    places += [(dim.name, (*paths["sampling"], "space", dim.name)) for dim in (sample.space if sample else ())]
     clash = overlap(config, [name for name, _ in places])
     if clash:
         first, second, target = clash

@@ -25,7 +25,7 @@ model: gan
 data: ring8
 seeds: [0, 1]
 budget: {d_updates: 100, evaluations: 10}
-sample:
+sampling:
   method: boundary
   n: 40
   start: 12
@@ -205,10 +205,10 @@ def test_a_claim_on_it_is_not_registered(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("start: 12", "start: 41", r"sample.start: more than n; got 41; allowed: 1 to 40"),
-        ("n: 40", "n: 501", r"sample.n: its model is refitted .* got 501; allowed: up to 500"),
-        ("boundary", "sobol", r"sample.start: 'start' is for method boundary; got 12; take it out"),
-        ("batch: 8", "batch: 0", r"sample.batch"),
+        ("start: 12", "start: 41", r"sampling.start: more than n; got 41; allowed: 1 to 40"),
+        ("n: 40", "n: 501", r"sampling.n: its model is refitted .* got 501; allowed: up to 500"),
+        ("boundary", "sobol", r"sampling.start: 'start' is for method boundary; got 12; take it out"),
+        ("batch: 8", "batch: 0", r"sampling.batch"),
     ],
 )
 def test_refusals(old: str, new: str, message: str) -> None:

@@ -36,7 +36,7 @@ def plan_of(rest: str, head: str = HEAD) -> Plan:
 
 
 def sampled(method: str, n: int, *, space: str = SPACE, seed: int = 1) -> str:
-    return f"sample: {{method: {method}, n: {n}, seed: {seed}, space: {space}}}\n"
+    return f"sampling: {{method: {method}, n: {n}, seed: {seed}, space: {space}}}\n"
 
 
 def refused(rest: str, head: str = HEAD) -> str:
@@ -165,7 +165,7 @@ class TestRefusals:
     def test_more_than_the_stated_number_needs_a_yes(self) -> None:
         study = study_of(sampled("random", MAX_TRIALS // 2 + 1))
         assert count_trials(study) == MAX_TRIALS + 2 <= LIMIT_TRIALS
-        with pytest.raises(StudyError, match=r"my.yaml:6: sample.n: 10,002 trials .*--yes"):
+        with pytest.raises(StudyError, match=r"my.yaml:6: sampling.n: 10,002 trials .*--yes"):
             plan(study)
         assert len(plan(study, allow_large=True).trials) == MAX_TRIALS + 2
 

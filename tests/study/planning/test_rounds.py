@@ -20,7 +20,7 @@ data: ring8
 seeds: [0, 1]
 budget: {d_updates: 100, evaluations: 10}
 factors: {reg_weight: [0, 5]}
-sample:
+sampling:
   method: optuna
   n: 20
   seed: 3
@@ -93,7 +93,7 @@ model: gan
 data: ring8
 seeds: [0, 1]
 budget: {d_updates: 100, evaluations: 10}
-sample: {method: sobol, n: 12, seed: 3, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}
+sampling: {method: sobol, n: 12, seed: 3, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}
 fixed: {ratio: "1:10"}
 arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}, A3a: {reg_weight: 0, g_lr: {match_drift: A1}}}
 """
@@ -200,7 +200,9 @@ def test_a_plan_knows_the_scale_as_soon_as_all_pilots_are_done():
 
 
 def test_optuna_and_a_matched_arm_in_one_study():
-    blocks = "blocks:\n  - {name: m}\n  - name: t\n    arms: null\n    sample: {method: optuna, n: 20, seed: 3, space: "
+    blocks = (
+        "blocks:\n  - {name: m}\n  - name: t\n    arms: null\n    sampling: {method: optuna, n: 20, seed: 3, space: "
+    )
     text = MATCHED + blocks + "{lr: {low: 1e-4, high: 1e-1, log: true}}}\n"
     plans: list[Plan] = []
     for planned in rounds(parse_study(text), lambda ids: {}, drifting(plans, 0.04)):

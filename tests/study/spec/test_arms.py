@@ -17,7 +17,7 @@ from vistudy.study.spec.limits import PILOT_CONFIGS, PILOT_SCALES
 from vistudy.study.spec.parser import load_study, parse_study
 
 HEAD = "study: s\nmodel: gan\ndata: ring8\nseeds: [0, 1]\nbudget: {d_updates: 100, evaluations: 10}\n"
-SAMPLE = "sample: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}\n"
+SAMPLE = "sampling: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}\n"
 RATIO = 'fixed: {ratio: "1:10"}\n'
 TWO = "arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}}\n"
 BASE = HEAD + SAMPLE + RATIO
@@ -82,7 +82,7 @@ ARMS = {
         "arms.B.reg_weight",
         ["log range", "low > 0"],
     ),
-    "drawn twice": (arm("g_lr: {low: 1, high: 2}"), 10, "arms.B.g_lr", ["drawn by arm B", "'lr' under sample.space"]),
+    "drawn twice": (arm("g_lr: {low: 1, high: 2}"), 10, "arms.B.g_lr", ["drawn by arm B", "'lr' under sampling.space"]),
     "read in no cell": (arm("anchor_lag: 3"), 10, "arms.B.anchor_lag", ["in no cell of arm B", "anchor: lag"]),
     "refused by the data": (arm("net: dcgan"), 10, "arms.B.net", ["'arm': 'B'", "dcgan"]),
 }
@@ -108,7 +108,7 @@ def test_a_factor_that_an_arm_sets_aside_is_refused_unless_it_scales_it() -> Non
 
 def test_an_arm_that_draws_needs_a_sample() -> None:
     message = refused("arms: {A: {reg_weight: {low: 0, high: 1}}}\n", HEAD + RATIO)
-    assert message.startswith("my.yaml:7: arms.A.reg_weight: an arm draws with the block's sample; add a 'sample'")
+    assert message.startswith("my.yaml:7: arms.A.reg_weight: an arm draws with the block's sample; add 'sampling'")
 
 
 CLAIMS = {
