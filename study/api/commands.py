@@ -92,7 +92,8 @@ class Preview:
 
 def as_study(study: Study | str | os.PathLike[str]) -> Study:
     """A study as it is, or read from its file."""
-    from vistudy.study.spec.parser import Study, load_study
+    from vistudy.study.spec.model import Study
+    from vistudy.study.spec.parser import load_study
 
     return study if isinstance(study, Study) else load_study(study)
 

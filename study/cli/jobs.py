@@ -87,7 +87,7 @@ def detach(study: Path, cluster: str, store: str, options: list[str]) -> None:
             "share, or a URI such as s3://bucket/folder."
         )
     loaded = load_study(study)
-    plan(loaded, yes="--yes" in options)  # refuses here what the job would refuse there
+    plan(loaded, allow_large="--yes" in options)  # refuses here what the job would refuse there
     try:
         job = Jobs(cluster).submit(loaded.name, study.read_text("utf-8"), ["--store", store, *options])
     except ClusterError as error:

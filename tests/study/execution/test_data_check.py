@@ -88,7 +88,7 @@ def test_inceptions_weights_are_looked_for_before_anything_starts(
         (
             "arms.b.batch_size",
             "4,000",
-            {"arms": {"a": {}, "b": {"batch_size": {"choices": [8, 4000]}}}, "sample": SOBOL},
+            {"arms": {"a": {}, "b": {"batch_size": {"choices": [8, 4000]}}}, "sampling": SOBOL},
         ),
     ],
 )
