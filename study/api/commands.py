@@ -227,6 +227,7 @@ def _run(
     say: Say,
     trainer_on: Callable[..., Trainer],
 ) -> RunReport:
+    from vistudy.analysis.outcomes.label_study import judge_study
     from vistudy.study.execution.data_changes import other_data
     from vistudy.study.execution.data_check import check_data
     from vistudy.study.planning.rounds import rounds
@@ -238,7 +239,7 @@ def _run(
     tracking.check_tracking_uri(uri)
     ledger = Ledger(store)
     look_again()
-    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, allow_large=yes)
+    plans = rounds(wanted, lambda ids: judge_study(ledger, wanted.name).outcomes, ledger.records, allow_large=yes)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)
     first = first.noting(other_data(first, ledger))

@@ -9,15 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistudy.analysis.outcomes.labels import STABLE, UNDETERMINED
-from vistudy.study.planning.sampling import AdaptiveSampler, OptunaSampler, sample_points, to_cell
+from vistudy.study.planning.sampling import AdaptiveSampler, OptunaSampler, TrialOutcome, sample_points, to_cell
 from vistudy.study.spec.hyperparameters import Cell
 from vistudy.study.spec.search_space import Dimension
 
@@ -61,11 +60,10 @@ class BoundarySampler(AdaptiveSampler):
         return new
 
     @staticmethod
-    def value(outcomes: Sequence[Mapping[str, Any]]) -> float:
-        """Share of stable trials among those that were judged; NaN without any."""
-        labels = [outcome.get("outcome") for outcome in outcomes]
-        judged = [label == STABLE for label in labels if label not in (None, UNDETERMINED)]
-        return float(np.mean(judged)) if judged else math.nan
+    def value(outcomes: Sequence[TrialOutcome | None]) -> float:
+        """Share of stable trials among those with a determined outcome; NaN without any."""
+        stable = [outcome.label == STABLE for outcome in outcomes if outcome and outcome.label != UNDETERMINED]
+        return float(np.mean(stable)) if stable else math.nan
 
     def _uncertain(
         self, free: Sequence[Cell], told: Sequence[tuple[Cell, float]], pending: Sequence[Cell], n: int

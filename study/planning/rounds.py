@@ -11,13 +11,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
 
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.planning.boundary import SAMPLERS
 from vistudy.study.planning.drift_matching import RecordLookup, match_drift, pilot_trial_ids
 from vistudy.study.planning.plan import Plan, plan
-from vistudy.study.planning.sampling import AdaptiveSampler
+from vistudy.study.planning.sampling import AdaptiveSampler, TrialOutcome
 from vistudy.study.planning.trial_configs import DriftScales
 from vistudy.study.spec.hyperparameters import Cell
 from vistudy.study.spec.model import Block, Study
@@ -25,8 +24,8 @@ from vistudy.study.spec.model import Block, Study
 ROUND_CELLS = 8
 """Cells of an arm that Optuna is asked at once. TPE learns from whole rounds; smaller ones learn sooner, run slower."""
 
-OutcomeLookup = Callable[[Collection[str]], Mapping[str, Mapping[str, Any]]]
-"""trial ids -> fields of their outcomes, for those that have one."""
+OutcomeLookup = Callable[[Collection[str]], Mapping[str, TrialOutcome]]
+"""trial ids -> their outcomes, for those that have one."""
 
 
 def rounds(
@@ -81,7 +80,7 @@ def _samplers(block: Block) -> Iterator[AdaptiveSampler]:
 
 
 def _tell(
-    designs: Mapping[str, list[AdaptiveSampler]], outcomes: Mapping[tuple[str, str], list[Mapping[str, Any]]]
+    designs: Mapping[str, list[AdaptiveSampler]], outcomes: Mapping[tuple[str, str], list[TrialOutcome | None]]
 ) -> None:
     for name, of_block in designs.items():
         for design in of_block:
@@ -94,11 +93,11 @@ def _key(cell: Cell) -> str:
     return json.dumps(cell, sort_keys=True)
 
 
-def _outcomes(planned: Plan, judged: OutcomeLookup) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """(block, cell) -> what its seeds have shown; an empty mapping where a trial has no outcome."""
+def _outcomes(planned: Plan, judged: OutcomeLookup) -> dict[tuple[str, str], list[TrialOutcome | None]]:
+    """(block, cell) -> the outcomes of its seeds; None where a trial has none."""
     outcomes = judged([trial.trial_id for trial in planned.trials])
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], list[TrialOutcome | None]] = {}
     for trial in planned.trials:
         for block, cell in ((trial.block, trial.cell), *trial.duplicates):
-            found.setdefault((block, _key(cell)), []).append(outcomes.get(trial.trial_id, {}))
+            found.setdefault((block, _key(cell)), []).append(outcomes.get(trial.trial_id))
     return found

@@ -6,8 +6,8 @@ import dataclasses
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -87,6 +87,18 @@ def _rounded(dim: Dimension, value: float) -> float:
     return float(min(max(float(f"{value:.6g}"), dim.low), dim.high))
 
 
+class TrialOutcome(Protocol):
+    """The part of an `Outcome` that adaptive samplers use."""
+
+    @property
+    def label(self) -> str:
+        """Outcome label."""
+
+    @property
+    def q_final(self) -> float | None:
+        """Final Q; None if there is none."""
+
+
 class AdaptiveSampler(ABC):
     """One arm, or one cell of the grid, whose configurations are asked in rounds and told their values.
 
@@ -117,8 +129,8 @@ class AdaptiveSampler(ABC):
 
     @staticmethod
     @abstractmethod
-    def value(outcomes: Sequence[Mapping[str, Any]]) -> float:
-        """What a cell is told, by the outcomes of its seeds (as in MLflow's tags; empty: a trial without one)."""
+    def value(outcomes: Sequence[TrialOutcome | None]) -> float:
+        """Value of a cell, from the outcomes of its seeds (None: a trial without one)."""
 
     def tell(self, cell: Cell, value: float) -> None:
         """Set the value of a cell that was asked; nan and inf are allowed.
@@ -153,10 +165,10 @@ class OptunaSampler(AdaptiveSampler):
         return [self._ask_tpe(study) for _ in range(n)]
 
     @staticmethod
-    def value(outcomes: Sequence[Mapping[str, Any]]) -> float:
+    def value(outcomes: Sequence[TrialOutcome | None]) -> float:
         """Mean over seeds of the final Q; infinite where one diverged or has no outcome."""
-        found = [outcome.get("q_final") for outcome in outcomes]
-        return float(np.mean([math.inf if q is None else float(q) for q in found]))
+        finals = [None if outcome is None else outcome.q_final for outcome in outcomes]
+        return float(np.mean([math.inf if q is None else float(q) for q in finals]))
 
     def _ask_tpe(self, study: optuna.Study) -> Cell:
         import optuna

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -34,6 +34,11 @@ sampling:
   space: {lr: {low: 1e-4, high: 1e-1, log: true}, reg_weight: {low: 0, high: 10}}
 """
 TWO_KINDS = TEXT.replace("reg_weight: {low: 0, high: 10}", "batch_norm: {choices: [true, false]}")
+
+
+class Outcome(NamedTuple):
+    label: str
+    q_final: float | None
 
 
 def design(text: str = TEXT, **options: Any) -> BoundarySampler:
@@ -150,16 +155,17 @@ def test_choices_and_conditions() -> None:
 
 def test_what_a_cell_is_told() -> None:
     value = BoundarySampler.value
-    assert value([{"outcome": "converged"}, {"outcome": "slow"}]) == 0.5
-    assert value([{"outcome": "converged"}, {}, {"outcome": "undetermined"}]) == 1.0
-    assert math.isnan(value([{}, {"outcome": "undetermined"}]))
+    converged, slow, undetermined = (Outcome(label, 0.5) for label in ("converged", "slow", "undetermined"))
+    assert value([converged, slow]) == 0.5
+    assert value([converged, None, undetermined]) == 1.0
+    assert math.isnan(value([None, undetermined]))
 
 
 def test_rounds_of_a_study() -> None:
     known: dict[str, Any] = {}
 
-    def judge(ids: Collection[str]) -> dict[str, dict[str, Any]]:
-        return {i: {"outcome": "converged" if stable(known[i].cell) else "slow", "q_final": 0.5} for i in ids}
+    def judge(ids: Collection[str]) -> dict[str, Outcome]:
+        return {i: Outcome("converged" if stable(known[i].cell) else "slow", 0.5) for i in ids}
 
     seen: list[list[str]] = []
     for planned in rounds(parse_study(TEXT), judge):

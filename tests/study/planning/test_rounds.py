@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -28,15 +28,20 @@ sampling:
 """
 
 
+class Outcome(NamedTuple):
+    label: str
+    q_final: float | None
+
+
 def judged(best: float) -> Any:
     """Q that is smallest where lr is `best`; a trial far from it diverges."""
 
     def outcomes(plans: dict[str, Any]) -> Any:
-        def judge(ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        def judge(ids: Collection[str]) -> dict[str, Outcome]:
             found = {}
             for trial_id in ids:
                 distance = abs(math.log10(plans[trial_id].config.g_lr / best))
-                found[trial_id] = {"label": "diverged", "q_final": None} if distance > 2 else {"q_final": distance}
+                found[trial_id] = Outcome("diverged", None) if distance > 2 else Outcome("slow", distance)
             return found
 
         return judge
@@ -68,7 +73,7 @@ def test_the_same_answers_give_the_same_questions_and_others_do_not():
 
 
 def test_without_optuna_there_is_one_plan():
-    plain = TUNED.split("sample:", maxsplit=1)[0]
+    plain = TUNED.split("sampling:", maxsplit=1)[0]
     (planned,) = rounds(parse_study(plain), lambda ids: {})
     assert len(planned.trials) == 4
 
