@@ -39,7 +39,7 @@ model: gan
 data: ring8
 seeds: {seeds}
 budget: {{d_updates: 2000, evaluations: 50}}
-samples: {{evaluations: []}}
+save_samples: {{evaluations: []}}
 factors:
   lr: {lr}
   reg_weight: {weights}

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from vistudy.study.api.register import register
     from vistudy.study.api.status import status
     from vistudy.study.planning.plan import Plan
-    from vistudy.study.spec.parser import Study, load_study
+    from vistudy.study.spec.model import Study
+    from vistudy.study.spec.parser import load_study
 
 __all__ = [
     "Ledger",
@@ -62,7 +63,8 @@ _HOMES = {
     "study.api.register": ("register",),
     "study.api.status": ("status",),
     "study.planning.plan": ("Plan",),
-    "study.spec.parser": ("Study", "load_study"),
+    "study.spec.model": ("Study",),
+    "study.spec.parser": ("load_study",),
 }
 _MODULES = {name: f"vistudy.{module}" for module, names in _HOMES.items() for name in names}
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vistudy.study.packing.runtime_estimate import Estimate
     from vistudy.study.packing.workload import Workload
     from vistudy.study.planning.plan import Plan
-    from vistudy.study.spec.parser import Study
+    from vistudy.study.spec.model import Study
     from vistudy.study.tracking.sync import SyncReport
 
 __all__ = [
@@ -92,7 +92,8 @@ class Preview:
 
 def as_study(study: Study | str | os.PathLike[str]) -> Study:
     """A study as it is, or read from its file."""
-    from vistudy.study.spec.parser import Study, load_study
+    from vistudy.study.spec.model import Study
+    from vistudy.study.spec.parser import load_study
 
     return study if isinstance(study, Study) else load_study(study)
 
@@ -116,12 +117,12 @@ def plan(
     """
     from vistudy.study.execution.data_changes import other_data
     from vistudy.study.execution.data_check import check_data
-    from vistudy.study.planning.rounds import foreseen
+    from vistudy.study.planning.rounds import plan_from_store
     from vistudy.trainables.data import forget_seen_files
 
     ledger = Ledger(store)
     forget_seen_files()
-    planned = foreseen(as_study(study), ledger, allow_large=allow_large)
+    planned = plan_from_store(as_study(study), ledger, allow_large=allow_large)
     check_data(planned)
     planned = planned.noting(other_data(planned, ledger))
     if cluster == "local":
@@ -229,6 +230,7 @@ def _run(
     say: LogFn,
     trainer_on: Callable[..., StudyRunner],
 ) -> RunReport:
+    from vistudy.analysis.outcomes.label_study import judge_study
     from vistudy.study.execution.data_changes import other_data
     from vistudy.study.execution.data_check import check_data
     from vistudy.study.planning.rounds import rounds
@@ -240,7 +242,8 @@ def _run(
     mirror.check_tracking_uri(uri)
     ledger = Ledger(store)
     forget_seen_files()
-    plans = rounds(wanted, lambda ids: judged_all(ledger, wanted.name, ids), ledger.records, allow_large=allow_large)
+    outcomes = lambda ids: judge_study(ledger, wanted.name).outcomes  # noqa: E731
+    plans = rounds(wanted, outcomes, ledger.records, allow_large=allow_large)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)
     first = first.noting(other_data(first, ledger))

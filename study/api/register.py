@@ -12,9 +12,10 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.outcomes.labels import OUTCOME_VERSION
 from vistudy.study.execution.provenance import now_ms
-from vistudy.study.planning.rounds import foreseen
-from vistudy.study.spec.hyperparameters import refusal
-from vistudy.study.spec.parser import Block, Study, load_study
+from vistudy.study.planning.rounds import plan_from_store
+from vistudy.study.spec.messages import error_message
+from vistudy.study.spec.model import Block, Study
+from vistudy.study.spec.parser import load_study
 from vistudy.study.spec.schema import ClaimSpec
 from vistudy.trainables.data import forget_seen_files
 
@@ -40,7 +41,7 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     content = frozen(wanted)
     ledger = Ledger(store)
     forget_seen_files()
-    planned = foreseen(wanted, ledger)  # refuses what cannot be trained, before anything is written
+    planned = plan_from_store(wanted, ledger)  # refuses what cannot be trained, before anything is written
     ledger.create()
     before = ledger.registrations(wanted.name)
     known = (claim_hash(content), claim_hash(_as_before(content)))
@@ -93,17 +94,19 @@ def frozen(study: Study) -> dict[str, Any]:
         StudyError: there is no claim, or a block whose trials are placed by results or evaluated too seldom.
     """
     if study.claim is None:
-        mend = "add 'claim: {id: .., baseline: .., treatment: ..}'; docs/claims.md explains it"
-        raise study.error((), refusal("nothing to register: the study has no 'claim'", mend=mend))
+        hint = "add 'claim: {id: .., baseline: .., treatment: ..}'; docs/claims.md explains it"
+        raise study.error((), error_message("nothing to register: the study has no 'claim'", hint=hint))
     for block in study.blocks:
-        if block.sample and block.sample.looks_at_results:
+        if block.sample and block.sample.is_adaptive:
             problem = "a claim cannot be registered on trials that are placed by results: they are no sample of the box"
             got = block.sample.method
-            raise block.error(("sample", "method"), refusal(problem, got=got, allowed="sobol, random, or a grid"))
+            raise block.error(
+                ("sampling", "method"), error_message(problem, got=got, allowed="sobol, random, or a grid")
+            )
         if block.arms and block.evaluations < LEAST_EVALUATIONS:
             problem = "too few evaluations for a claim: its outcomes would depend on their number"
             allowed = f"{LEAST_EVALUATIONS} or more; evaluating changes no training, and docs/outcomes.md says why"
-            raise block.error(("budget", "evaluations"), refusal(problem, got=block.evaluations, allowed=allowed))
+            raise block.error(("budget", "evaluations"), error_message(problem, got=block.evaluations, allowed=allowed))
     return {
         "claim": study.claim.to_json(),
         "outcome_version": OUTCOME_VERSION,

@@ -52,7 +52,7 @@ def print_preview(preview: Preview) -> None:
         table.add_row("seed", ", ".join(map(str, block.seeds)))
         table.add_row("budget", f"{block.d_updates} updates, {block.evaluations} evaluations")
         out.print(table)
-    merged = f" ({planned.merged} equal ones merged)" if planned.merged else ""
+    merged = f" ({planned.n_duplicates} equal ones merged)" if planned.n_duplicates else ""
     out.print(f"{planned.cells} cells, {len(planned.trials)} trials{merged}")
     begun, live = (sum(state == name for state in preview.standing.states.values()) for name in STATES_BEGUN)
     out.print(

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.study.planning.plan import Plan, Trial
-from vistudy.study.spec.hyperparameters import KeyPath, same
-from vistudy.study.spec.parser import Block
+from vistudy.study.spec.hyperparameters import contains_level
+from vistudy.study.spec.messages import KeyPath
+from vistudy.study.spec.model import Block
 from vistudy.study.spec.search_space import Dimension
 from vistudy.trainables.data import DATASETS, DataError, Dataset
 from vistudy.trainables.data.images.image_dataset import ImageData
@@ -49,7 +50,7 @@ def _check_space(block: Block, dataset: Dataset) -> None:
             if dim.name == BATCH:
                 _check_batch(block, (*path, BATCH), max(map(int, dim.choices or (dim.high,))))
 
-    check(block.sample.space if block.sample else (), ("sample", "space"))
+    check(block.sample.space if block.sample else (), ("sampling", "space"))
     for arm in block.arms.values():
         check(arm.space, ("arms", arm.name))
 
@@ -71,7 +72,11 @@ def _place(block: Block, trial: Trial) -> KeyPath:
         return ("arms", arm.name, BATCH)
     if BATCH in block.factors:
         levels = block.factors[BATCH]
-        return ("factors", BATCH, next(i for i, level in enumerate(levels) if same(trial.cell[BATCH], [level])))
+        return (
+            "factors",
+            BATCH,
+            next(i for i, level in enumerate(levels) if contains_level(trial.cell[BATCH], [level])),
+        )
     if BATCH in block.fixed:
         return ("fixed", BATCH)
     return ("data",)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vistudy.analysis.outcomes.labels import STABLE, UNDETERMINED
-from vistudy.study.planning.sampling import Design, OptunaDesign, draw, drawn
+from vistudy.study.planning.sampling import AdaptiveSampler, OptunaSampler, TrialOutcome, sample_points, to_cell
 from vistudy.study.spec.hyperparameters import Cell
 from vistudy.study.spec.search_space import Dimension
 
@@ -29,7 +28,7 @@ STRADDLE = 1.96
 """Standard deviations of the model that speak for a point; its distance from the boundary speaks against it."""
 
 
-class BoundaryDesign(Design):
+class BoundarySampler(AdaptiveSampler):
     """One arm, or one cell of the grid, whose next points lie where the model is unsure of the outcome.
 
     A Gaussian process is fitted to the shares of stable trials, -1 (none) to 1 (all). Points are chosen by the straddle
@@ -47,8 +46,8 @@ class BoundaryDesign(Design):
     def ask(self, n: int) -> list[Cell]:
         """The next n cells; they count as pending until told."""
         context = self._block.fixed | self._arm
-        points = draw(dataclasses.replace(self._sample, method="sobol", n=CANDIDATES))
-        every = [self._arm | drawn(self._sample.space, point, context) for point in points]
+        points = sample_points(dataclasses.replace(self._sample, method="sobol", n=CANDIDATES))
+        every = [self._arm | to_cell(self._sample.space, point, context) for point in points]
         asked = self.cells
         free = [cell for cell in every if cell not in asked]
         told = [(cell, value) for cell, value in self.history if value is not None and math.isfinite(value)]
@@ -61,11 +60,10 @@ class BoundaryDesign(Design):
         return new
 
     @staticmethod
-    def value(outcomes: Sequence[Mapping[str, Any]]) -> float:
-        """Share of stable trials among those that were judged; NaN without any."""
-        labels = [outcome.get("outcome") for outcome in outcomes]
-        judged = [label == STABLE for label in labels if label not in (None, UNDETERMINED)]
-        return float(np.mean(judged)) if judged else math.nan
+    def value(outcomes: Sequence[TrialOutcome | None]) -> float:
+        """Share of stable trials among those with a determined outcome; NaN without any."""
+        stable = [outcome.label == STABLE for outcome in outcomes if outcome and outcome.label != UNDETERMINED]
+        return float(np.mean(stable)) if stable else math.nan
 
     def _uncertain(
         self, free: Sequence[Cell], told: Sequence[tuple[Cell, float]], pending: Sequence[Cell], n: int
@@ -155,5 +153,5 @@ class Surrogate:
         return found
 
 
-DESIGNS: dict[str, type[Design]] = {"optuna": OptunaDesign, "boundary": BoundaryDesign}
+SAMPLERS: dict[str, type[AdaptiveSampler]] = {"optuna": OptunaSampler, "boundary": BoundarySampler}
 """Methods of sampling whose points depend on outcomes."""

@@ -10,34 +10,35 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from vistudy.study.planning.plan import Plan
-from vistudy.study.planning.trial_configs import Matched, pilot_name
+from vistudy.study.planning.trial_configs import DriftScales, pilot_name
 from vistudy.study.spec.arms import Arm, Match
 from vistudy.study.spec.hyperparameters import Cell
 from vistudy.study.spec.limits import PILOT_SCALES
 
-Recorded = Callable[[Collection[str]], Iterable[Mapping[str, Any]]]
+RecordLookup = Callable[[Collection[str]], Iterable[Mapping[str, Any]]]
 """trial ids -> their records, as `Ledger.records`."""
 Pairs = dict[float, list[tuple[str, str]]]
 """Scale -> (pilot trial, trial of the same configuration and seed in the other arm)."""
 
 
-def deciding(planned: Plan) -> set[str]:
+def pilot_trial_ids(planned: Plan) -> set[str]:
     """Ids of the trials that decide the scales of a plan's waiting arms."""
     found = (pair for of_arm in _pairs(planned).values() for pairs in of_arm.values() for pair in pairs)
     return {trial_id for pair in found for trial_id in pair}
 
 
-def match_drift(planned: Plan, recorded: Recorded) -> Matched:
+def match_drift(planned: Plan, recorded: RecordLookup) -> DriftScales:
     """The scales of a plan's waiting arms, once its trials have been run. They depend on the records alone."""
     evaluations = {trial.trial_id: trial.config.evaluations for trial in planned.trials}
-    drifts = _drifts(recorded(deciding(planned)), evaluations)
+    drifts = _drifts(recorded(pilot_trial_ids(planned)), evaluations)
     blocks = {block.name: block for block in planned.study.blocks}
     return {
-        (block, arm): match(blocks[block].arms[arm], pairs, drifts) for (block, arm), pairs in _pairs(planned).items()
+        (block, arm): solve_scale(blocks[block].arms[arm], pairs, drifts)
+        for (block, arm), pairs in _pairs(planned).items()
     }
 
 
-def match(arm: Arm, pairs: Pairs, drifts: Mapping[str, float]) -> Match:
+def solve_scale(arm: Arm, pairs: Pairs, drifts: Mapping[str, float]) -> Match:
     """The scale at which the median over pairs of log(drift of the arm / drift of the other) is 0.
 
     Linear in the logarithm of the scale between the two scales tried where its sign changes; of several such places the
@@ -80,11 +81,11 @@ def _pairs(planned: Plan) -> dict[tuple[str, str], Pairs]:
     blocks = {block.name: block for block in planned.study.blocks}
     places: dict[tuple[str, str, str], str] = {}
     for trial in planned.trials:
-        for block, cell in ((trial.block, trial.cell), *trial.also):
+        for block, cell in ((trial.block, trial.cell), *trial.duplicates):
             if "arm" in cell and trial.seed == blocks[block].seeds[0]:
                 places[block, str(cell["arm"]), _configuration(cell, blocks[block].varied)] = trial.trial_id
     found: dict[tuple[str, str], Pairs] = {}
-    for block_name, arm in planned.waiting:
+    for block_name, arm in planned.unmatched_arms:
         other = (blocks[block_name].arms[arm].match or ("", ""))[1]
         found[block_name, arm] = {
             scale: [

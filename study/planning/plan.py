@@ -8,12 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vistudy.study.planning.trial_configs import Matched, Variant, cells, names, pilot_name, resolved, variants
-from vistudy.study.planning.unused_settings import refuse_unread
+from vistudy.study.planning.trial_configs import (
+    DriftScales,
+    Variant,
+    block_cells,
+    pilot_name,
+    resolve_config,
+    set_names,
+    variants,
+)
+from vistudy.study.planning.unused_settings import check_settings_used
 from vistudy.study.spec.arms import matched_settings
-from vistudy.study.spec.hyperparameters import Cell, KeyPath, Level, refusal, settable
+from vistudy.study.spec.hyperparameters import Cell, Level, settable
 from vistudy.study.spec.limits import LIMIT_TRIALS, MAX_TRIALS, PILOT_CONFIGS, PILOT_SCALES
-from vistudy.study.spec.parser import Block, Study
+from vistudy.study.spec.messages import KeyPath, error_message
+from vistudy.study.spec.model import Block, Study
 from vistudy.trainables.config import TrainConfig
 
 
@@ -33,12 +42,12 @@ class Trial:
     """Name of the block."""
     inert: tuple[str, ...]
     """Hyperparameters that the user set and that provably cannot change this run."""
-    also: tuple[tuple[str, Cell], ...] = ()
+    duplicates: tuple[tuple[str, Cell], ...] = ()
     """(block, cell) of the other cells that turned out to be this same trial."""
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        also = [{"block": block, "cell": cell} for block, cell in self.also]
+        also = [{"block": block, "cell": cell} for block, cell in self.duplicates]
         own = {"trial_id": self.trial_id, "block": self.block, "cell": self.cell, "seed": self.seed}
         return {**own, "inert": list(self.inert), "also": also, "config": self.config.to_dict()}
 
@@ -49,19 +58,19 @@ class Plan:
 
     study: Study
     trials: tuple[Trial, ...]
-    merged: int
+    n_duplicates: int
     """Cells times seeds that equal another trial and are trained once."""
     cells: int
     """Different cells with a trial of their own."""
     inert_cells: int
     """Those of them in which something that the user set provably has no effect."""
-    matched: Matched = dataclasses.field(default_factory=dict)
+    matched: DriftScales = dataclasses.field(default_factory=dict)
     """(block, arm) -> the scale that its pilots have shown; without those that are not known yet."""
     notes: tuple[str, ...] = ()
     """What a user should know of this plan, in sentences."""
 
     @property
-    def waiting(self) -> tuple[tuple[str, str], ...]:
+    def unmatched_arms(self) -> tuple[tuple[str, str], ...]:
         """(block, arm) of the arms that follow when their pilots have been trained."""
         arms = ((block, arm) for block in self.study.blocks for arm in block.arms.values() if arm.match)
         return tuple((b.name, a.name) for b, a in arms if (b.name, a.name) not in self.matched)
@@ -104,7 +113,7 @@ class Plan:
         return plan | ({"notes": list(self.notes)} if self.notes else {})
 
 
-def _block_json(block: Block, matched: Matched) -> dict[str, Any]:
+def _block_json(block: Block, matched: DriftScales) -> dict[str, Any]:
     arms = {name: matched_settings(arm, matched.get((block.name, name))) for name, arm in block.arms.items()}
     pilots = {
         pilot_name(name, scale): {"arm": name, "scale": scale}
@@ -136,16 +145,16 @@ def plan(
     study: Study,
     *,
     allow_large: bool = False,
-    asked: Mapping[str, Sequence[Cell]] | None = None,
-    matched: Matched | None = None,
+    cells: Mapping[str, Sequence[Cell]] | None = None,
+    matched: DriftScales | None = None,
 ) -> Plan:
     """Expand a study into its trials. Equal resolved configurations become one trial.
 
     Args:
         study: the study.
-        allow_large: allow more than 10,000 trials.
-        asked: block -> all cells asked so far (`Design.cells`), for blocks that are run in rounds. Such a block that
-            is not in it is planned as its n cells before any value is told.
+        allow_large: allow more than `MAX_TRIALS` trials.
+        cells: block -> all cells proposed so far (`AdaptiveSampler.cells`), for blocks that are run in rounds. An
+            adaptive block that is missing here is planned as the n cells proposed without any outcome.
         matched: scales of arms with `match_drift`; an arm that is not in it is left out, its pilots are planned.
 
     Raises:
@@ -155,20 +164,20 @@ def plan(
     matched = matched or {}
     expansion = _Expansion()
     for block in study.blocks:
-        refuse_unread(block)
+        check_settings_used(block)
         known = variants(block, matched)
-        for cell in asked[block.name] if asked and block.name in asked else cells(block, known):
+        for cell in cells[block.name] if cells and block.name in cells else block_cells(block, known):
             expansion.add(block, cell, known[str(cell["arm"]) if "arm" in cell else None])
-    trials, also = expansion.trials, expansion.also
+    trials, also = expansion.trials, expansion.duplicates
     planned = Plan(
         study=study,
-        trials=tuple(dataclasses.replace(t, also=tuple(also[k])) if k in also else t for k, t in trials.items()),
-        merged=sum(map(len, also.values())),
+        trials=tuple(dataclasses.replace(t, duplicates=tuple(also[k])) if k in also else t for k, t in trials.items()),
+        n_duplicates=sum(map(len, also.values())),
         cells=expansion.cells,
         inert_cells=expansion.inert_cells,
         matched=matched,
     )
-    return dataclasses.replace(planned, notes=tuple(_notes(planned, expansion.of_arm)))
+    return dataclasses.replace(planned, notes=(*study.notes, *_notes(planned, expansion.of_arm)))
 
 
 class _Expansion:
@@ -176,26 +185,24 @@ class _Expansion:
 
     def __init__(self) -> None:
         self.trials: dict[str, Trial] = {}
-        self.also: dict[str, list[tuple[str, Cell]]] = {}
+        self.duplicates: dict[str, list[tuple[str, Cell]]] = {}
         self.cells = self.inert_cells = 0
         self.of_arm: dict[tuple[str, str], list[str]] = {}
         """(block, arm) -> trial ids in order."""
 
     def add(self, block: Block, cell: Cell, variant: Variant) -> None:
         """Add one cell with its seeds."""
-        config = resolved(block, cell, variant)
-        named = {t for name in (*names(block), *_set_by(variant)) for t in settable(block.config)[name]}
-        inert, new = (
-            tuple(name for name in config.inert() if name in named and not _is_off(config, name, variant)),
-            False,
-        )
+        config = resolve_config(block, cell, variant)
+        named = {t for name in (*set_names(block), *_set_by(variant)) for t in settable(block.config)[name]}
+        inert = tuple(name for name in config.inert() if name in named and not _arm_disables(config, name, variant))
+        new = False
         for seed in block.seeds[:1] if variant.pilot else block.seeds:
             seeded = dataclasses.replace(config, seed=seed)
             key = seeded.trial_id()
             if variant.arm and not variant.pilot:
                 self.of_arm.setdefault((block.name, variant.arm.name), []).append(key)
             if key in self.trials:
-                self.also.setdefault(key, []).append((block.name, cell))
+                self.duplicates.setdefault(key, []).append((block.name, cell))
                 continue
             self.trials[key] = Trial(trial_id=key, config=seeded, cell=cell, seed=seed, block=block.name, inert=inert)
             new = True
@@ -203,7 +210,7 @@ class _Expansion:
         self.inert_cells += new and bool(inert)
 
 
-def _is_off(config: TrainConfig, name: str, variant: Variant) -> bool:
+def _arm_disables(config: TrainConfig, name: str, variant: Variant) -> bool:
     """Whether an arm leaves a hyperparameter at its default: then the cell is no placebo of it."""
     return variant.arm is not None and getattr(config, name) == getattr(type(config)(), name)
 
@@ -219,7 +226,7 @@ def _notes(planned: Plan, of_arm: Mapping[tuple[str, str], list[str]]) -> Iterat
         if twin != arm:
             yield f"{block_name}: arms {twin} and {arm} are the same in every configuration, and are trained once"
     blocks = {block.name: block for block in planned.study.blocks}
-    for block_name, arm in planned.waiting:
+    for block_name, arm in planned.unmatched_arms:
         key, other = blocks[block_name].arms[arm].match or ("", "")
         yield (
             f"{block_name}: arm {arm} follows in a second pass: pilots find the factor of {key} with which "
@@ -230,7 +237,7 @@ def _notes(planned: Plan, of_arm: Mapping[tuple[str, str], list[str]]) -> Iterat
     for block in planned.study.blocks if claim else ():
         if claim and not {claim.baseline, claim.treatment} <= block.arms.keys():
             yield f"{block.name}: without both arms {claim.baseline} and {claim.treatment} it is no part of the claim"
-        if block.sample and block.sample.looks_at_results:
+        if block.sample and block.sample.is_adaptive:
             method = block.sample.method
             yield f"{block.name}: {method} places its trials by results, so this claim cannot be registered"
 
@@ -256,5 +263,5 @@ def _refuse_too_many(study: Study, allow_large: bool) -> None:
     sizes += [f"arms {len(block.arms)}"] if block.arms else []
     product = " x ".join([*sizes, f"seeds {len(block.seeds)}"])
     allowed = f"up to {MAX_TRIALS:,}, or up to {LIMIT_TRIALS:,} with --allow-large (allow_large=True)"
-    key: KeyPath = ("factors",) if block.factors else ("sample", "n") if block.sample else ("seeds",)
-    raise block.error(key, refusal(f"{count:,} trials ({block.name}: {product})", allowed=allowed))
+    key: KeyPath = ("factors",) if block.factors else ("sampling", "n") if block.sample else ("seeds",)
+    raise block.error(key, error_message(f"{count:,} trials ({block.name}: {product})", allowed=allowed))

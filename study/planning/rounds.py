@@ -11,26 +11,25 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
 
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.planning.boundary import DESIGNS
-from vistudy.study.planning.drift_matching import Recorded, deciding, match_drift
+from vistudy.study.planning.boundary import SAMPLERS
+from vistudy.study.planning.drift_matching import RecordLookup, match_drift, pilot_trial_ids
 from vistudy.study.planning.plan import Plan, plan
-from vistudy.study.planning.sampling import Design
-from vistudy.study.planning.trial_configs import Matched
+from vistudy.study.planning.sampling import AdaptiveSampler, TrialOutcome
+from vistudy.study.planning.trial_configs import DriftScales
 from vistudy.study.spec.hyperparameters import Cell
-from vistudy.study.spec.parser import Block, Study
+from vistudy.study.spec.model import Block, Study
 
 ROUND_CELLS = 8
 """Cells of an arm that Optuna is asked at once. TPE learns from whole rounds; smaller ones learn sooner, run slower."""
 
-Judged = Callable[[Collection[str]], Mapping[str, Mapping[str, Any]]]
-"""trial ids -> fields of their outcomes, for those that have one."""
+OutcomeLookup = Callable[[Collection[str]], Mapping[str, TrialOutcome]]
+"""trial ids -> their outcomes, for those that have one."""
 
 
 def rounds(
-    study: Study, judged: Judged, recorded: Recorded = lambda ids: (), *, allow_large: bool = False
+    study: Study, judged: OutcomeLookup, recorded: RecordLookup = lambda ids: (), *, allow_large: bool = False
 ) -> Iterator[Plan]:
     """Plans of a study, each with all trials known so far; one plan if nothing in it waits for a result.
 
@@ -40,39 +39,39 @@ def rounds(
         study: the study.
         judged: outcomes, of which the designs are told.
         recorded: records, by which the drift of arms is matched.
-        allow_large: allow more than 10,000 trials.
+        allow_large: allow more than `MAX_TRIALS` trials.
     """
-    designs = {block.name: list(_designs(block)) for block in study.blocks if _tuned(block)}
-    matched: Matched = {}
+    designs = {block.name: list(_samplers(block)) for block in study.blocks if _is_adaptive(block)}
+    matched: DriftScales = {}
     every = [design for of_block in designs.values() for design in of_block]
     news = True
     while sum(len(design.next_cells(ROUND_CELLS)) for design in every) or news:
-        asked = {name: [cell for design in arms for cell in design.cells] for name, arms in designs.items()}
-        planned = plan(study, allow_large=allow_large, asked=asked, matched=matched)
+        cells = {name: [cell for design in arms for cell in design.cells] for name, arms in designs.items()}
+        planned = plan(study, allow_large=allow_large, cells=cells, matched=matched)
         yield planned
         if every:
             _tell(designs, _outcomes(planned, judged))
-        news = bool(planned.waiting)
+        news = bool(planned.unmatched_arms)
         if news:
             matched = match_drift(planned, recorded)
 
 
-def foreseen(study: Study, ledger: Ledger, *, allow_large: bool = False) -> Plan:
+def plan_from_store(study: Study, ledger: Ledger, *, allow_large: bool = False) -> Plan:
     """The plan of a study as far as the store tells: with the scales of matched arms if their pilots are done."""
     planned = plan(study, allow_large=allow_large)
-    if planned.waiting and ledger.exists() and deciding(planned) <= ledger.done():
+    if planned.unmatched_arms and ledger.exists() and pilot_trial_ids(planned) <= ledger.done():
         return plan(study, allow_large=allow_large, matched=match_drift(planned, ledger.records))
     return planned
 
 
-def _tuned(block: Block) -> bool:
-    return block.sample is not None and block.sample.looks_at_results
+def _is_adaptive(block: Block) -> bool:
+    return block.sample is not None and block.sample.is_adaptive
 
 
-def _designs(block: Block) -> Iterator[Design]:
+def _samplers(block: Block) -> Iterator[AdaptiveSampler]:
     """One for each arm in each cell of the grid."""
     assert block.sample is not None
-    design = DESIGNS[block.sample.method]
+    design = SAMPLERS[block.sample.method]
     for levels in itertools.product(*block.factors.values()):
         cell: Cell = dict(zip(block.factors, levels, strict=True))
         yield from (design(block, arm={"arm": arm, **cell}) for arm in block.arms)
@@ -80,7 +79,9 @@ def _designs(block: Block) -> Iterator[Design]:
             yield design(block, arm=cell)
 
 
-def _tell(designs: Mapping[str, list[Design]], outcomes: Mapping[tuple[str, str], list[Mapping[str, Any]]]) -> None:
+def _tell(
+    designs: Mapping[str, list[AdaptiveSampler]], outcomes: Mapping[tuple[str, str], list[TrialOutcome | None]]
+) -> None:
     for name, of_block in designs.items():
         for design in of_block:
             for cell, told in list(design.history):
@@ -92,11 +93,11 @@ def _key(cell: Cell) -> str:
     return json.dumps(cell, sort_keys=True)
 
 
-def _outcomes(planned: Plan, judged: Judged) -> dict[tuple[str, str], list[Mapping[str, Any]]]:
-    """(block, cell) -> what its seeds have shown; an empty mapping where a trial has no outcome."""
+def _outcomes(planned: Plan, judged: OutcomeLookup) -> dict[tuple[str, str], list[TrialOutcome | None]]:
+    """(block, cell) -> the outcomes of its seeds; None where a trial has none."""
     outcomes = judged([trial.trial_id for trial in planned.trials])
-    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    found: dict[tuple[str, str], list[TrialOutcome | None]] = {}
     for trial in planned.trials:
-        for block, cell in ((trial.block, trial.cell), *trial.also):
-            found.setdefault((block, _key(cell)), []).append(outcomes.get(trial.trial_id, {}))
+        for block, cell in ((trial.block, trial.cell), *trial.duplicates):
+            found.setdefault((block, _key(cell)), []).append(outcomes.get(trial.trial_id))
     return found

@@ -6,14 +6,14 @@ import dataclasses
 import math
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from vistudy.study.spec.hyperparameters import Cell, Level
 from vistudy.study.spec.limits import STARTUP_TRIALS
-from vistudy.study.spec.parser import Block, Sample
+from vistudy.study.spec.model import Block, Sample
 from vistudy.study.spec.search_space import Dimension
 
 if TYPE_CHECKING:
@@ -24,16 +24,16 @@ History = Sequence[tuple[Cell, float | None]]
 """Cells asked in order, each with the value told (of a design's own kind, perhaps non-finite) or None so far."""
 
 
-def drawn(dims: Iterable[Dimension], values: Iterable[Level], context: Cell) -> Cell:
+def to_cell(dims: Iterable[Dimension], values: Iterable[Level], context: Cell) -> Cell:
     """The values of the dimensions whose condition holds."""
     out: Cell = {}
     for dim, value in zip(dims, values, strict=True):
-        if dim.drawn_in(context | out):
+        if dim.is_active(context | out):
             out[dim.name] = value
     return out
 
 
-def draw(sample: Sample) -> list[tuple[Level, ...]]:
+def sample_points(sample: Sample) -> list[tuple[Level, ...]]:
     """The sample's points (Sobol or random), a value for every dimension. Raising n keeps the first ones.
 
     Source: Owen-scrambled Sobol points, `scipy.stats.qmc.Sobol`.
@@ -48,10 +48,10 @@ def draw(sample: Sample) -> list[tuple[Level, ...]]:
         keys = [np.random.SeedSequence(sample.seed, spawn_key=(zlib.crc32(name.encode()),)) for name in names]
         unit = np.stack([np.random.Generator(np.random.Philox(key)).random(sample.n) for key in keys], axis=1)
     columns = [(dim, unit[:, names.index(dim.name)].tolist()) for dim in sample.space]
-    return [tuple(_value(dim, column[i]) for dim, column in columns) for i in range(sample.n)]
+    return [tuple(_from_unit_interval(dim, column[i]) for dim, column in columns) for i in range(sample.n)]
 
 
-def draw_beside(sample: Sample, space: Sequence[Dimension]) -> list[tuple[Level, ...]]:
+def sample_arm_points(sample: Sample, space: Sequence[Dimension]) -> list[tuple[Level, ...]]:
     """Values of an arm's own dimensions beside every point of `draw(sample)`. Raising n keeps the first ones.
 
     Arms that draw the same dimension get the same numbers. Sobol: columns beyond those of the sample, each with a
@@ -70,10 +70,10 @@ def draw_beside(sample: Sample, space: Sequence[Dimension]) -> list[tuple[Level,
             columns[name] = sobol.random_base2(math.ceil(math.log2(sample.n)))[: sample.n, place].tolist()
         else:
             columns[name] = np.random.Generator(np.random.Philox(keys[name])).random(sample.n).tolist()
-    return [tuple(_value(dim, columns[dim.name][i]) for dim in space) for i in range(sample.n)]
+    return [tuple(_from_unit_interval(dim, columns[dim.name][i]) for dim in space) for i in range(sample.n)]
 
 
-def _value(dim: Dimension, u: float) -> Level:
+def _from_unit_interval(dim: Dimension, u: float) -> Level:
     """The dimension's value at `u` in [0, 1)."""
     if dim.choices:
         return dim.choices[int(u * len(dim.choices))]
@@ -87,7 +87,19 @@ def _rounded(dim: Dimension, value: float) -> float:
     return float(min(max(float(f"{value:.6g}"), dim.low), dim.high))
 
 
-class Design(ABC):
+class TrialOutcome(Protocol):
+    """The part of an `Outcome` that adaptive samplers use."""
+
+    @property
+    def label(self) -> str:
+        """Outcome label."""
+
+    @property
+    def q_final(self) -> float | None:
+        """Final Q; None if there is none."""
+
+
+class AdaptiveSampler(ABC):
     """One arm, or one cell of the grid, whose configurations are asked in rounds and told their values.
 
     An arm's own dimensions are asked with the configuration. What is asked depends on the history alone: the same
@@ -117,8 +129,8 @@ class Design(ABC):
 
     @staticmethod
     @abstractmethod
-    def value(outcomes: Sequence[Mapping[str, Any]]) -> float:
-        """What a cell is told, by the outcomes of its seeds (as in MLflow's tags; empty: a trial without one)."""
+    def value(outcomes: Sequence[TrialOutcome | None]) -> float:
+        """Value of a cell, from the outcomes of its seeds (None: a trial without one)."""
 
     def tell(self, cell: Cell, value: float) -> None:
         """Set the value of a cell that was asked; nan and inf are allowed.
@@ -130,10 +142,10 @@ class Design(ABC):
             if asked == cell and told is None:
                 self.history[i] = (asked, value)
                 return
-        raise self._block.error(("sample",), f"cell {cell} was not asked, or was told before")
+        raise self._block.error(("sampling",), f"cell {cell} was not asked, or was told before")
 
 
-class OptunaDesign(Design):
+class OptunaSampler(AdaptiveSampler):
     """Tuned by Optuna's TPE: values are final deficiencies, to be minimised; a diverged trial's may be nan or inf.
 
     The Optuna study lives in memory and is rebuilt from the history at every ask, with a seed that depends on the place
@@ -144,19 +156,19 @@ class OptunaDesign(Design):
         """The next n cells; they count as pending until told."""
         if sum(value is not None for _, value in self.history) < STARTUP_TRIALS:
             start = len(self.history)
-            points = draw(dataclasses.replace(self._sample, method="random", n=start + n))[start:]
+            points = sample_points(dataclasses.replace(self._sample, method="random", n=start + n))[start:]
             context = self._block.fixed | self._arm
-            new = [self._arm | drawn(self._sample.space, point, context) for point in points]
+            new = [self._arm | to_cell(self._sample.space, point, context) for point in points]
             self.history += [(cell, None) for cell in new]
             return new
         study = self._rebuilt()
         return [self._ask_tpe(study) for _ in range(n)]
 
     @staticmethod
-    def value(outcomes: Sequence[Mapping[str, Any]]) -> float:
+    def value(outcomes: Sequence[TrialOutcome | None]) -> float:
         """Mean over seeds of the final Q; infinite where one diverged or has no outcome."""
-        found = [outcome.get("q_final") for outcome in outcomes]
-        return float(np.mean([math.inf if q is None else float(q) for q in found]))
+        finals = [None if outcome is None else outcome.q_final for outcome in outcomes]
+        return float(np.mean([math.inf if q is None else float(q) for q in finals]))
 
     def _ask_tpe(self, study: optuna.Study) -> Cell:
         import optuna
@@ -166,7 +178,7 @@ class OptunaDesign(Design):
         trial = study.ask()
         cell: Cell = dict(self._arm)
         for dim in self._sample.space:
-            if dim.drawn_in(self._block.fixed | cell):
+            if dim.is_active(self._block.fixed | cell):
                 raw = trial._suggest(dim.name, _distribution(dim))
                 cell[dim.name] = dim.choices[raw] if dim.choices else raw if dim.kind is int else _rounded(dim, raw)
         self.history.append((cell, None))
@@ -200,7 +212,7 @@ class OptunaDesign(Design):
                 distributions={dim.name: _distribution(dim) for dim in dims},
             )
         except ValueError as error:
-            raise self._block.error(("sample", "space"), f"the history has a cell outside of it: {error}") from None
+            raise self._block.error(("sampling", "space"), f"the history has a cell outside of it: {error}") from None
 
 
 def _distribution(dim: Dimension) -> optuna.distributions.BaseDistribution:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.study.planning.boundary import DESIGNS
-from vistudy.study.planning.sampling import draw, draw_beside, drawn
+from vistudy.study.planning.boundary import SAMPLERS
+from vistudy.study.planning.sampling import sample_arm_points, sample_points, to_cell
 from vistudy.study.spec.arms import Arm, Match, overrides
-from vistudy.study.spec.hyperparameters import Cell, KeyPath, assign, refusal
+from vistudy.study.spec.hyperparameters import Cell, assign
 from vistudy.study.spec.limits import PILOT_CONFIGS, PILOT_SCALES
-from vistudy.study.spec.parser import Block
+from vistudy.study.spec.messages import KeyPath, error_message
+from vistudy.study.spec.model import Block
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.data import DataError
 
-Matched = Mapping[tuple[str, str], Match]
+DriftScales = Mapping[tuple[str, str], Match]
 """(block, arm) -> what the pilots of an arm with `match_drift` have shown."""
 
 
@@ -37,7 +38,7 @@ def pilot_name(arm: str, scale: float) -> str:
     return f"{arm}~{scale:g}"
 
 
-def variants(block: Block, matched: Matched) -> dict[str | None, Variant]:
+def variants(block: Block, matched: DriftScales) -> dict[str | None, Variant]:
     """What `arm` of a cell may be -> what it means; pilots come last. An arm whose scale is unknown is missing."""
     if not block.arms:
         return {None: Variant()}
@@ -52,17 +53,17 @@ def variants(block: Block, matched: Matched) -> dict[str | None, Variant]:
     return found
 
 
-def cells(block: Block, known: Mapping[str | None, Variant]) -> Iterator[Cell]:
+def block_cells(block: Block, known: Mapping[str | None, Variant]) -> Iterator[Cell]:
     """Every cell of a block: grid, sample, arm; then those of the pilots."""
-    if block.sample is not None and block.sample.looks_at_results:
-        design = DESIGNS[block.sample.method]
+    if block.sample is not None and block.sample.is_adaptive:
+        design = SAMPLERS[block.sample.method]
         for levels in itertools.product(*block.factors.values()):
             cell: Cell = dict(zip(block.factors, levels, strict=True))
             for name in known:
                 yield from design(block, arm=cell if name is None else {"arm": name, **cell}).ask(block.sample.n)
         return
     configs = list(configurations(block))
-    own = {name: draw_beside(block.sample, v.arm.space) for name, v in known.items() if v.arm and block.sample}
+    own = {name: sample_arm_points(block.sample, v.arm.space) for name, v in known.items() if v.arm and block.sample}
     first = set(pilot_configurations(block))
     for pilots in (False, True):
         for i, (place, cell) in enumerate(configs):
@@ -81,14 +82,14 @@ def _own(arm: Arm, own: Mapping[str | None, list[tuple[Any, ...]]], name: str | 
 
 def configurations(block: Block) -> Iterator[tuple[int, Cell]]:
     """(place in the sample, cell without arm) of every configuration: the grid, and in each of its cells the sample."""
-    points = None if block.sample is None else draw(block.sample)
+    points = None if block.sample is None else sample_points(block.sample)
     for levels in itertools.product(*block.factors.values()):
         cell: Cell = dict(zip(block.factors, levels, strict=True))
         if points is None or block.sample is None:
             yield 0, cell
         else:
             context = block.fixed | cell
-            yield from ((i, cell | drawn(block.sample.space, point, context)) for i, point in enumerate(points))
+            yield from ((i, cell | to_cell(block.sample.space, point, context)) for i, point in enumerate(points))
 
 
 def pilot_configurations(block: Block) -> list[int]:
@@ -107,21 +108,21 @@ def pilot_configurations(block: Block) -> list[int]:
     return [(k % grid) * n + k // grid for k in range(count)]
 
 
-def names(block: Block) -> list[str]:
+def set_names(block: Block) -> list[str]:
     """Everything that the user set, for all arms."""
     return [*block.varied, *block.fixed]
 
 
-def place(block: Block, name: str, arm: Arm | None = None) -> KeyPath:
+def key_path(block: Block, name: str, arm: Arm | None = None) -> KeyPath:
     """Where the user set `name`."""
     if arm is not None and name in arm.written:
         return ("arms", arm.name, name)
     if name in block.factors:
         return ("factors", name)
-    return ("fixed", name) if name in block.fixed else ("sample", "space", name)
+    return ("fixed", name) if name in block.fixed else ("sampling", "space", name)
 
 
-def config_of(block: Block, cell: Cell, variant: Variant) -> TrainConfig:
+def build_config(block: Block, cell: Cell, variant: Variant) -> TrainConfig:
     """The configuration of a cell, unresolved.
 
     Raises:
@@ -141,13 +142,13 @@ def config_of(block: Block, cell: Cell, variant: Variant) -> TrainConfig:
         raise _refused(block, cell, variant, error) from None
 
 
-def resolved(block: Block, cell: Cell, variant: Variant) -> TrainConfig:
+def resolve_config(block: Block, cell: Cell, variant: Variant) -> TrainConfig:
     """The resolved configuration of a cell.
 
     Raises:
         StudyError: the model or the data refuses it.
     """
-    config = config_of(block, cell, variant)
+    config = build_config(block, cell, variant)
     try:
         config = config.resolve()
     except DataError as error:
@@ -159,12 +160,12 @@ def resolved(block: Block, cell: Cell, variant: Variant) -> TrainConfig:
     if periods < block.evaluations:
         problem = f"an evaluation would have no update in cell {cell}, whose periods have {d_steps} D updates"
         allowed = f"up to d_updates / {d_steps}, {periods}"
-        raise block.error(("budget", "evaluations"), refusal(problem, got=block.evaluations, allowed=allowed))
+        raise block.error(("budget", "evaluations"), error_message(problem, got=block.evaluations, allowed=allowed))
     return config
 
 
 def _refused(block: Block, cell: Cell, variant: Variant, error: ValueError) -> Exception:
     name = str(error).partition(":")[0]
-    set_by_user = name in names(block) or (variant.arm is not None and name in variant.arm.written)
-    path: KeyPath = place(block, name, variant.arm) if set_by_user else ("data",)
+    set_by_user = name in set_names(block) or (variant.arm is not None and name in variant.arm.written)
+    path: KeyPath = key_path(block, name, variant.arm) if set_by_user else ("data",)
     return block.error(path, f"cell {cell}: {error}")

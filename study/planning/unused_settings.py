@@ -6,11 +6,12 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 
-from vistudy.study.planning.sampling import drawn
-from vistudy.study.planning.trial_configs import Variant, config_of, names, place
+from vistudy.study.planning.sampling import to_cell
+from vistudy.study.planning.trial_configs import Variant, build_config, key_path, set_names
 from vistudy.study.spec.arms import Arm
-from vistudy.study.spec.hyperparameters import ELSEWHERE, Cell, assign, field_types, refusal, settable
-from vistudy.study.spec.parser import Block
+from vistudy.study.spec.hyperparameters import RESERVED, Cell, assign, field_types, settable
+from vistudy.study.spec.messages import error_message
+from vistudy.study.spec.model import Block
 from vistudy.trainables.config import TrainConfig, hyperparameters
 
 READ_CHECK_CELLS = 20_000
@@ -20,7 +21,7 @@ Setting = tuple[str | None, str]
 """(arm, or None for the block; name of what it sets)."""
 
 
-def refuse_unread(block: Block) -> None:
+def check_settings_used(block: Block) -> None:
     """Refuse what the user set and no possible cell reads (a fixed value that is the default does no harm).
 
     Raises:
@@ -28,15 +29,15 @@ def refuse_unread(block: Block) -> None:
     """
     dims = block.sample.space if block.sample else ()
     combinations = itertools.product(*block.factors.values(), *(dim.choices or (dim.low,) for dim in dims))
-    wanted: list[Setting] = [(None, name) for name in names(block)]
+    wanted: list[Setting] = [(None, name) for name in set_names(block)]
     wanted += [(arm.name, name) for arm in block.arms.values() for name in arm.written]
-    pending, present_in = set(wanted), dict[Setting, TrainConfig]()
+    pending, seen_in = set(wanted), dict[Setting, TrainConfig]()
     for levels in itertools.islice(combinations, READ_CHECK_CELLS):
         cell: Cell = dict(zip(block.factors, levels, strict=False))
-        cell |= drawn(dims, levels[len(block.factors) :], block.fixed | cell)
+        cell |= to_cell(dims, levels[len(block.factors) :], block.fixed | cell)
         for arm in block.arms.values() or (None,):
             for own in _draws(arm):
-                _strike_out(block, cell | own, arm, pending, present_in)
+                _mark_used(block, cell | own, arm, pending, seen_in)
         if not pending:
             return
     if next(combinations, None) is not None:
@@ -44,11 +45,13 @@ def refuse_unread(block: Block) -> None:
     setting = next(setting for setting in wanted if setting in pending)
     arm_name, name = setting
     reason = "its condition holds in no cell"
-    if setting in present_in:
-        reason = f"it would be with {why_unread(present_in[setting], settable(block.config)[name][0])}"
+    if setting in seen_in:
+        reason = f"it would be with {when_used(seen_in[setting], settable(block.config)[name][0])}"
     arm = None if arm_name is None else block.arms[arm_name]
     where = "in no cell" if arm is None else f"in no cell of arm {arm.name}"
-    raise block.error(place(block, name, arm), refusal(f"'{name}' is read {where}", mend=f"{reason}; or take it out"))
+    raise block.error(
+        key_path(block, name, arm), error_message(f"'{name}' is read {where}", hint=f"{reason}; or take it out")
+    )
 
 
 def _draws(arm: Arm | None) -> Iterator[Cell]:
@@ -58,11 +61,11 @@ def _draws(arm: Arm | None) -> Iterator[Cell]:
         yield {dim.name: level for dim, level in zip(space, levels, strict=True)}
 
 
-def _strike_out(
-    block: Block, cell: Cell, arm: Arm | None, pending: set[Setting], present_in: dict[Setting, TrainConfig]
+def _mark_used(
+    block: Block, cell: Cell, arm: Arm | None, pending: set[Setting], seen_in: dict[Setting, TrainConfig]
 ) -> None:
     """Take out of `pending` what this cell reads; note it for what it has and does not read."""
-    config = config_of(block, cell, Variant(arm=arm, scale=1.0))
+    config = build_config(block, cell, Variant(arm=arm, scale=1.0))
     unread = config.unused_fields()
     present: dict[Setting, Cell] = {
         (None, name): assign(block.config, name, level)
@@ -73,20 +76,20 @@ def _strike_out(
         if arm and (arm.name, name) in pending:
             present[arm.name, name] = {target: getattr(config, target) for target in settable(block.config)[name]}
     for setting, values in present.items():
-        present_in[setting] = config
+        seen_in[setting] = config
         owner, name = setting
         is_default = (owner is not None or name in block.fixed) and values.items() <= unread.items()
         if values.keys() - unread.keys() or is_default:
             pending.remove(setting)
 
 
-def why_unread(config: TrainConfig, field: str) -> str:
+def when_used(config: TrainConfig, field: str) -> str:
     """The settings under which `config` would read `field`, found by trying the others one by one."""
     found: list[str] = []
     kinds = field_types(type(config))
     for name, hyper in hyperparameters(type(config)).items():
         now = getattr(config, name)
-        if name == field or name in ELSEWHERE:
+        if name == field or name in RESERVED:
             continue
         others = hyper.choices or ((now + 1,) if kinds[name] is int and isinstance(now, int) else ())
         for other in others:

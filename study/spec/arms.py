@@ -17,22 +17,25 @@ from pydantic import ValidationError
 
 from vistudy.study.spec.hyperparameters import (
     Cell,
-    KeyPath,
-    Source,
     assign,
     check_name,
     check_value,
     describe,
     field_types,
-    near,
     overlap,
     range_kind,
-    refusal,
     settable,
-    show,
+)
+from vistudy.study.spec.messages import (
+    KeyPath,
+    LocatedError,
+    check_at,
+    closest_match,
+    error_message,
+    format_value,
 )
 from vistudy.study.spec.schema import ADAPTIVE, NAME, ArmValueSpec
-from vistudy.study.spec.schema_errors import shape_error
+from vistudy.study.spec.schema_errors import to_study_error
 from vistudy.study.spec.search_space import Dimension, dimension
 from vistudy.trainables.config import TrainConfig
 
@@ -59,7 +62,7 @@ class Arm:
     @property
     def text(self) -> str:
         """The settings in one line."""
-        return ", ".join(f"{key} {show(value)}" for key, value in self.written.items()) or "as configured"
+        return ", ".join(f"{key} {format_value(value)}" for key, value in self.written.items()) or "as configured"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +81,6 @@ def parse_arms(
     factors: Iterable[str],
     sampled: tuple[str, ...],
     method: str | None,
-    source: Source,
     path: KeyPath,
 ) -> dict[str, Arm]:
     """Check the arms of a block. `sampled`, `method`: of the block's sample (empty and None without one).
@@ -91,70 +93,74 @@ def parse_arms(
         at = (*path, name)
         if not re.fullmatch(NAME, name):
             allowed = "letters, digits, '.', '_' and '-', the first a letter or digit"
-            raise source.error(at, refusal("wrong name of an arm", got=name, allowed=allowed))
-        arms[name] = _arm(config, name, settings, source, at)
+            raise LocatedError(at, error_message("wrong name of an arm", got=name, allowed=allowed))
+        arms[name] = _arm(config, name, settings, at)
     for arm in arms.values():
         at = (*path, arm.name)
-        _refuse_contradiction(config, arm, factors, sampled, source, at)
-        _refuse_sampling(arm, method, source, at)
-        _refuse_match(config, arm, arms, source, at)
+        _refuse_contradiction(config, arm, factors, sampled, at)
+        _refuse_sampling(arm, method, at)
+        _refuse_match(config, arm, arms, at)
     return arms
 
 
-def _arm(config: type[TrainConfig], name: str, settings: Mapping[str, Any], source: Source, path: KeyPath) -> Arm:
+def _arm(config: type[TrainConfig], name: str, settings: Mapping[str, Any], path: KeyPath) -> Arm:
     fixed: Cell = {}
     times: dict[str, float] = {}
     space: list[Dimension] = []
     match = None
     for key, value in settings.items():
         at = (*path, key)
-        source.check(at, check_name, config, key, "setting of an arm")
+        check_at(at, check_name, config, key, "setting of an arm")
         if not isinstance(value, dict):
-            source.check(at, assign, config, key, value)
+            check_at(at, assign, config, key, value)
             fixed[key] = value
             continue
-        spec = _value_spec(value, source, at)
+        spec = _value_spec(value, at)
         if spec.times is not None:
-            times[key] = source.check((*at, "times"), _factor, config, key, spec.times)
+            times[key] = check_at((*at, "times"), _factor, config, key, spec.times)
         elif spec.match_drift is not None:
             if match is not None:
                 problem = f"'{match[0]}' and '{key}' are both matched"
-                raise source.error(at, refusal(problem, allowed="one match_drift an arm", mend="make two arms of it"))
+                raise LocatedError(
+                    at, error_message(problem, allowed="one match_drift an arm", hint="make two arms of it")
+                )
             match = (key, spec.match_drift)
         else:
-            space.append(dimension(config, key, spec, source, at))
+            space.append(dimension(config, key, spec, at))
     clash = overlap(config, settings)
     if clash:
         first, second, target = clash
         problem = f"'{first}' and '{second}' both set {target}"
-        raise source.error((*path, second), refusal(problem, got=second, mend="keep one of them"))
+        raise LocatedError((*path, second), error_message(problem, got=second, hint="keep one of them"))
     return Arm(name=name, fixed=fixed, times=times, space=tuple(space), match=match, written=dict(settings))
 
 
-def _value_spec(value: dict[str, Any], source: Source, path: KeyPath) -> ArmValueSpec:
+def _value_spec(value: dict[str, Any], path: KeyPath) -> ArmValueSpec:
     try:
         spec = ArmValueSpec.model_validate(value)
     except ValidationError as error:
-        raise shape_error(error, source, ArmValueSpec, path) from None
+        raise to_study_error(error, ArmValueSpec, path) from None
     drawn = any(key in value for key in ("low", "high", "log", "choices"))
     kinds = drawn + (spec.times is not None) + (spec.match_drift is not None)
     if kinds != 1:
         problem = "more than one way to set it" if kinds else "nothing is set"
-        raise source.error(path, refusal(problem, got=value, allowed=SETTINGS))
+        raise LocatedError(path, error_message(problem, got=value, allowed=SETTINGS))
     return spec
 
 
 def _factor(config: type[TrainConfig], name: str, factor: object) -> float:
     if range_kind(config, name) is None:
         allowed = describe(config, name)
-        raise ValueError(refusal(f"'{name}' is no number that can be multiplied", allowed=allowed, mend="give a value"))
+        raise ValueError(
+            error_message(f"'{name}' is no number that can be multiplied", allowed=allowed, hint="give a value")
+        )
     if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor <= MOST_TIMES:
-        raise ValueError(refusal("no factor", got=factor, allowed=f"number > 0, at most {MOST_TIMES:,}"))
+        raise ValueError(error_message("no factor", got=factor, allowed=f"number > 0, at most {MOST_TIMES:,}"))
     return float(factor)
 
 
 def _refuse_contradiction(
-    config: type[TrainConfig], arm: Arm, factors: Iterable[str], sampled: tuple[str, ...], source: Source, path: KeyPath
+    config: type[TrainConfig], arm: Arm, factors: Iterable[str], sampled: tuple[str, ...], path: KeyPath
 ) -> None:
     """Refuse a factor whose levels an arm sets aside, and a hyperparameter that is drawn twice."""
     sets = settable(config)
@@ -163,26 +169,26 @@ def _refuse_contradiction(
         if set(sets[factor]) <= replaced.keys():
             name = replaced[sets[factor][-1]]
             problem = f"'{factor}' is a factor, and arm {arm.name} would train all of its levels alike"
-            mend = f"take it out of the arm or of 'factors', or scale it: {name}: {{times: 0.5}}"
-            raise source.error((*path, name), refusal(problem, got=arm.written[name], mend=mend))
+            hint = f"take it out of the arm or of 'factors', or scale it: {name}: {{times: 0.5}}"
+            raise LocatedError((*path, name), error_message(problem, got=arm.written[name], hint=hint))
     for dim in arm.space:
         twice = [name for name in sampled if set(sets[name]) & set(sets[dim.name])]
         if twice:
-            problem = f"'{dim.name}' is drawn by arm {arm.name}, and '{twice[0]}' under sample.space"
-            raise source.error((*path, dim.name), refusal(problem, mend="draw it in one of the two"))
+            problem = f"'{dim.name}' is drawn by arm {arm.name}, and '{twice[0]}' under sampling.space"
+            raise LocatedError((*path, dim.name), error_message(problem, hint="draw it in one of the two"))
 
 
-def _refuse_sampling(arm: Arm, method: str | None, source: Source, path: KeyPath) -> None:
+def _refuse_sampling(arm: Arm, method: str | None, path: KeyPath) -> None:
     if arm.space and method is None:
-        mend = "add a 'sample', or make an arm of each value"
-        raise source.error((*path, arm.space[0].name), refusal("an arm draws with the block's sample", mend=mend))
+        hint = "add 'sampling', or make an arm of each value"
+        raise LocatedError((*path, arm.space[0].name), error_message("an arm draws with the block's sample", hint=hint))
     if arm.match and method in ADAPTIVE:
         problem = f"a matched arm needs the configurations of the other arm, and {method} gives each arm its own"
-        mend = "scale it by a number, such as {times: 0.3}"
-        raise source.error((*path, arm.match[0]), refusal(problem, allowed="sobol, random or a grid", mend=mend))
+        hint = "scale it by a number, such as {times: 0.3}"
+        raise LocatedError((*path, arm.match[0]), error_message(problem, allowed="sobol, random or a grid", hint=hint))
 
 
-def _refuse_match(config: type[TrainConfig], arm: Arm, arms: Mapping[str, Arm], source: Source, path: KeyPath) -> None:
+def _refuse_match(config: type[TrainConfig], arm: Arm, arms: Mapping[str, Arm], path: KeyPath) -> None:
     if arm.match is None:
         return
     key, other = arm.match
@@ -190,15 +196,15 @@ def _refuse_match(config: type[TrainConfig], arm: Arm, arms: Mapping[str, Arm], 
     possible = [name for name, a in arms.items() if a.match is None]
     allowed = ", ".join(possible) or "an arm that is not itself matched"
     if other not in arms:
-        guess = near(other, possible)
-        raise source.error(at, refusal("no such arm", got=other, near=guess, allowed=allowed))
+        guess = closest_match(other, possible)
+        raise LocatedError(at, error_message("no such arm", got=other, closest=guess, allowed=allowed))
     if other == arm.name or arms[other].match:
         problem = "an arm cannot be matched to itself" if other == arm.name else f"arm {other} is itself matched"
-        raise source.error(at, refusal(problem, got=other, allowed=allowed))
+        raise LocatedError(at, error_message(problem, got=other, allowed=allowed))
     if range_kind(config, key) is not float:
         problem = f"'{key}' has no continuous scale"
-        mend = "multiply it by a number: {times: 0.2}"
-        raise source.error(at, refusal(problem, allowed="a hyperparameter that is a real number", mend=mend))
+        hint = "multiply it by a number: {times: 0.2}"
+        raise LocatedError(at, error_message(problem, allowed="a hyperparameter that is a real number", hint=hint))
 
 
 def overrides(config: TrainConfig, arm: Arm, cell: Cell, scale: float | None) -> dict[str, Any]:

@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vistudy.analysis.outcomes.labels import Thresholds
-from vistudy.study.spec.hyperparameters import Cell, KeyPath, Level, Source, assign, near, refusal
+from vistudy.study.spec.hyperparameters import Cell, Level, assign
+from vistudy.study.spec.messages import (
+    KeyPath,
+    LocatedError,
+    check_at,
+    closest_match,
+    error_message,
+)
 from vistudy.study.spec.schema import ClaimSpec, PredictionSpec
 
 if TYPE_CHECKING:
-    from vistudy.study.spec.parser import Block
+    from vistudy.study.spec.model import Block
 
 THRESHOLDS: dict[str, int | float] = dataclasses.asdict(Thresholds())
 """Name of a threshold of the outcome rules -> its default."""
@@ -79,7 +86,7 @@ class Claim:
         }
 
 
-def parse_claim(spec: ClaimSpec, blocks: Sequence[Block], source: Source) -> Claim:
+def parse_claim(spec: ClaimSpec, blocks: Sequence[Block]) -> Claim:
     """Check a claim against the blocks of its study.
 
     Raises:
@@ -88,26 +95,24 @@ def parse_claim(spec: ClaimSpec, blocks: Sequence[Block], source: Source) -> Cla
     path: KeyPath = ("claim",)
     with_arms = [block for block in blocks if block.arms]
     if not with_arms:
-        mend = "add 'arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}}'"
-        raise source.error(path, refusal("a claim compares arms, and no block has any", mend=mend))
-    _check_arms(spec, with_arms, source, path)
-    _one_of(spec.negative_controls, [b.name for b in blocks], "block", source, (*path, "negative_controls"))
+        hint = "add 'arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}}'"
+        raise LocatedError(path, error_message("a claim compares arms, and no block has any", hint=hint))
+    _check_arms(spec, with_arms, path)
+    _one_of(spec.negative_controls, [b.name for b in blocks], "block", (*path, "negative_controls"))
     tested = [b for b in with_arms if {spec.baseline, spec.treatment} <= b.arms.keys()]
     for block in tested:
         if block.sample is not None and block.sample.n == 1 and not block.factors:
             problem = f"block {block.name} has a single configuration: a spread between configurations cannot be seen"
-            raise source.error(path, refusal(problem, mend="give its sample n of 2 or more, 60 say"))
+            raise LocatedError(path, error_message(problem, hint="give its sampling n of 2 or more, 60 say"))
     if {b.name for b in tested} <= set(spec.negative_controls):
         problem = "every block with baseline and treatment is a negative control: nothing is left that tests the claim"
-        raise source.error((*path, "negative_controls"), refusal(problem, got=list(spec.negative_controls)))
-    default = {
-        name: _default(name, level, with_arms, source, (*path, "default")) for name, level in spec.default.items()
-    }
+        raise LocatedError((*path, "negative_controls"), error_message(problem, got=list(spec.negative_controls)))
+    default = {name: _default(name, level, with_arms, (*path, "default")) for name, level in spec.default.items()}
     if spec.room_low >= spec.room_high:
         problem = f"room_low must be below room_high, which is {spec.room_high:g}"
-        raise source.error((*path, "room_low"), refusal(problem, got=spec.room_low))
+        raise LocatedError((*path, "room_low"), error_message(problem, got=spec.room_low))
     thresholds = THRESHOLDS | {
-        name: _threshold(name, value, source, (*path, "thresholds", name)) for name, value in spec.thresholds.items()
+        name: _threshold(name, value, (*path, "thresholds", name)) for name, value in spec.thresholds.items()
     }
     return Claim(
         id=spec.id,
@@ -127,84 +132,94 @@ def parse_claim(spec: ClaimSpec, blocks: Sequence[Block], source: Source) -> Cla
         strong_margin=float(spec.strong_margin),
         best_of=spec.best_of,
         thresholds=thresholds,
-        predictions=_predictions(spec.predictions, spec, blocks, source, (*path, "predictions")),
+        predictions=_predictions(spec.predictions, spec, blocks, (*path, "predictions")),
     )
 
 
-def _check_arms(spec: ClaimSpec, blocks: Sequence[Block], source: Source, path: KeyPath) -> None:
+def _check_arms(spec: ClaimSpec, blocks: Sequence[Block], path: KeyPath) -> None:
     arms = list(dict.fromkeys(name for block in blocks for name in block.arms))
     for key in ("baseline", "treatment", "tuned", "positive_control"):
         name = getattr(spec, key)
         if name is not None:
-            _one_of([name], arms, "arm", source, (*path, key))
-    _one_of(spec.slower, arms, "arm", source, (*path, "slower"))
+            _one_of([name], arms, "arm", (*path, key))
+    _one_of(spec.slower, arms, "arm", (*path, "slower"))
     named: dict[str, list[str | None]] = {"treatment": [spec.treatment], "slower": list(spec.slower)}
     named |= {"tuned": [spec.tuned], "positive_control": [spec.positive_control]}
     for key, names in named.items():
         if spec.baseline in names:
-            raise source.error((*path, key), refusal("an arm is not compared with itself", got=spec.baseline))
+            raise LocatedError((*path, key), error_message("an arm is not compared with itself", got=spec.baseline))
     if spec.treatment in spec.slower:
-        raise source.error((*path, "slower"), refusal("the treatment is no control of itself", got=spec.treatment))
+        raise LocatedError(
+            (*path, "slower"), error_message("the treatment is no control of itself", got=spec.treatment)
+        )
     if not any({spec.baseline, spec.treatment} <= block.arms.keys() for block in blocks):
         problem = f"no block has both arms, {spec.baseline} and {spec.treatment}"
-        raise source.error((*path, "treatment"), refusal(problem, mend="give one block both"))
+        raise LocatedError((*path, "treatment"), error_message(problem, hint="give one block both"))
 
 
-def _one_of(names: Iterable[str], known: Sequence[str], what: str, source: Source, path: KeyPath) -> None:
+def _one_of(names: Iterable[str], known: Sequence[str], what: str, path: KeyPath) -> None:
     for name in names:
         if name not in known:
             allowed = ", ".join(known) or "none: no block has one"
-            raise source.error(path, refusal(f"no such {what}", got=name, near=near(name, known), allowed=allowed))
+            raise LocatedError(
+                path, error_message(f"no such {what}", got=name, closest=closest_match(name, known), allowed=allowed)
+            )
 
 
-def _default(name: str, level: Any, blocks: Sequence[Block], source: Source, path: KeyPath) -> Level:
+def _default(name: str, level: Any, blocks: Sequence[Block], path: KeyPath) -> Level:
     """A level of the default configuration, which must be of something that the configurations vary."""
     varied = {varied: block for block in blocks for varied in block.varied}
     if name not in varied:
         problem = f"the configurations do not vary '{name}'"
-        raise source.error((*path, name), refusal(problem, near=near(name, varied), allowed=", ".join(varied)))
-    source.check((*path, name), assign, varied[name].config, name, level)
+        raise LocatedError(
+            (*path, name), error_message(problem, closest=closest_match(name, varied), allowed=", ".join(varied))
+        )
+    check_at((*path, name), assign, varied[name].config, name, level)
     checked: Level = level
     return checked
 
 
-def _threshold(name: str, value: Any, source: Source, path: KeyPath) -> float:
+def _threshold(name: str, value: Any, path: KeyPath) -> float:
     if name not in THRESHOLDS:
-        message = refusal(f"no threshold '{name}'", near=near(name, THRESHOLDS), allowed=", ".join(THRESHOLDS))
-        raise source.error(path, message)
+        message = error_message(
+            f"no threshold '{name}'", closest=closest_match(name, THRESHOLDS), allowed=", ".join(THRESHOLDS)
+        )
+        raise LocatedError(path, message)
     kind = type(THRESHOLDS[name])
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not -1e9 < value < 1e9 or (kind is int and (value != int(value) or value < 0)):
         allowed = f"a {'whole number from 0' if kind is int else 'number'}; the default is {THRESHOLDS[name]}"
-        raise source.error(path, refusal("wrong threshold", got=value, allowed=allowed))
+        raise LocatedError(path, error_message("wrong threshold", got=value, allowed=allowed))
     return int(value) if kind is int else float(value)
 
 
 def _predictions(
-    specs: Sequence[PredictionSpec], claim: ClaimSpec, blocks: Sequence[Block], source: Source, path: KeyPath
+    specs: Sequence[PredictionSpec], claim: ClaimSpec, blocks: Sequence[Block], path: KeyPath
 ) -> tuple[Prediction, ...]:
     classes = list(dict.fromkeys(block.class_ for block in blocks if block.class_))
     found: dict[str, Prediction] = {}
     for i, spec in enumerate(specs):
         at = (*path, i)
         if spec.id in found:
-            raise source.error((*at, "id"), refusal("two predictions of one name", got=spec.id, mend="rename one"))
+            raise LocatedError(
+                (*at, "id"), error_message("two predictions of one name", got=spec.id, hint="rename one")
+            )
         if spec.class_ is not None and spec.blocks is not None:
-            raise source.error((*at, "blocks"), refusal("a class and blocks at once", mend="keep one of them"))
+            raise LocatedError((*at, "blocks"), error_message("a class and blocks at once", hint="keep one of them"))
         if spec.class_ is not None:
-            _one_of([spec.class_], classes, "class", source, (*at, "class"))
+            _one_of([spec.class_], classes, "class", (*at, "class"))
         chosen = [b for b in blocks if spec.class_ is None or b.class_ == spec.class_]
         if spec.blocks is not None:
-            _one_of(spec.blocks, [b.name for b in blocks], "block", source, (*at, "blocks"))
+            _one_of(spec.blocks, [b.name for b in blocks], "block", (*at, "blocks"))
             chosen = [b for b in blocks if b.name in spec.blocks]
         treatment = spec.treatment or claim.treatment
         if spec.treatment is not None:
             arms = list(dict.fromkeys(a for b in chosen for a in b.arms if a != claim.baseline))
-            _one_of([spec.treatment], arms, "arm", source, (*at, "treatment"))
+            _one_of([spec.treatment], arms, "arm", (*at, "treatment"))
         if not any({claim.baseline, treatment} <= b.arms.keys() for b in chosen):
             problem = f"none of its blocks has both arms, {claim.baseline} and {treatment}"
             where = "class" if spec.class_ is not None else "blocks" if spec.blocks is not None else "id"
-            raise source.error((*at, where), refusal(problem, got=[b.name for b in chosen]))
+            raise LocatedError((*at, where), error_message(problem, got=[b.name for b in chosen]))
         found[spec.id] = Prediction(
             id=spec.id,
             expect=spec.expect,

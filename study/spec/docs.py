@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from pydantic import BaseModel
 
 from vistudy.study.spec.claim import THRESHOLDS
 from vistudy.study.spec.examples import EXAMPLES
-from vistudy.study.spec.hyperparameters import ALIASES, ELSEWHERE, describe, field_types, range_kind, settable
+from vistudy.study.spec.hyperparameters import ALIASES, RESERVED, describe, field_types, range_kind, settable
 from vistudy.study.spec.limits import LIMIT_TRIALS, MAX_TRIALS, PILOT_CONFIGS, PILOT_SCALES, STARTUP_TRIALS
 from vistudy.study.spec.schema import (
     ArmValueSpec,
@@ -20,8 +21,8 @@ from vistudy.study.spec.schema import (
     ClaimSpec,
     DimensionSpec,
     PredictionSpec,
-    SampleSpec,
-    SamplesSpec,
+    SamplingSpec,
+    SaveSamplesSpec,
     StudySpec,
 )
 from vistudy.study.spec.schema_errors import keys
@@ -36,9 +37,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs"
 SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("A block", BlockSpec, "These keys stand at the top level, or in a block of `blocks`."),
     ("`budget`", BudgetSpec, ""),
-    ("`sample`", SampleSpec, ""),
-    ("An entry of `sample.space`", DimensionSpec, ""),
-    ("`samples`", SamplesSpec, ""),
+    ("`sampling`", SamplingSpec, ""),
+    ("An entry of `sampling.space`", DimensionSpec, ""),
+    ("`save_samples`", SaveSamplesSpec, ""),
     ("A setting of an arm", ArmValueSpec, ""),
     ("`claim`", ClaimSpec, ""),
     ("An entry of `claim.predictions`", PredictionSpec, ""),
@@ -83,7 +84,7 @@ def json_schema() -> dict[str, Any]:
         _narrow(properties["arms"], {"type": "object", "additionalProperties": arm})
     for name in BudgetSpec.model_fields:
         schema["$defs"]["BudgetSpec"]["properties"][name] |= _level(TrainConfig, name)
-    schema["$defs"]["SampleSpec"]["properties"]["space"]["propertyNames"] = {"enum": _all_names()}
+    schema["$defs"]["SamplingSpec"]["properties"]["space"]["propertyNames"] = {"enum": _all_names()}
     schema["$defs"]["ArmValueSpec"] = ArmValueSpec.model_json_schema()
     claim = schema["$defs"]["ClaimSpec"]["properties"]
     claim["default"] |= {"properties": levels, "additionalProperties": False}
@@ -137,7 +138,8 @@ def _type(part: dict[str, Any]) -> str:
     """A property's type in words."""
     options = [option for option in part.get("anyOf", [part]) if option.get("type") != "null"]
     if "$ref" in options[0]:
-        return f"keys of `{options[0]['$ref'].rsplit('/', 1)[-1].removesuffix('Spec').lower()}`"
+        name = options[0]["$ref"].rsplit("/", 1)[-1].removesuffix("Spec")
+        return f"keys of `{re.sub('(?<!^)(?=[A-Z])', '_', name).lower()}`"
     if "$ref" in options[0].get("items", {}):
         return "list of keys"
     if "enum" in options[0]:
@@ -208,7 +210,7 @@ def _hyperparameters(model: str) -> str:
     config = MODELS[model].config
     rows = []
     for name, hyper in hyperparameters(config).items():
-        if name in ELSEWHERE:
+        if name in RESERVED:
             continue
         default = getattr(config(), name)
         drawn = "range" if range_kind(config, name) else "choices"

@@ -29,7 +29,7 @@ model: gan
 data: ring8
 seeds: [0, 1]
 budget: {d_updates: 2000}
-sample:
+sampling:
   method: sobol
   n: 32
   seed: 1
@@ -53,7 +53,7 @@ seeds: [0]
 budget: {d_updates: 2000}
 factors:
   reg_weight: [0, 5]
-sample:
+sampling:
   method: optuna
   n: 40
   space:
@@ -81,7 +81,7 @@ blocks:
     factors:
       lr: [4e-4, 1.6e-3]
       batch_norm: [true]
-    samples: {evaluations: [0, 10, 20]}
+    save_samples: {evaluations: [0, 10, 20]}
     keep_checkpoints: final
 """,
     ),
@@ -96,7 +96,7 @@ data: ring8
 class: G
 seeds: [0, 1]
 budget: {d_updates: 2000, evaluations: 20}
-sample:
+sampling:
   method: sobol
   n: 32
   seed: 1

@@ -2,15 +2,13 @@
 
 Nothing is declared here that a model's configuration declares already: types, choices and bounds come from
 `trainables.config.hyperparameters`. Every function refuses with a ValueError that says what is wrong, the value got,
-what is allowed and the nearest match; `vistudy.study.spec.parser` puts file, line and key in front of it.
+what is allowed and the nearest match; `check_at` adds the key, and `parse_study` file and line.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
-import json
 import math
 import re
 import typing
@@ -18,23 +16,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.spec.messages import KeyPath, LocatedError, check_at, closest_match, error_message, format_value
 from vistudy.trainables.config import Hyperparameter, TrainConfig, hyperparameters
 
 Level = bool | int | float | str
 """One value of a factor, as the user wrote it."""
 Cell = dict[str, Level]
 """One combination of levels, in the user's names."""
-
-KeyPath = tuple[str | int, ...]
-"""Keys from the top of a study file to a value; a number is a place in a list."""
 Table = typing.TypeVar("Table")
-Value = typing.TypeVar("Value")
 
 FP32_MAX, FP32_MIN = 3.4e38, 1.2e-38
-_NOT_GIVEN = object()
 
-ELSEWHERE = {
+RESERVED = {
     "seed": "seeds are no factor: list them under 'seeds'",
     "model": "give another model in a block of its own, under 'blocks'",
     "data": "give another data set in a block of its own, under 'blocks'",
@@ -42,28 +35,6 @@ ELSEWHERE = {
     "evaluations": "the budget is no factor: set it under 'budget'",
 }
 """Hyperparameters that a study sets under another key, and how."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
-    """Where values stand in a study file, for error messages."""
-
-    name: str
-    lines: Mapping[KeyPath, int]
-
-    def error(self, path: KeyPath, message: str) -> StudyError:
-        """`file:line: key: message`; the line of the nearest enclosing key if `path` itself is not in the file."""
-        line = next((self.lines[path[:i]] for i in range(len(path), -1, -1) if path[:i] in self.lines), 1)
-        block = f"block {int(path[1]) + 1}: " if path[:1] == ("blocks",) and len(path) > 1 else ""
-        key = ".".join(part for part in (path[2:] if block else path) if isinstance(part, str))
-        return StudyError(f"{self.name}:{line}: {block}{key}{': ' if key else ''}{message}")
-
-    def check(self, path: KeyPath, check: Callable[..., Value], *args: object) -> Value:
-        """`check(*args)`, its ValueError with file, line and key in front."""
-        try:
-            return check(*args)
-        except ValueError as error:
-            raise self.error(path, str(error)) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +49,7 @@ class Alias:
     """Its levels, in words."""
     expand: Callable[[Level], dict[str, Level]]
     """Level -> value of each target; ValueError for a level that it does not know."""
-    ranged: bool = False
+    continuous: bool = False
     """True: a sample may draw it from a range, as it may its first target."""
     schema: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     """JSON schema of one level."""
@@ -88,7 +59,9 @@ def _ratio(level: Level) -> dict[str, Level]:
     match = re.fullmatch(r"([0-9]{1,6}):([0-9]{1,6})", level) if isinstance(level, str) else None
     d_steps, g_steps = map(int, match.groups()) if match else (0, 0)
     if not (d_steps and g_steps):
-        raise ValueError(refusal("no D:G ratio", got=level, allowed='"d:g" with whole numbers from 1, such as "1:10"'))
+        raise ValueError(
+            error_message("no D:G ratio", got=level, allowed='"d:g" with whole numbers from 1, such as "1:10"')
+        )
     return {"d_steps": d_steps, "g_steps": g_steps}
 
 
@@ -98,8 +71,8 @@ def _batch_norm(level: Level) -> dict[str, Level]:
     if level == "none_ref_nobias":
         return {"norm": level}
     allowed = ["true", "false", "none_ref_nobias"]
-    guess = near(level, allowed)
-    raise ValueError(refusal("no setting of batch norm", got=level, near=guess, allowed=", ".join(allowed)))
+    guess = closest_match(level, allowed)
+    raise ValueError(error_message("no setting of batch norm", got=level, closest=guess, allowed=", ".join(allowed)))
 
 
 ALIASES: dict[str, Alias] = {
@@ -108,7 +81,7 @@ ALIASES: dict[str, Alias] = {
         doc="All learning rates of the model together: those of the generator and the discriminator of a GAN.",
         allowed="number > 0",
         expand=lambda level: {},
-        ranged=True,
+        continuous=True,
         schema={"type": "number", "exclusiveMinimum": 0},
     ),
     "ratio": Alias(
@@ -128,78 +101,43 @@ ALIASES: dict[str, Alias] = {
 }
 
 
-def refusal(
-    problem: str, *, got: object = _NOT_GIVEN, near: str | None = None, allowed: str = "", mend: str = ""
-) -> str:
-    """One message: the problem; the value got; the nearest match; what is allowed; how to mend it."""
-    parts = [problem]
-    if got is not _NOT_GIVEN:
-        parts.append(f"got {show(got)}")
-    if near is not None:
-        parts.append(f"did you mean '{near}'?")
-    if allowed:
-        parts.append(f"allowed: {allowed}")
-    if mend:
-        parts.append(mend)
-    return "; ".join(parts).replace("?; ", "? ")
-
-
-def show(value: object) -> str:
-    """A value as YAML writes it, at most 60 characters."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return ".nan" if math.isnan(value) else f"{'-' if value < 0 else ''}.inf"
-    if isinstance(value, int) and abs(value) >= 10**30:
-        return "a number of more than 30 digits"  # printing one of 10,000 digits is itself an error
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError):
-        text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def near(word: object, allowed: Iterable[str]) -> str | None:
-    """The allowed name that is nearest to `word`, or None if none is near."""
-    matches = difflib.get_close_matches(str(word), list(allowed), n=1, cutoff=0.5)
-    return matches[0] if matches else None
-
-
-def _once_a_model(function: Callable[[type[TrainConfig]], Table]) -> Callable[[type[TrainConfig]], Table]:
+def _cached_per_model(function: Callable[[type[TrainConfig]], Table]) -> Callable[[type[TrainConfig]], Table]:
     return typing.cast("Callable[[type[TrainConfig]], Table]", functools.cache(function))
 
 
-_declared = _once_a_model(hyperparameters)
+_declared = _cached_per_model(hyperparameters)
 
 
-@_once_a_model
+@_cached_per_model
 def field_types(config: type[TrainConfig]) -> dict[str, type]:
     """Hyperparameter -> float, int, str or bool."""
     hints = typing.get_type_hints(config)
     return {name: hints[name] for name in _declared(config)}
 
 
-@_once_a_model
+@_cached_per_model
 def settable(config: type[TrainConfig]) -> dict[str, tuple[str, ...]]:
     """Name of the study file -> hyperparameters that it sets; aliases first, and only those that the model can read."""
     fields = _declared(config)
     aliases = {name: alias.targets or config.lr for name, alias in ALIASES.items()}
     read = {name: targets for name, targets in aliases.items() if targets and set(targets) <= fields.keys()}
-    return read | {name: (name,) for name in fields if name not in ELSEWHERE}
+    return read | {name: (name,) for name in fields if name not in RESERVED}
 
 
 def check_name(config: type[TrainConfig], name: str, what: str) -> None:
     """Refuse a name that the model does not read. `what` is the word for it: factor, fixed key."""
-    if name in ELSEWHERE and name in (*_declared(config), "model"):
-        raise ValueError(refusal(f"'{name}' cannot be a {what}", mend=ELSEWHERE[name]))
+    if name in RESERVED and name in (*_declared(config), "model"):
+        raise ValueError(error_message(f"'{name}' cannot be a {what}", hint=RESERVED[name]))
     known = settable(config)
     if name not in known:
         problem = f"unknown {what} '{name}' for model {config.model}"
-        raise ValueError(refusal(problem, near=near(name, known), allowed=", ".join(known)))
+        raise ValueError(error_message(problem, closest=closest_match(name, known), allowed=", ".join(known)))
 
 
 def assign(config: type[TrainConfig], name: str, level: object) -> dict[str, Any]:
     """The hyperparameters that a level sets, as checked values of the declared type."""
     if not isinstance(level, bool | int | float | str):
-        raise ValueError(refusal("not a value", got=level, allowed=describe(config, name)))
+        raise ValueError(error_message("not a value", got=level, allowed=describe(config, name)))
     values = {name: level}
     if name in ALIASES:
         values = ALIASES[name].expand(level) if ALIASES[name].targets else dict.fromkeys(config.lr, level)
@@ -211,32 +149,32 @@ def check_value(config: type[TrainConfig], field: str, value: object) -> Any:
     hyper, kind, allowed = _declared(config)[field], field_types(config)[field], _bounds_in_words(config)[field]
     if hyper.choices is not None:
         if not any(value == choice and type(value) is type(choice) for choice in hyper.choices):
-            guess = near(value, map(str, hyper.choices))
-            raise ValueError(refusal("not a choice", got=value, near=guess, allowed=allowed))
+            guess = closest_match(value, map(str, hyper.choices))
+            raise ValueError(error_message("not a choice", got=value, closest=guess, allowed=allowed))
         return value
     if kind in (float, int):
         return _number(value, kind, hyper, allowed)
     if type(value) is not kind:
-        raise ValueError(refusal("wrong type", got=value, allowed=allowed))
+        raise ValueError(error_message("wrong type", got=value, allowed=allowed))
     return value
 
 
 def _number(value: object, kind: type, hyper: Hyperparameter, allowed: str) -> float | int:
     if isinstance(value, bool) or not isinstance(value, int | float):
         quoted = isinstance(value, str) and re.fullmatch(r"[-+]?[0-9.]+([eE][-+]?[0-9]+)?", value.strip())
-        mend = "remove the quotes" if quoted else ""
-        raise ValueError(refusal("not a number", got=value, allowed=allowed, mend=mend))
+        hint = "remove the quotes" if quoted else ""
+        raise ValueError(error_message("not a number", got=value, allowed=allowed, hint=hint))
     if abs(value) > FP32_MAX or not math.isfinite(value):
-        raise ValueError(refusal("not a finite single-precision number", got=value, allowed=allowed))
+        raise ValueError(error_message("not a finite single-precision number", got=value, allowed=allowed))
     if kind is int and value != int(value):
-        raise ValueError(refusal("not a whole number", got=value, allowed=allowed))
+        raise ValueError(error_message("not a whole number", got=value, allowed=allowed))
     number = kind(value) + kind(0)  # -0.0 becomes 0.0: equal values must hash alike
     if kind is float and 0 < abs(number) < FP32_MIN:
-        raise ValueError(refusal("zero in single precision", got=value, allowed=allowed))
+        raise ValueError(error_message("zero in single precision", got=value, allowed=allowed))
     above = (hyper.ge is None or number >= hyper.ge) and (hyper.gt is None or number > hyper.gt)
     below = (hyper.le is None or number <= hyper.le) and (hyper.lt is None or number < hyper.lt)
     if not (above and below):
-        raise ValueError(refusal("out of bounds", got=value, allowed=allowed))
+        raise ValueError(error_message("out of bounds", got=value, allowed=allowed))
     return typing.cast("float | int", number)
 
 
@@ -244,11 +182,11 @@ def describe(config: type[TrainConfig], name: str) -> str:
     """What a name's levels may be, in words: 'number > 0', 'one of mlp, dcgan'."""
     if name in ALIASES and name in settable(config):
         alias = ALIASES[name]
-        return describe(config, settable(config)[name][0]) if alias.ranged else alias.allowed
+        return describe(config, settable(config)[name][0]) if alias.continuous else alias.allowed
     return _bounds_in_words(config)[name]
 
 
-@_once_a_model
+@_cached_per_model
 def _bounds_in_words(config: type[TrainConfig]) -> dict[str, str]:
     out: dict[str, str] = {}
     for name, hyper in _declared(config).items():
@@ -262,7 +200,7 @@ def _bounds_in_words(config: type[TrainConfig]) -> dict[str, str]:
 
 def range_kind(config: type[TrainConfig], name: str) -> type | None:
     """`float` or `int` for a name that a sample may draw from a range, None for one that takes choices only."""
-    if name in ALIASES and not ALIASES[name].ranged:
+    if name in ALIASES and not ALIASES[name].continuous:
         return None
     field = settable(config)[name][0]
     kind = field_types(config)[field]
@@ -280,20 +218,20 @@ def overlap(config: type[TrainConfig], names: Iterable[str]) -> tuple[str, str, 
     return None
 
 
-def same(value: Level, values: Iterable[Level]) -> bool:
+def contains_level(value: Level, values: Iterable[Level]) -> bool:
     """Whether `value` is among `values`; true and 1 are different, 1 and 1.0 are not."""
     return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
 
 
-def check_levels(config: type[TrainConfig], name: str, levels: Sequence[Any], source: Source, path: KeyPath) -> None:
+def check_levels(config: type[TrainConfig], name: str, levels: Sequence[Any], path: KeyPath) -> None:
     """Refuse a list of levels that is empty, has a level that the name does not take, or two that mean the same."""
     if not levels:
-        mend = "list at least one, or take the key out"
-        raise source.error(path, refusal("no levels", got=[], allowed=describe(config, name), mend=mend))
+        hint = "list at least one, or take the key out"
+        raise LocatedError(path, error_message("no levels", got=[], allowed=describe(config, name), hint=hint))
     seen: dict[str, object] = {}
     for i, level in enumerate(levels):
-        key = repr(source.check((*path, i), assign, config, name, level))
+        key = repr(check_at((*path, i), assign, config, name, level))
         if key in seen:
-            problem = f"duplicate levels: {show(seen[key])} and {show(level)} mean the same"
-            raise source.error((*path, i), refusal(problem, got=list(levels), mend="take one of them out"))
+            problem = f"duplicate levels: {format_value(seen[key])} and {format_value(level)} mean the same"
+            raise LocatedError((*path, i), error_message(problem, got=list(levels), hint="take one of them out"))
         seen[key] = level

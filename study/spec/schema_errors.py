@@ -8,8 +8,12 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from vistudy.analysis.ledger.errors import StudyError
-from vistudy.study.spec.hyperparameters import KeyPath, Source, near, refusal
+from vistudy.study.spec.messages import (
+    KeyPath,
+    LocatedError,
+    closest_match,
+    error_message,
+)
 
 EXPECTED = {
     "list_type": "a list, such as [1, 2]",
@@ -26,7 +30,7 @@ EXPECTED = {
 """pydantic's error type -> what is expected, in words."""
 
 
-def shape_error(error: ValidationError, source: Source, model: type[BaseModel], base: KeyPath = ()) -> StudyError:
+def to_study_error(error: ValidationError, model: type[BaseModel], base: KeyPath = ()) -> LocatedError:
     """The first of pydantic's complaints about a `model` that stands at `base`."""
     complaints = error.errors(include_url=False)
     first = min(complaints, key=lambda e: e["type"] != "extra_forbidden")  # a misspelt key also makes one missing
@@ -35,18 +39,21 @@ def shape_error(error: ValidationError, source: Source, model: type[BaseModel], 
     if kind == "extra_forbidden":
         allowed = keys(_model_at(model, inner[:-1]))
         word = str(path[-1])
-        return source.error(
-            path, refusal(f"unknown key '{word}'", got=got, near=near(word, allowed), allowed=", ".join(allowed))
+        return LocatedError(
+            path,
+            error_message(
+                f"unknown key '{word}'", got=got, closest=closest_match(word, allowed), allowed=", ".join(allowed)
+            ),
         )
     if kind == "missing":
-        return source.error(path[:-1], refusal(f"'{path[-1]}' is missing", mend=f"add '{path[-1]}: ...'"))
+        return LocatedError(path[:-1], error_message(f"'{path[-1]}' is missing", hint=f"add '{path[-1]}: ...'"))
     words = EXPECTED.get(kind, first["msg"].removeprefix("Input should be "))
     guess = None
     if kind == "literal_error":
         words = str(first["ctx"]["expected"])
-        guess = near(got, re.findall("'([^']*)'", words))
-    mend = "put it in quotes" if kind == "string_type" and isinstance(got, int | float) else ""
-    return source.error(path, refusal("wrong value", got=got, near=guess, allowed=words, mend=mend))
+        guess = closest_match(got, re.findall("'([^']*)'", words))
+    hint = "put it in quotes" if kind == "string_type" and isinstance(got, int | float) else ""
+    return LocatedError(path, error_message("wrong value", got=got, closest=guess, allowed=words, hint=hint))
 
 
 def keys(model: type[BaseModel]) -> list[str]:

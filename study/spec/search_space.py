@@ -6,23 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from vistudy.study.spec.hyperparameters import (
+from vistudy.study.spec.hyperparameters import Level, assign, check_levels, contains_level, describe, range_kind
+from vistudy.study.spec.messages import (
     KeyPath,
-    Level,
-    Source,
-    assign,
-    check_levels,
-    describe,
-    near,
-    range_kind,
-    refusal,
-    same,
-    show,
+    LocatedError,
+    check_at,
+    closest_match,
+    error_message,
+    format_value,
 )
 from vistudy.trainables.config import TrainConfig
 
 
-class Drawn(Protocol):
+class DimensionLike(Protocol):
     """A range or choices, as a study file has them."""
 
     @property
@@ -57,9 +53,9 @@ class Dimension:
     when: Mapping[str, tuple[Level, ...]]
     """Name -> values with which this dimension is drawn; all must hold."""
 
-    def drawn_in(self, cell: Mapping[str, Level]) -> bool:
+    def is_active(self, cell: Mapping[str, Level]) -> bool:
         """Whether the condition holds in a cell (names that are not drawn hold no condition)."""
-        return all(name in cell and same(cell[name], values) for name, values in self.when.items())
+        return all(name in cell and contains_level(cell[name], values) for name, values in self.when.items())
 
     def to_json(self) -> dict[str, Any]:
         """As in a study file."""
@@ -71,8 +67,7 @@ class Dimension:
 def dimension(
     config: type[TrainConfig],
     name: str,
-    spec: Drawn,
-    source: Source,
+    spec: DimensionLike,
     path: KeyPath,
     when: Mapping[str, tuple[Level, ...]] | None = None,
 ) -> Dimension:
@@ -82,11 +77,13 @@ def dimension(
         StudyError: a value that the name does not take, an empty range, or a range and choices at once.
     """
     if spec.choices is None:
-        source.check(path, check_range, config, name, spec.low, spec.high, spec.log)
+        check_at(path, check_range, config, name, spec.low, spec.high, spec.log)
     elif spec.low is not None or spec.high is not None or spec.log:
-        raise source.error(path, refusal("a range and choices at once", mend="keep 'choices', or 'low' and 'high'"))
+        raise LocatedError(
+            path, error_message("a range and choices at once", hint="keep 'choices', or 'low' and 'high'")
+        )
     else:
-        check_levels(config, name, spec.choices, source, (*path, "choices"))
+        check_levels(config, name, spec.choices, (*path, "choices"))
     kind = range_kind(config, name) if spec.choices is None else None
     low, high = (kind(spec.low), kind(spec.high)) if kind else (None, None)
     choices = tuple(spec.choices or ())
@@ -96,16 +93,20 @@ def dimension(
 def check_range(config: type[TrainConfig], name: str, low: Any, high: Any, log: bool) -> None:
     """Refuse a range that the name does not take, is empty, or has no logarithm."""
     if range_kind(config, name) is None:
-        mend = "write choices: [...]"
-        raise ValueError(refusal(f"'{name}' takes no range", allowed=describe(config, name), mend=mend))
+        hint = "write choices: [...]"
+        raise ValueError(error_message(f"'{name}' takes no range", allowed=describe(config, name), hint=hint))
     for bound, value in (("low", low), ("high", high)):
         if value is None:
-            raise ValueError(refusal(f"'{bound}' is missing", allowed="low and high, or choices"))
+            raise ValueError(error_message(f"'{bound}' is missing", allowed="low and high, or choices"))
         assign(config, name, value)
     if not low < high:
-        raise ValueError(refusal("low is not below high", got=[low, high], mend="exchange them, or make it fixed"))
+        raise ValueError(
+            error_message("low is not below high", got=[low, high], hint="exchange them, or make it fixed")
+        )
     if log and low <= 0:
-        raise ValueError(refusal("a log range has no place for 0", got=low, allowed="low > 0", mend="or log: false"))
+        raise ValueError(
+            error_message("a log range has no place for 0", got=low, allowed="low > 0", hint="or log: false")
+        )
 
 
 def check_when(
@@ -117,11 +118,13 @@ def check_when(
         if name not in known:
             problem = f"unknown name '{name}' in a condition"
             allowed = ", ".join(known) or "a factor, fixed key, or dimension of choices above this one"
-            raise ValueError(refusal(problem, near=near(name, known), allowed=allowed))
+            raise ValueError(error_message(problem, closest=closest_match(name, known), allowed=allowed))
         out[name] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
         for value in out[name]:
-            if not same(value, known[name]):
-                allowed = ", ".join(show(level) for level in known[name])
-                guess = near(value, map(str, known[name]))
-                raise ValueError(refusal(f"'{name}' never has this value", got=value, near=guess, allowed=allowed))
+            if not contains_level(value, known[name]):
+                allowed = ", ".join(format_value(level) for level in known[name])
+                guess = closest_match(value, map(str, known[name]))
+                raise ValueError(
+                    error_message(f"'{name}' never has this value", got=value, closest=guess, allowed=allowed)
+                )
     return out

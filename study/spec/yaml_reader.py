@@ -11,7 +11,13 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.study.spec.hyperparameters import KeyPath, Source, near, refusal
+from vistudy.study.spec.messages import (
+    KeyPath,
+    LocatedError,
+    SourceMap,
+    closest_match,
+    error_message,
+)
 
 MAX_BYTES = 1_000_000
 """Largest study file that is read. One of 10,000 trials is a few hundred bytes."""
@@ -36,7 +42,9 @@ def read_text(path: Path) -> str:
         folder = path.parent
         names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
         yaml = [name for name in names if name.endswith((".yaml", ".yml"))]
-        message = refusal("no such file", near=near(path.name, yaml), allowed=", ".join(sorted(yaml)[:10]))
+        message = error_message(
+            "no such file", closest=closest_match(path.name, yaml), allowed=", ".join(sorted(yaml)[:10])
+        )
         raise StudyError(f"{path}: {message}") from None
     except (OSError, ValueError) as error:
         raise StudyError(f"{path}: cannot be read: {error}") from None
@@ -53,9 +61,8 @@ def read_text(path: Path) -> str:
 class _Builder:
     """YAML nodes -> plain values, and the line of each. Plain values only: no tags, no repeated keys, no bombs."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self) -> None:
         self.lines: dict[KeyPath, int] = {}
-        self.source = Source(name=name, lines=self.lines)
         self._nodes = 0
 
     def build(self, node: Node, path: KeyPath) -> Any:
@@ -63,7 +70,7 @@ class _Builder:
         self._nodes += 1
         if self._nodes > MAX_NODES or len(path) > MAX_DEPTH:
             allowed = f"{MAX_NODES} values, nested {MAX_DEPTH} deep, after aliases (*name) are expanded"
-            raise self.source.error((), refusal("too large or too deep for a study file", allowed=allowed))
+            raise LocatedError((), error_message("too large or too deep for a study file", allowed=allowed))
         if isinstance(node, ScalarNode):
             return self.scalar(node, path)
         if not isinstance(node, MappingNode):
@@ -74,9 +81,9 @@ class _Builder:
             line = key_node.start_mark.line + 1
             self.lines[(*path, str(key))] = line
             if not isinstance(key, str):
-                raise self.source.error((*path, str(key)), refusal("a key must be a name", got=key, mend="quote it"))
+                raise LocatedError((*path, str(key)), error_message("a key must be a name", got=key, hint="quote it"))
             if key in out:
-                raise self.source.error((*path, key), refusal(f"duplicate key '{key}'", mend="take one of them out"))
+                raise LocatedError((*path, key), error_message(f"duplicate key '{key}'", hint="take one of them out"))
             out[key] = self.build(value, (*path, key))
             self.lines[(*path, key)] = line
         return out
@@ -90,26 +97,28 @@ class _Builder:
             if tag == "float":
                 return float(plain.replace(".inf", "inf").replace(".nan", "nan"))
         except ValueError:
-            raise self.source.error(path, refusal("not a number that can be read", got=text)) from None
+            raise LocatedError(path, error_message("not a number that can be read", got=text)) from None
         if tag in ("str", "timestamp", "merge"):  # YAML 1.2 has no dates: they are text
             return text
         if tag in ("bool", "null"):
             return plain == "true" if tag == "bool" else None
-        raise self.source.error(path, refusal("tags are not allowed", got=tag, mend="take the '!' tag out"))
+        raise LocatedError(path, error_message("tags are not allowed", got=tag, hint="take the '!' tag out"))
 
 
-def parse_yaml(text: str, name: str) -> tuple[Any, Source]:
+def parse_yaml(text: str, name: str) -> tuple[Any, SourceMap]:
     """The content of a YAML 1.2 document as plain values, and where they stand."""
-    builder = _Builder(name)
-    try:
-        if re.search("(?m)^%", text):
-            raise builder.source.error((), "YAML directives (%...) are not allowed; take the line out")
-        node = YAML(typ="safe", pure=True).compose(text)
-        return (None if node is None else builder.build(node, ())), builder.source
-    except MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StudyError(f"{name}:{line}: not YAML: {error.problem}") from None
-    except RecursionError:
-        raise builder.source.error((), refusal("nested too deep", allowed=f"{MAX_DEPTH} levels")) from None
-    except YAMLError as error:
-        raise StudyError(f"{name}:1: not YAML: {' '.join(str(error).split())}") from None
+    builder = _Builder()
+    source = SourceMap(name=name, lines=builder.lines)
+    with source.located():
+        try:
+            if re.search("(?m)^%", text):
+                raise LocatedError((), "YAML directives (%...) are not allowed; take the line out")
+            node = YAML(typ="safe", pure=True).compose(text)
+            return (None if node is None else builder.build(node, ())), source
+        except MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise StudyError(f"{name}:{line}: not YAML: {error.problem}") from None
+        except RecursionError:
+            raise LocatedError((), error_message("nested too deep", allowed=f"{MAX_DEPTH} levels")) from None
+        except YAMLError as error:
+            raise StudyError(f"{name}:1: not YAML: {' '.join(str(error).split())}") from None

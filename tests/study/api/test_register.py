@@ -30,7 +30,7 @@ model: gan
 data: ring8
 seeds: [0, 1]
 budget: {d_updates: 100, evaluations: 20}
-sample: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}
+sampling: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}
 fixed: {ratio: "1:10"}
 arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}}
 claim: {id: c, baseline: A0, treatment: A1}
@@ -179,7 +179,7 @@ def test_what_cannot_be_registered(tmp_path: Path) -> None:
     store = tmp_path / "store"
     with pytest.raises(StudyError, match=r"study.yaml:1: nothing to register: the study has no 'claim'"):
         register(parse_study(TEXT.split("claim:")[0].lstrip()), str(store))
-    with pytest.raises(StudyError, match=r"study.yaml:7: sample.method: a claim cannot be .* got \"optuna\""):
+    with pytest.raises(StudyError, match=r"study.yaml:7: sampling.method: a claim cannot be .* got \"optuna\""):
         register(parse_study(TEXT.replace("sobol", "optuna")), str(store))
     assert not store.exists()
 

@@ -23,7 +23,7 @@ STUDY = {
     "data": "ring8",
     "seeds": [0],
     "budget": {"d_updates": 40, "evaluations": 20},
-    "sample": {"method": "sobol", "n": 2, "seed": 1, "space": {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}},
+    "sampling": {"method": "sobol", "n": 2, "seed": 1, "space": {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}},
     "arms": {"A0": {"reg_weight": 0}, "A1": {"reg_weight": 5}},
     "claim": {"id": "tiny-1", "baseline": "A0", "treatment": "A1"},
 }

@@ -81,14 +81,14 @@ def test_inceptions_weights_are_looked_for_before_anything_starts(
         ("arms.b.batch_size", "1,280", ARMS),
         ("arms.b.batch_size", "1,200", ARMS | {"fixed": {"batch_size": 60}}),
         (
-            "sample.space.batch_size",
+            "sampling.space.batch_size",
             "1,000",  # also if no point of the first round has it
-            {"sample": {"method": "boundary", "n": 2, "space": {"batch_size": {"low": 8, "high": 1000}}}},
+            {"sampling": {"method": "boundary", "n": 2, "space": {"batch_size": {"low": 8, "high": 1000}}}},
         ),
         (
             "arms.b.batch_size",
             "4,000",
-            {"arms": {"a": {}, "b": {"batch_size": {"choices": [8, 4000]}}}, "sample": SOBOL},
+            {"arms": {"a": {}, "b": {"batch_size": {"choices": [8, 4000]}}}, "sampling": SOBOL},
         ),
     ],
 )

@@ -5,17 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.study.api.register import register
-from vistudy.study.planning.boundary import BoundaryDesign, Surrogate
+from vistudy.study.planning.boundary import BoundarySampler, Surrogate
 from vistudy.study.planning.rounds import rounds
-from vistudy.study.planning.sampling import draw
-from vistudy.study.planning.trial_configs import cells, variants
+from vistudy.study.planning.sampling import sample_points
+from vistudy.study.planning.trial_configs import block_cells, variants
 from vistudy.study.spec.hyperparameters import Cell
 from vistudy.study.spec.parser import parse_study
 
@@ -25,7 +25,7 @@ model: gan
 data: ring8
 seeds: [0, 1]
 budget: {d_updates: 100, evaluations: 10}
-sample:
+sampling:
   method: boundary
   n: 40
   start: 12
@@ -36,8 +36,13 @@ sample:
 TWO_KINDS = TEXT.replace("reg_weight: {low: 0, high: 10}", "batch_norm: {choices: [true, false]}")
 
 
-def design(text: str = TEXT, **options: Any) -> BoundaryDesign:
-    return BoundaryDesign(parse_study(text).blocks[0], **options)
+class Outcome(NamedTuple):
+    label: str
+    q_final: float | None
+
+
+def design(text: str = TEXT, **options: Any) -> BoundarySampler:
+    return BoundarySampler(parse_study(text).blocks[0], **options)
 
 
 def stable(cell: Cell) -> float:
@@ -50,7 +55,7 @@ def distance(lr: float, weight: float) -> float:
     return 0.3 + 0.4 * weight / 10 - (math.log10(lr) + 4) / 3
 
 
-def told(rounds: int, text: str = TEXT) -> BoundaryDesign:
+def told(rounds: int, text: str = TEXT) -> BoundarySampler:
     made = design(text)
     for _ in range(rounds):
         for cell in made.next_cells(99):
@@ -62,7 +67,7 @@ def test_the_first_round_are_sobol_points() -> None:
     sobol = TEXT.replace("boundary", "sobol").replace("  start: 12\n  batch: 8\n", "")
     sample = parse_study(sobol).blocks[0].sample
     assert sample is not None
-    made, points = design(), draw(sample)
+    made, points = design(), sample_points(sample)
     assert [(c["lr"], c["reg_weight"]) for c in made.next_cells(99)] == points[:12]
 
 
@@ -85,7 +90,7 @@ def test_later_points_are_nearer_to_the_boundary() -> None:
 def test_they_are_spread_along_the_boundary(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch is chosen one after the other: equal points would teach no more than one."""
 
-    def nearest(made: BoundaryDesign) -> float:
+    def nearest(made: BoundarySampler) -> float:
         x = made.features(made.next_cells(99))
         apart = np.sqrt(((x[:, None] - x) ** 2).sum(-1))
         return float(np.mean((apart + 9 * np.eye(len(x))).min(0)))
@@ -149,17 +154,18 @@ def test_choices_and_conditions() -> None:
 
 
 def test_what_a_cell_is_told() -> None:
-    value = BoundaryDesign.value
-    assert value([{"outcome": "converged"}, {"outcome": "slow"}]) == 0.5
-    assert value([{"outcome": "converged"}, {}, {"outcome": "undetermined"}]) == 1.0
-    assert math.isnan(value([{}, {"outcome": "undetermined"}]))
+    value = BoundarySampler.value
+    converged, slow, undetermined = (Outcome(label, 0.5) for label in ("converged", "slow", "undetermined"))
+    assert value([converged, slow]) == 0.5
+    assert value([converged, None, undetermined]) == 1.0
+    assert math.isnan(value([None, undetermined]))
 
 
 def test_rounds_of_a_study() -> None:
     known: dict[str, Any] = {}
 
-    def judge(ids: Collection[str]) -> dict[str, dict[str, Any]]:
-        return {i: {"outcome": "converged" if stable(known[i].cell) else "slow", "q_final": 0.5} for i in ids}
+    def judge(ids: Collection[str]) -> dict[str, Outcome]:
+        return {i: Outcome("converged" if stable(known[i].cell) else "slow", 0.5) for i in ids}
 
     seen: list[list[str]] = []
     for planned in rounds(parse_study(TEXT), judge):
@@ -172,7 +178,7 @@ def test_rounds_of_a_study() -> None:
 
 def test_the_plan_before_any_outcome() -> None:
     block = parse_study(TEXT).blocks[0]
-    assert list(cells(block, variants(block, {}))) == design().ask(40)
+    assert list(block_cells(block, variants(block, {}))) == design().ask(40)
 
 
 def test_posterior_by_hand() -> None:
@@ -205,10 +211,10 @@ def test_a_claim_on_it_is_not_registered(tmp_path: Any) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("start: 12", "start: 41", r"sample.start: more than n; got 41; allowed: 1 to 40"),
-        ("n: 40", "n: 501", r"sample.n: its model is refitted .* got 501; allowed: up to 500"),
-        ("boundary", "sobol", r"sample.start: 'start' is for method boundary; got 12; take it out"),
-        ("batch: 8", "batch: 0", r"sample.batch"),
+        ("start: 12", "start: 41", r"sampling.start: more than n; got 41; allowed: 1 to 40"),
+        ("n: 40", "n: 501", r"sampling.n: its model is refitted .* got 501; allowed: up to 500"),
+        ("boundary", "sobol", r"sampling.start: 'start' is for method boundary; got 12; take it out"),
+        ("batch: 8", "batch: 0", r"sampling.batch"),
     ],
 )
 def test_refusals(old: str, new: str, message: str) -> None:

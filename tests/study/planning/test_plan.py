@@ -13,10 +13,11 @@ import pytest
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.study.planning.plan import Plan, count_trials, plan
-from vistudy.study.planning.sampling import OptunaDesign, draw
+from vistudy.study.planning.sampling import OptunaSampler, sample_points
 from vistudy.study.spec.hyperparameters import ALIASES, Cell, settable
 from vistudy.study.spec.limits import LIMIT_TRIALS, MAX_TRIALS, STARTUP_TRIALS
-from vistudy.study.spec.parser import Study, load_study, parse_study
+from vistudy.study.spec.model import Study
+from vistudy.study.spec.parser import load_study, parse_study
 from vistudy.trainables.models import MODELS
 
 HEAD = "study: s\nmodel: gan\ndata: ring8\nseeds: [0, 1]\nbudget: {d_updates: 100, evaluations: 10}\n"
@@ -35,7 +36,7 @@ def plan_of(rest: str, head: str = HEAD) -> Plan:
 
 
 def sampled(method: str, n: int, *, space: str = SPACE, seed: int = 1) -> str:
-    return f"sample: {{method: {method}, n: {n}, seed: {seed}, space: {space}}}\n"
+    return f"sampling: {{method: {method}, n: {n}, seed: {seed}, space: {space}}}\n"
 
 
 def refused(rest: str, head: str = HEAD) -> str:
@@ -52,7 +53,7 @@ class TestGrid:
         expected = list(itertools.product([1e-4, 1e-3], [False, True, "none_ref_nobias"], ["1:2", "5:1"], [0, 1]))
         assert [(*t.cell.values(), t.seed) for t in result.trials] == expected
         assert list(result.trials[0].cell) == ["lr", "batch_norm", "ratio"]
-        assert (result.cells, result.merged) == (12, 0)
+        assert (result.cells, result.n_duplicates) == (12, 0)
         assert result.factors["gan-ring8"]["ratio"] == ("1:2", "5:1")
 
     def test_aliases_set_what_they_say(self) -> None:
@@ -87,15 +88,15 @@ class TestGrid:
 class TestMerging:
     def test_cells_that_train_the_same_are_one_trial(self) -> None:
         result = plan_of("factors: {anchor: [period_start, lag], anchor_lag: [2, 3]}")
-        assert (len(result.trials), result.merged, result.cells) == (6, 2, 3)
+        assert (len(result.trials), result.n_duplicates, result.cells) == (6, 2, 3)
         first = result.trials[0]
         assert first.cell == {"anchor": "period_start", "anchor_lag": 2}
-        assert first.also == (("gan-ring8", {"anchor": "period_start", "anchor_lag": 3}),)
+        assert first.duplicates == (("gan-ring8", {"anchor": "period_start", "anchor_lag": 3}),)
 
     def test_blocks_share_trials(self) -> None:
         result = plan_of("blocks:\n  - {name: a, factors: {lr: [1e-3]}}\n  - {name: b, factors: {lr: [1e-3, 1e-2]}}\n")
         assert [(t.block, t.seed) for t in result.trials] == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-        assert result.trials[0].also == (("b", {"lr": 1e-3}),)
+        assert result.trials[0].duplicates == (("b", {"lr": 1e-3}),)
 
 
 class TestInert:
@@ -164,7 +165,7 @@ class TestRefusals:
     def test_more_than_the_stated_number_needs_a_yes(self) -> None:
         study = study_of(sampled("random", MAX_TRIALS // 2 + 1))
         assert count_trials(study) == MAX_TRIALS + 2 <= LIMIT_TRIALS
-        with pytest.raises(StudyError, match=r"my.yaml:6: sample.n: 10,002 trials .*--allow-large"):
+        with pytest.raises(StudyError, match=r"my.yaml:6: sampling.n: 10,002 trials .*--allow-large"):
             plan(study)
         assert len(plan(study, allow_large=True).trials) == MAX_TRIALS + 2
 
@@ -204,7 +205,7 @@ class TestSamples:
     def test_sobol_covers_every_stratum(self) -> None:
         study = study_of(sampled("sobol", 16))
         assert study.blocks[0].sample is not None
-        exponents = [math.log10(float(point[0])) for point in draw(study.blocks[0].sample)]
+        exponents = [math.log10(float(point[0])) for point in sample_points(study.blocks[0].sample)]
         assert sorted(int((e + 4) / 3 * 16) for e in exponents) == list(range(16))  # one in each sixteenth, in the log
 
     def test_a_log_range_of_whole_numbers(self) -> None:
@@ -235,14 +236,14 @@ class TestSamples:
 
 
 class TestOptuna:
-    def design(self, n: int = 60, arm: Cell | None = None) -> OptunaDesign:
-        return OptunaDesign(study_of(sampled("optuna", n)).blocks[0], arm)
+    def design(self, n: int = 60, arm: Cell | None = None) -> OptunaSampler:
+        return OptunaSampler(study_of(sampled("optuna", n)).blocks[0], arm)
 
     @staticmethod
     def loss(cell: Cell) -> float:
         return abs(math.log10(float(cell["lr"])) + 2)
 
-    def told(self, rounds: int = 3) -> OptunaDesign:
+    def told(self, rounds: int = 3) -> OptunaSampler:
         design = self.design()
         for cell in design.ask(rounds * STARTUP_TRIALS):
             design.tell(cell, self.loss(cell))
@@ -251,7 +252,7 @@ class TestOptuna:
     def test_the_same_history_gives_the_same_cells(self) -> None:
         design = self.told()
         block = study_of(sampled("optuna", 60)).blocks[0]
-        resumed = OptunaDesign(block, history=list(design.history))
+        resumed = OptunaSampler(block, history=list(design.history))
         assert design.ask(4) == resumed.ask(4)
 
     def test_asked_at_once_or_one_by_one(self) -> None:
@@ -325,11 +326,11 @@ class TestOptuna:
 
     def test_a_plan_of_the_cells_asked_so_far(self) -> None:
         study = study_of(sampled("optuna", 60))
-        design = OptunaDesign(study.blocks[0])
+        design = OptunaSampler(study.blocks[0])
         asked = design.next_cells(3)
-        result = plan(study, asked={"gan-ring8": design.cells})
+        result = plan(study, cells={"gan-ring8": design.cells})
         assert [t.cell for t in result.trials if t.seed == 0] == asked
-        assert plan(study, asked={"gan-ring8": []}).trials == ()
+        assert plan(study, cells={"gan-ring8": []}).trials == ()
 
 
 class TestEveryFactor:

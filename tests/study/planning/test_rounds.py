@@ -3,14 +3,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.study.planning.drift_matching import deciding, match
+from vistudy.study.planning.drift_matching import pilot_trial_ids, solve_scale
 from vistudy.study.planning.plan import Plan
-from vistudy.study.planning.rounds import ROUND_CELLS, foreseen, rounds
+from vistudy.study.planning.rounds import ROUND_CELLS, plan_from_store, rounds
 from vistudy.study.spec.parser import parse_study
 
 TUNED = """
@@ -20,7 +20,7 @@ data: ring8
 seeds: [0, 1]
 budget: {d_updates: 100, evaluations: 10}
 factors: {reg_weight: [0, 5]}
-sample:
+sampling:
   method: optuna
   n: 20
   seed: 3
@@ -28,15 +28,20 @@ sample:
 """
 
 
+class Outcome(NamedTuple):
+    label: str
+    q_final: float | None
+
+
 def judged(best: float) -> Any:
     """Q that is smallest where lr is `best`; a trial far from it diverges."""
 
     def outcomes(plans: dict[str, Any]) -> Any:
-        def judge(ids: Collection[str]) -> dict[str, dict[str, Any]]:
+        def judge(ids: Collection[str]) -> dict[str, Outcome]:
             found = {}
             for trial_id in ids:
                 distance = abs(math.log10(plans[trial_id].config.g_lr / best))
-                found[trial_id] = {"label": "diverged", "q_final": None} if distance > 2 else {"q_final": distance}
+                found[trial_id] = Outcome("diverged", None) if distance > 2 else Outcome("slow", distance)
             return found
 
         return judge
@@ -68,7 +73,7 @@ def test_the_same_answers_give_the_same_questions_and_others_do_not():
 
 
 def test_without_optuna_there_is_one_plan():
-    plain = TUNED.split("sample:", maxsplit=1)[0]
+    plain = TUNED.split("sampling:", maxsplit=1)[0]
     (planned,) = rounds(parse_study(plain), lambda ids: {})
     assert len(planned.trials) == 4
 
@@ -93,7 +98,7 @@ model: gan
 data: ring8
 seeds: [0, 1]
 budget: {d_updates: 100, evaluations: 10}
-sample: {method: sobol, n: 12, seed: 3, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}
+sampling: {method: sobol, n: 12, seed: 3, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}
 fixed: {ratio: "1:10"}
 arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}, A3a: {reg_weight: 0, g_lr: {match_drift: A1}}}
 """
@@ -137,7 +142,7 @@ def test_the_second_pass_trains_the_arm_at_the_scale_with_the_same_drift(scale: 
     found = second.matched["gan-ring8", "A3a"].scale
     assert found == pytest.approx(scale, rel=0.005)
     arm = [t for t in second.trials if t.cell["arm"] == "A3a"]
-    arm += [t for t in second.trials if any(c["arm"] == "A3a" for _, c in t.also)]
+    arm += [t for t in second.trials if any(c["arm"] == "A3a" for _, c in t.duplicates)]
     assert len(arm) == 24
     assert all(t.config.to_dict()["g_lr"] == float(f"{float(t.cell['lr']) * found:.12g}") for t in arm)
     written = second.to_json()["blocks"]["gan-ring8"]["arms"]["A3a"]
@@ -169,12 +174,12 @@ def test_the_scale_is_that_of_the_median_pair_and_of_the_crossing_nearest_to_1()
     pairs = {scale: [(f"{scale}/{i}", f"other/{i}") for i in range(3)] for scale in (1.0, 0.1, 0.01)}
     log_ratios = {1.0: (2, 2, -9), 0.1: (-2, -2, 50), 0.01: (1, 1, 1)}
     drifts = {f"{scale}/{i}": math.exp(value) for scale, three in log_ratios.items() for i, value in enumerate(three)}
-    found = match(arm, pairs, drifts | {f"other/{i}": 1.0 for i in range(3)})
+    found = solve_scale(arm, pairs, drifts | {f"other/{i}": 1.0 for i in range(3)})
     assert found.scale == 0.316  # halfway, in the logarithm
 
 
 class Store:
-    """As much of a ledger as `foreseen` asks."""
+    """As much of a ledger as `plan_from_store` asks."""
 
     def __init__(self, done: set[str], plans: list[Plan]) -> None:
         self._done, self.records = done, drifting(plans, 0.04)
@@ -189,18 +194,20 @@ class Store:
 def test_a_plan_knows_the_scale_as_soon_as_all_pilots_are_done():
     study = parse_study(MATCHED)
     first, second = passes(0.04)
-    pilots = deciding(first)
+    pilots = pilot_trial_ids(first)
     names = {t.cell["arm"] for t in first.trials if t.trial_id in pilots}
     assert names == {"A0", "A1", "A3a~0.316", "A3a~0.1", "A3a~0.0316"}  # A0 is the pilot at 1
     assert len(pilots) == 8 * 5
     known: Any = Store(pilots, [first])
-    assert [t.trial_id for t in foreseen(study, known).trials] == [t.trial_id for t in second.trials]
+    assert [t.trial_id for t in plan_from_store(study, known).trials] == [t.trial_id for t in second.trials]
     waiting: Any = Store(pilots - {min(pilots)}, [first])
-    assert [t.trial_id for t in foreseen(study, waiting).trials] == [t.trial_id for t in first.trials]
+    assert [t.trial_id for t in plan_from_store(study, waiting).trials] == [t.trial_id for t in first.trials]
 
 
 def test_optuna_and_a_matched_arm_in_one_study():
-    blocks = "blocks:\n  - {name: m}\n  - name: t\n    arms: null\n    sample: {method: optuna, n: 20, seed: 3, space: "
+    blocks = (
+        "blocks:\n  - {name: m}\n  - name: t\n    arms: null\n    sampling: {method: optuna, n: 20, seed: 3, space: "
+    )
     text = MATCHED + blocks + "{lr: {low: 1e-4, high: 1e-1, log: true}}}\n"
     plans: list[Plan] = []
     for planned in rounds(parse_study(text), lambda ids: {}, drifting(plans, 0.04)):

@@ -11,13 +11,13 @@ import pytest
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.study.planning.plan import Plan, count_trials, plan
-from vistudy.study.planning.sampling import draw, draw_beside
+from vistudy.study.planning.sampling import sample_arm_points, sample_points
 from vistudy.study.planning.trial_configs import pilot_configurations
 from vistudy.study.spec.limits import PILOT_CONFIGS, PILOT_SCALES
 from vistudy.study.spec.parser import load_study, parse_study
 
 HEAD = "study: s\nmodel: gan\ndata: ring8\nseeds: [0, 1]\nbudget: {d_updates: 100, evaluations: 10}\n"
-SAMPLE = "sample: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}\n"
+SAMPLE = "sampling: {method: sobol, n: 4, seed: 1, space: {lr: {low: 1e-4, high: 1e-1, log: true}}}\n"
 RATIO = 'fixed: {ratio: "1:10"}\n'
 TWO = "arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}}\n"
 BASE = HEAD + SAMPLE + RATIO
@@ -82,7 +82,7 @@ ARMS = {
         "arms.B.reg_weight",
         ["log range", "low > 0"],
     ),
-    "drawn twice": (arm("g_lr: {low: 1, high: 2}"), 10, "arms.B.g_lr", ["drawn by arm B", "'lr' under sample.space"]),
+    "drawn twice": (arm("g_lr: {low: 1, high: 2}"), 10, "arms.B.g_lr", ["drawn by arm B", "'lr' under sampling.space"]),
     "read in no cell": (arm("anchor_lag: 3"), 10, "arms.B.anchor_lag", ["in no cell of arm B", "anchor: lag"]),
     "refused by the data": (arm("net: dcgan"), 10, "arms.B.net", ["'arm': 'B'", "dcgan"]),
 }
@@ -108,7 +108,7 @@ def test_a_factor_that_an_arm_sets_aside_is_refused_unless_it_scales_it() -> Non
 
 def test_an_arm_that_draws_needs_a_sample() -> None:
     message = refused("arms: {A: {reg_weight: {low: 0, high: 1}}}\n", HEAD + RATIO)
-    assert message.startswith("my.yaml:7: arms.A.reg_weight: an arm draws with the block's sample; add a 'sample'")
+    assert message.startswith("my.yaml:7: arms.A.reg_weight: an arm draws with the block's sample; add 'sampling'")
 
 
 CLAIMS = {
@@ -276,8 +276,8 @@ class TestSettings:
     def test_an_arm_overrides_fixed_and_sampled_values(self) -> None:
         planned = plan_of("arms: {A: {lr: 1e-3, ratio: '1:5'}}\n")
         assert [(t.config.to_dict()["g_lr"], t.config.to_dict()["g_steps"]) for t in planned.trials] == [(1e-3, 5)] * 2
-        assert len(planned.trials[0].also) == 3  # the four configurations are one trial, and stay four
-        assert len({planned.trials[0].cell["lr"], *(cell["lr"] for _, cell in planned.trials[0].also)}) == 4
+        assert len(planned.trials[0].duplicates) == 3  # the four configurations are one trial, and stay four
+        assert len({planned.trials[0].cell["lr"], *(cell["lr"] for _, cell in planned.trials[0].duplicates)}) == 4
 
     @pytest.mark.parametrize(("ratio", "steps"), [("1:10", 2), ("1:2", 1), ("1:1", 1), ("1:13", 3), ("1:12", 2)])
     def test_times_of_whole_numbers(self, ratio: str, steps: int) -> None:
@@ -325,8 +325,8 @@ class TestDrawing:
         study = parse_study(HEAD + SAMPLE.replace("n: 4", "n: 64") + RATIO + self.ARM)
         (block,) = study.blocks
         assert block.sample is not None
-        rates = np.log10([float(point[0]) for point in draw(block.sample)])
-        weights = np.log10([float(point[0]) for point in draw_beside(block.sample, block.arms["A2"].space)])
+        rates = np.log10([float(point[0]) for point in sample_points(block.sample)])
+        weights = np.log10([float(point[0]) for point in sample_arm_points(block.sample, block.arms["A2"].space)])
         i, j = ((rates + 4) / 3 * 8).astype(int), ((weights - np.log10(0.05)) / 4 * 8).astype(int)
         assert sorted(zip(i.tolist(), j.tolist(), strict=True)) == list(itertools.product(range(8), range(8)))
 
@@ -340,13 +340,13 @@ class TestPilots:
         assert entry["arms"]["A3a"] == {"reg_weight": 0, "g_lr": {"match_drift": "A1"}}
         assert list(entry["pilots"]) == ["A3a~1", "A3a~0.316", "A3a~0.1", "A3a~0.0316"]
         cells = [(t.cell["arm"], t.cell["lr"], t.seed) for t in planned.trials]
-        cells += [(c["arm"], c["lr"], t.seed) for t in planned.trials for _, c in t.also]
+        cells += [(c["arm"], c["lr"], t.seed) for t in planned.trials for _, c in t.duplicates]
         rates = list(dict.fromkeys(t.cell["lr"] for t in planned.trials))
         assert {c for c in cells if "~" in str(c[0])} == set(
             itertools.product(entry["pilots"], rates[:PILOT_CONFIGS], [0])
         )
         assert not any(name == "A3a" for name, _, _ in cells)
-        assert planned.waiting == (("gan-ring8", "A3a"),)
+        assert planned.unmatched_arms == (("gan-ring8", "A3a"),)
         assert "arm A3a follows in a second pass" in planned.notes[0]
         assert all(
             t.config.to_dict()["g_lr"] == float(f"{float(t.cell['lr']) * PILOT_SCALES[1]:.12g}")

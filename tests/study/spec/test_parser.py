@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from vistudy.analysis.ledger.errors import StudyError
+from vistudy.study.api.register import claim_hash, frozen
+from vistudy.study.planning.plan import plan
 from vistudy.study.spec.parser import load_study, parse_study
 from vistudy.study.spec.yaml_reader import MAX_BYTES
 
@@ -32,7 +36,7 @@ def text(extra: str = "", **changes: str | None) -> str:
 
 
 def sample(space: str, rest: str = "method: sobol, n: 4") -> str:
-    return f"sample: {{{rest}, space: {{{space}}}}}\n"
+    return f"sampling: {{{rest}, space: {{{space}}}}}\n"
 
 
 def refused(content: str) -> str:
@@ -174,87 +178,87 @@ CASES = {
     "factor and sample": (
         text(sample("d_lr: {low: 1e-4, high: 1e-2}")),
         "extra",
-        "sample.space.d_lr",
+        "sampling.space.d_lr",
         ["'lr' and 'd_lr' both set d_lr"],
     ),
     "low > high": (
         text(sample("reg_weight: {low: 5, high: 1}")),
         "extra",
-        "sample.space.reg_weight",
+        "sampling.space.reg_weight",
         ["low is not below high", "got [5, 1]"],
     ),
     "log range with 0": (
         text(sample("reg_weight: {low: 0, high: 1, log: true}")),
         "extra",
-        "sample.space.reg_weight",
+        "sampling.space.reg_weight",
         ["log range", "got 0", "low > 0"],
     ),
     "NaN in a range": (
         text(sample("reg_weight: {low: 0, high: .nan}")),
         "extra",
-        "sample.space.reg_weight",
+        "sampling.space.reg_weight",
         ["got .nan", "number >= 0"],
     ),
     "range out of bounds": (
         text(sample("beta1: {low: 0.5, high: 1}")),
         "extra",
-        "sample.space.beta1",
+        "sampling.space.beta1",
         ["got 1", "number >= 0 and < 1"],
     ),
-    "range without high": (text(sample("beta1: {low: 0.5}")), "extra", "sample.space.beta1", ["'high' is missing"]),
+    "range without high": (text(sample("beta1: {low: 0.5}")), "extra", "sampling.space.beta1", ["'high' is missing"]),
     "range of words": (
         text(sample("anchor: {low: 1, high: 2}")),
         "extra",
-        "sample.space.anchor",
+        "sampling.space.anchor",
         ["'anchor' takes no range", "period_start", "choices: [...]"],
     ),
     "range and choices": (
         text(sample("beta1: {low: 0, choices: [0.5]}")),
         "extra",
-        "sample.space.beta1",
+        "sampling.space.beta1",
         ["a range and choices at once"],
     ),
     "misspelt dimension key": (
         text(sample("beta1: {low: 0, hgih: 0.5}")),
         "extra",
-        "sample.space.beta1.hgih",
+        "sampling.space.beta1.hgih",
         ["did you mean 'high'?", "allowed: low, high, log"],
     ),
     "unknown dimension": (
         text(sample("bata1: {low: 0, high: 0.5}")),
         "extra",
-        "sample.space.bata1",
+        "sampling.space.bata1",
         ["unknown dimension", "did you mean 'beta1'?"],
     ),
-    "empty space": (text(sample("")), "extra", "sample.space", ["nothing to sample"]),
+    "empty space": (text(sample("")), "extra", "sampling.space", ["nothing to sample"]),
     "unknown method": (
         text(sample("beta1: {low: 0, high: 0.5}", "method: sobbol, n: 4")),
         "extra",
-        "sample.method",
+        "sampling.method",
         ['got "sobbol"', "did you mean 'sobol'?", "'random'"],
     ),
     "sample of 0": (
         text(sample("beta1: {low: 0, high: 0.5}", "method: sobol, n: 0")),
         "extra",
-        "sample.n",
+        "sampling.n",
         ["got 0", "greater than or equal to 1"],
     ),
     "condition on a later dimension": (
         text(sample("anchor_lag: {low: 1, high: 3, when: {anchor: lag}}, anchor: {choices: [lag, ema]}")),
         "extra",
-        "sample.space.anchor_lag.when",
+        "sampling.space.anchor_lag.when",
         ["unknown name 'anchor' in a condition", "allowed: lr"],
     ),
     "condition that never holds": (
         text(sample("anchor: {choices: [lag, ema]}, anchor_lag: {low: 1, high: 3, when: {anchor: lagg}}")),
         "extra",
-        "sample.space.anchor_lag.when",
+        "sampling.space.anchor_lag.when",
         ["'anchor' never has this value", 'got "lagg"', "did you mean 'lag'?"],
     ),
     "sample evaluation beyond the last": (
-        text("samples: {evaluations: [11]}\n"),
+        text("save_samples: {evaluations: [11]}\n"),
         "extra",
-        "samples.evaluations",
+        "save_samples.evaluations",
         ["got 11", "allowed: 0 to 10"],
     ),
     "unknown keep_checkpoints": (
@@ -280,9 +284,9 @@ CASES = {
         ["did you mean 'data'?", "keep_checkpoints"],
     ),
     "unknown key in a dimension of a block": (
-        text("blocks:\n  - data: digits\n    sample: {method: sobol, n: 1, space: {beta1: {lo: 1}}}\n"),
+        text("blocks:\n  - data: digits\n    sampling: {method: sobol, n: 1, space: {beta1: {lo: 1}}}\n"),
         2 + LINE["extra"],
-        "block 1: sample.space.beta1.lo",
+        "block 1: sampling.space.beta1.lo",
         ["did you mean 'low'?", "allowed: low, high"],
     ),
     "two blocks of one name": (
@@ -407,7 +411,7 @@ class TestBlocks:
 
 class TestValues:
     def test_samples_and_checkpoints(self) -> None:
-        study = parse_study(text("samples: {evaluations: [10, 0, 10]}\nkeep_checkpoints: final\n"))
+        study = parse_study(text("save_samples: {evaluations: [10, 0, 10]}\nkeep_checkpoints: final\n"))
         assert study.blocks[0].sample_evaluations == (0, 10)
         assert study.blocks[0].keep_checkpoints == "final"
 
@@ -439,3 +443,46 @@ class TestHash:
         hashes = {parse_study(t).hash for t in (text(), text(seeds="[0, 2]"), text(seeds="[1, 0]"), text(study="b"))}
         assert len(hashes) == 4
         assert all(len(h) == 12 and int(h, 16) >= 0 for h in hashes)
+
+
+FORMER = text(
+    "sample: {method: sobol, n: 4, space: {beta1: {low: 0, high: 0.9}}}\n"
+    "samples: {evaluations: [0]}\n"
+    "blocks:\n  - {}\n  - data: digits\n    samples: {evaluations: [0, 10]}\n"
+    "arms: {A0: {reg_weight: 0}, A1: {reg_weight: 5}}\n"
+    "claim: {id: c, baseline: A0, treatment: A1}\n",
+    budget="{d_updates: 100, evaluations: 20}",
+)
+PRESENT = FORMER.replace("sample:", "sampling:").replace("samples:", "save_samples:")
+
+
+class TestFormerKeys:
+    def test_the_spelling_changes_no_hash_no_trial_and_no_registration(self) -> None:
+        former, present = parse_study(FORMER), parse_study(PRESENT)
+        assert former.hash == present.hash
+        assert [t.to_json() for t in plan(former).trials] == [t.to_json() for t in plan(present).trials]
+        assert claim_hash(frozen(former)) == claim_hash(frozen(present))
+        assert former.blocks[1].sample_evaluations == (0, 10)
+
+    def test_the_hash_is_that_of_files_written_before(self) -> None:
+        content = {"study": "s", "model": "gan", "data": "ring8", "seeds": [0]}
+        content |= {"budget": {"d_updates": 9, "evaluations": 3}, "samples": {"evaluations": [1]}}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        for key in ("samples", "save_samples"):
+            study = parse_study(json.dumps(content).replace('"samples"', f'"{key}"'))
+            assert study.hash == hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+    def test_one_note_names_the_first_line_of_each(self) -> None:
+        assert parse_study(PRESENT).notes == ()
+        assert parse_study(FORMER).notes == (
+            "former keys are still accepted: 'sample' (line 7) is now 'sampling', "
+            "'samples' (line 8) is now 'save_samples'",
+        )
+
+    def test_a_mistake_below_a_former_key_has_its_line(self) -> None:
+        assert refused(FORMER.replace("n: 4", "n: 0")).startswith("my.yaml:7: sampling.n: ")
+        assert refused(FORMER.replace("[0, 10]", "[99]")).startswith("my.yaml:12: block 2: save_samples.evaluations: ")
+
+    def test_both_together_are_refused(self) -> None:
+        message = refused(PRESENT + "samples: {evaluations: [0]}\n")
+        assert message.startswith("my.yaml:15: samples: 'samples' is the former name of 'save_samples'")
