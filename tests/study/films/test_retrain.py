@@ -76,7 +76,7 @@ def packs(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             super().__init__(configs, **options)
             seen.append([*self.trial_ids, str(torch.get_num_threads())])
 
-    monkeypatch.setattr("trainables.engine.Engine", Spy)
+    monkeypatch.setattr("vistudy.trainables.engine.Engine", Spy)
     return seen
 
 
