@@ -22,11 +22,10 @@ from typing import TYPE_CHECKING
 
 from vistudy.analysis.ledger.atomic_files import Storage
 from vistudy.analysis.ledger.errors import StoreError, StudyError
-from vistudy.clusters.base import PACKAGE, ClusterError
+from vistudy.clusters.base import PACKAGE, ClusterError, Node
 
 if TYPE_CHECKING:
     from vistudy.clusters import Cluster
-    from vistudy.clusters.base import Node
 
 PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray")
 """Packages that trials need, equal on every node. Local parts of versions (+cpu, +cu130) may differ."""
