@@ -18,14 +18,10 @@ import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
 
 from vistudy.analysis.ledger.atomic_files import Storage
 from vistudy.analysis.ledger.errors import StoreError, StudyError
-from vistudy.clusters.base import PACKAGE, ClusterError, Node
-
-if TYPE_CHECKING:
-    from vistudy.clusters import Cluster
+from vistudy.clusters.base import PACKAGE, Cluster, ClusterError, Node
 
 PACKAGES = ("vistudy", "torch", "torchvision", "numpy", "ray")
 """Packages that trials need, equal on every node. Local parts of versions (+cpu, +cu130) may differ."""
