@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from vistudy.analysis.outcomes.rules import RULES, STABLE, Outcome, Reference, label
-from vistudy.analysis.outcomes.study_trials import Trials, read_trials
+from vistudy.analysis.outcomes.study_trials import StudyTrials, read_trials
 
 STEPS = (1, 2, 4)
 
@@ -27,7 +27,7 @@ def thinned(series: Mapping[str, np.ndarray], step: int, offset: int = 0) -> dic
     return found | {"evaluation": (found["evaluation"] + offset * (found["evaluation"] > 0)) / step}
 
 
-def outcomes(trials: Trials, ids: Sequence[str], version: int, step: int, offset: int = 0) -> dict[str, Outcome]:
+def outcomes(trials: StudyTrials, ids: Sequence[str], version: int, step: int, offset: int = 0) -> dict[str, Outcome]:
     """trial_id -> what it shows by that part of its evaluations."""
     found = {}
     for trial_id in ids:

@@ -51,7 +51,7 @@ class Attempt(Protocol):
     def weights(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store trained parameters by `<trial_id>/<net>/<parameter>`."""
 
-    def beat(self, said: Mapping[str, Any]) -> None:
+    def write_heartbeat(self, said: Mapping[str, Any]) -> None:
         """Replace the heartbeat."""
 
 
@@ -73,7 +73,7 @@ class Journal(Protocol):
     def finish_trial(self, outcome: dict[str, Any]) -> None:
         """Store that a trial has ended."""
 
-    def stop_asked(self, run: str) -> bool:
+    def stop_requested(self, run: str) -> bool:
         """Whether the workers of a run have been asked to stop."""
 
 
@@ -147,7 +147,7 @@ class PackCallback:
 
     def _poll(self, now: float) -> None:
         self._last_poll = now
-        if self._ledger.stop_asked(self._run):
+        if self._ledger.stop_requested(self._run):
             self._save()
             raise Stopped
         if now - self._last_heartbeat >= HEARTBEAT_INTERVAL_S:
@@ -172,7 +172,7 @@ class PackCallback:
             "saved_updates": self._saved_updates,
             "up_s": round(self._last_heartbeat, 3),
         }
-        self._attempt.beat(self._process | progress | {"unix_ms": time.time_ns() // 1_000_000, "over": over})
+        self._attempt.write_heartbeat(self._process | progress | {"unix_ms": time.time_ns() // 1_000_000, "over": over})
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ def train_pack(
     try:
         check_versions(expected or {})
         ledger, pack_id = journal(), str(config["pack_id"])
-        if ledger.stop_asked(run):
+        if ledger.stop_requested(run):
             return _result("stopped", trials)
         pack = ledger.read_pack(pack_id)
         trials = len(pack["trials"])

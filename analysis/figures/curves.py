@@ -16,7 +16,7 @@ from vistudy.analysis.estimates.best_of_k import best_of_k
 from vistudy.analysis.estimates.importance import Importances, importances
 from vistudy.analysis.estimates.stable_width import stable_curve
 from vistudy.analysis.estimates.survival import TimeCurve, incidence_curve, threshold_curve
-from vistudy.analysis.figures.grid_layout import WORDS, settings, slim
+from vistudy.analysis.figures.grid_layout import WORDS, numeric_columns, parse_config
 from vistudy.analysis.figures.specs import BANDS, MAX_CURVES, Bar, BarFigure, BarPanel, Curve, CurveFigure, Panel
 from vistudy.analysis.tables.formatting import level_text
 
@@ -25,7 +25,7 @@ NEAR = 0.25
 """Decades of learning rate on either side of a point whose trials its note counts."""
 
 
-def attempt(notes: list[str], where: str, function: Callable[..., T], *args: Any, **options: Any) -> T | None:
+def or_note(notes: list[str], where: str, function: Callable[..., T], *args: Any, **options: Any) -> T | None:
     """The function's result, or None if it refused with a ValueError, whose sentence is added to `notes`."""
     try:
         return function(*args, **options)
@@ -36,7 +36,7 @@ def attempt(notes: list[str], where: str, function: Callable[..., T], *args: Any
 
 def _parts(table: pd.DataFrame, styles: Mapping[str, int]) -> Iterator[tuple[str, dict[str, pd.DataFrame]]]:
     """(block, arm -> its trials in order of style); at most as many arms as can be told apart."""
-    for block, part in slim(table).groupby("block", sort=False):
+    for block, part in numeric_columns(table).groupby("block", sort=False):
         arms = sorted(part["arm"].unique(), key=lambda arm: styles[arm])
         yield str(block), {arm: part[part["arm"] == arm] for arm in arms[:MAX_CURVES]}
 
@@ -59,7 +59,7 @@ def stability_curves(
             continue
         curves = []
         for arm, part in parts.items():
-            found = attempt(notes, f"{block}, {arm}", stable_curve, part, arm, box=(boxes or {}).get(block))
+            found = or_note(notes, f"{block}, {arm}", stable_curve, part, arm, box=(boxes or {}).get(block))
             if found is not None:
                 x, share = np.array(found.lr), np.array(found.share)
                 low, high = np.array(found.low), np.array(found.high)
@@ -118,7 +118,7 @@ def best_curves(
     for block, parts in _parts(table, styles):
         curves = []
         for arm, part in parts.items():
-            found = attempt(notes, f"{block}, {arm}", best_of_k, part, arm, k_max)
+            found = or_note(notes, f"{block}, {arm}", best_of_k, part, arm, k_max)
             if found is None or len(found.k) < 2:
                 continue
             low, high = (np.clip(ends, 0.0, 1.0) for ends in (found.low, found.high))  # as Q in an arm table is
@@ -164,9 +164,9 @@ def time_curves(
         for arm, part in parts.items():
             found: TimeCurve | None
             if event == "threshold":
-                found = attempt(notes, f"{block}, {arm}", threshold_curve, part, arm, draws=draws)
+                found = or_note(notes, f"{block}, {arm}", threshold_curve, part, arm, draws=draws)
             else:
-                found = attempt(notes, f"{block}, {arm}", incidence_curve, part, arm, event, draws=draws)
+                found = or_note(notes, f"{block}, {arm}", incidence_curve, part, arm, event, draws=draws)
             if found is not None:
                 unit = found.unit
                 curves.append(_time_curve(found, arm, styles[arm], event))
@@ -226,11 +226,11 @@ def importance_bars(
     for block, parts in _parts(table, styles):
         found = {}
         for arm in (arm for arm in arms if arm in parts):
-            levels = settings(parts[arm])
+            levels = parse_config(parts[arm])
             names = [str(name) for name in levels if levels[name].nunique() > 1]
             data = parts[arm].assign(**{str(name): _numbers(levels[name]) for name in names})
             if names:
-                found[arm] = attempt(notes, f"{block}, {arm}", importances, data, arm, names, value=value, trees=trees)
+                found[arm] = or_note(notes, f"{block}, {arm}", importances, data, arm, names, value=value, trees=trees)
         panel = _importance_panel(block, {arm: one for arm, one in found.items() if one is not None}, styles)
         if panel is not None:
             panels.append(panel)

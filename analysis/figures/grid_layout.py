@@ -69,7 +69,7 @@ _NEEDED = (
 )  # fmt: skip
 
 
-def slim(table: pd.DataFrame) -> pd.DataFrame:
+def numeric_columns(table: pd.DataFrame) -> pd.DataFrame:
     """The columns that estimates and pictures read, as plain numbers: a third of the time of working on all of them."""
     part = table[[name for name in _NEEDED if name in table]]
     extension = [name for name in part if pd.api.types.is_extension_array_dtype(part[name].dtype)]
@@ -78,7 +78,7 @@ def slim(table: pd.DataFrame) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Box:
+class GridLayout:
     """Where each trial of one block stands: a column by learning rate, a row by the other factors."""
 
     x_label: str
@@ -98,16 +98,16 @@ class Box:
         return ", ".join(part for part in (columns, rows) if part) or "all configurations"
 
 
-def settings(table: pd.DataFrame) -> pd.DataFrame:
+def parse_config(table: pd.DataFrame) -> pd.DataFrame:
     """Levels of the factors of each trial as text, one column a factor, from the column `config`."""
     codes, texts = pd.factorize(table["config"])
     parsed = pd.DataFrame([dict(part.split("=", 1) for part in text.split(",") if "=" in part) for text in texts])
     return parsed.take(codes).set_axis(table.index)
 
 
-def lay_out(table: pd.DataFrame) -> Box:
+def layout_arm_table(table: pd.DataFrame) -> GridLayout:
     """Place the trials of one block by learning rate (in bins if there are many) and by the other factors."""
-    levels = settings(table)
+    levels = parse_config(table)
     names: list[str] = list(map(str, levels))
     rates = pd.to_numeric(table["lr"]) if "lr" in table else pd.Series(np.nan, index=table.index)
     label = "learning rate"
@@ -131,7 +131,7 @@ def lay_out(table: pd.DataFrame) -> Box:
     rows = list(levels[others].fillna("–").itertuples(index=False, name=None)) if others else []
     combos = sorted(set(rows), key=_order)
     number = {combo: i for i, combo in enumerate(combos)}
-    return Box(
+    return GridLayout(
         x_label=f"{label}, in bins" if binned else label,
         y_label=" · ".join(WORDS.get(c, c) for c in others),
         x_texts=x_texts,

@@ -49,7 +49,7 @@ def draw(figure: AnyFigure) -> Figure:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Printed:
+class RenderedFigure:
     """A picture that was drawn for print."""
 
     paths: tuple[Path, ...]
@@ -58,14 +58,14 @@ class Printed:
     """Width."""
 
 
-def ready() -> None:
+def warm_up() -> None:
     """Whoever calls this has imported what drawing needs."""
 
 
-def paint(figure: AnyFigure | Figure, folder: Path, key: str, png: bool) -> Printed:
+def render(figure: AnyFigure | Figure, folder: Path, key: str, png: bool) -> RenderedFigure:
     """Draw a picture for print and write its files."""
     drawn = figure if isinstance(figure, Figure) else draw(figure)
-    return Printed(paths=tuple(save(drawn, folder, key, png=png)), inches=float(drawn.get_size_inches()[0]))
+    return RenderedFigure(paths=tuple(save(drawn, folder, key, png=png)), inches=float(drawn.get_size_inches()[0]))
 
 
 def _sheet(width: float, height: float) -> tuple[Figure, Axes]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vistudy.analysis.ledger.errors import ReadOnlyError, StoreError, StudyBusyError
-from vistudy.analysis.ledger.object_stores import errors, explain, open_remote
+from vistudy.analysis.ledger.object_stores import describe_error, open_remote, translate_errors
 
 WAIT_S = 0.2
 """How long a lock is tried for: whoever looks whether it is held (`holder`) may be in its way for a moment."""
@@ -36,7 +36,7 @@ class Holder:
     """Unix time."""
 
 
-class Storage:
+class FileStore:
     """Named byte files under a root. A reader sees a file whole or not at all, never half of it.
 
     Local paths use a temporary file and `os.replace`; other filesystems one put, which object stores make atomic. Names
@@ -77,7 +77,7 @@ class Storage:
         """Full name of a file, for messages."""
         return f"{self.uri}/{path}"
 
-    def damaged(self, path: str, why: str) -> StoreError:
+    def corruption_error(self, path: str, why: str) -> StoreError:
         """The error for a file that is not as it was written."""
         return StoreError(
             f"damaged file in the store: {self.name(path)}: {why}. "
@@ -89,9 +89,9 @@ class Storage:
         try:
             found = json.loads(data)
         except ValueError as error:
-            raise self.damaged(path, str(error)) from error
+            raise self.corruption_error(path, str(error)) from error
         if not isinstance(found, dict):
-            raise self.damaged(path, f"a {type(found).__name__} instead of an object")
+            raise self.corruption_error(path, f"a {type(found).__name__} instead of an object")
         return found
 
     def read_json(self, path: str) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Storage:
             if self._fs is None:
                 with open(f"{self._root}/{path}", "rb") as file:
                     return file.read()
-            with errors(f"read {self.name(path)}", self.uri):
+            with translate_errors(f"read {self.name(path)}", self.uri):
                 return bytes(self._fs.cat_file(f"{self._root}/{path}"))
         except FileNotFoundError:
             raise
@@ -115,7 +115,7 @@ class Storage:
         """`read` of each path, fetched together where the filesystem can do that."""
         if self._fs is None or len(paths) < 2:
             return [self.read(path) for path in paths]
-        with errors(f"read files under {self.uri}", self.uri):
+        with translate_errors(f"read files under {self.uri}", self.uri):
             found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
         return [bytes(found[self._fs._strip_protocol(f"{self._root}/{path}")]) for path in paths]
 
@@ -131,13 +131,13 @@ class Storage:
         try:
             if self._fs is None:
                 return self._write_local(f"{self._root}/{path}", data, durable, exclusive)
-            with errors(f"write {self.name(path)}", self.uri):
+            with translate_errors(f"write {self.name(path)}", self.uri):
                 self._fs.pipe_file(f"{self._root}/{path}", data, mode="create" if exclusive else "overwrite")
             return True
         except FileExistsError:
             return False
         except FileNotFoundError as error:  # a put makes folders: so it is the bucket
-            raise StoreError(f"cannot write {self.name(path)}: {explain(error, self.uri)}") from error
+            raise StoreError(f"cannot write {self.name(path)}: {describe_error(error, self.uri)}") from error
         except OSError as error:
             raise StoreError(f"cannot write {self.name(path)} on {socket.gethostname()}: {error}") from error
 
@@ -179,7 +179,7 @@ class Storage:
                 names: Iterable[str] = os.listdir(f"{self._root}/{folder}")
             else:
                 self._fs.invalidate_cache()  # another process may have written since
-                with errors(f"list {self.name(folder)}", self.uri):
+                with translate_errors(f"list {self.name(folder)}", self.uri):
                     found = self._fs.ls(f"{self._root}/{folder}", detail=False)
                 names = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
         except FileNotFoundError:
@@ -188,7 +188,7 @@ class Storage:
             raise StoreError(f"cannot list {self.name(folder)} on {socket.gethostname()}: {error}") from error
         return sorted(name for name in names if not name.startswith("."))
 
-    def tree(self, folder: str) -> Sequence[str]:
+    def list_recursive(self, folder: str) -> Sequence[str]:
         """Sorted paths, below `folder`, of all files in it and its folders: one pass, where `list` would take many."""
         try:
             if self._fs is None:
@@ -207,7 +207,7 @@ class Storage:
         if self._fs is None:
             return os.path.exists(f"{self._root}/{path}")
         self._fs.invalidate_cache()
-        with errors(f"look for {self.name(path)}", self.uri):
+        with translate_errors(f"look for {self.name(path)}", self.uri):
             return bool(self._fs.exists(f"{self._root}/{path}"))
 
     def remove(self, path: str) -> None:
@@ -216,7 +216,7 @@ class Storage:
             if self._fs is None:
                 os.unlink(f"{self._root}/{path}")
             else:
-                with errors(f"delete {self.name(path)}", self.uri):
+                with translate_errors(f"delete {self.name(path)}", self.uri):
                     self._fs.rm_file(f"{self._root}/{path}")
         except FileNotFoundError:
             return

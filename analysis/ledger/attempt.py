@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
-from vistudy.analysis.ledger.atomic_files import Storage
+from vistudy.analysis.ledger.atomic_files import FileStore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ _FIELDS = {"trial_id", "evaluation", "step", "wall_s", "unix_ms", "values"}
 class Attempt:
     """The one writer of one attempt of a pack. A file is never written twice."""
 
-    def __init__(self, disk: Storage, pack_id: str, number: int) -> None:
+    def __init__(self, disk: FileStore, pack_id: str, number: int) -> None:
         self._disk, self.pack_id, self.number = disk, pack_id, number
         self._checkpoints: list[str] = []
         self._written: set[int] = set()
@@ -77,7 +77,7 @@ class Attempt:
         while len(self._checkpoints) > _KEPT_CHECKPOINTS:
             self._disk.remove(self._checkpoints.pop(0))
 
-    def beat(self, said: Mapping[str, Any]) -> None:
+    def write_heartbeat(self, said: Mapping[str, Any]) -> None:
         """Replace this attempt's sign of life."""
         data = json.dumps(dict(said)).encode()
         self._disk.write(f"{attempt_path(self.pack_id, self.number)}/heartbeat.json", data)
@@ -90,14 +90,14 @@ class Attempt:
 
     def samples(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store samples (n, *shape) of some trials at an evaluation, by trial_id."""
-        self._disk.write(self._path("samples", evaluation), npz(arrays), durable=False)
+        self._disk.write(self._path("samples", evaluation), to_npz(arrays), durable=False)
 
     def weights(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store trained parameters by `<trial_id>/<net>/<parameter>`, durably."""
-        self._disk.write(self._path("weights", evaluation), npz(arrays), durable=True)
+        self._disk.write(self._path("weights", evaluation), to_npz(arrays), durable=True)
 
 
-def npz(arrays: Mapping[str, np.ndarray]) -> bytes:
+def to_npz(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Arrays as a compressed npz file."""
     import numpy as np
 
@@ -117,7 +117,7 @@ def file_of_attempt(name: str) -> int | None:
     return None if match is None else int(match.group(2) or 0)
 
 
-def files(disk: Storage, pack_id: str, number: int, kind: Kind) -> list[tuple[int, str]]:
+def list_files(disk: FileStore, pack_id: str, number: int, kind: Kind) -> list[tuple[int, str]]:
     """(evaluation, path) of an attempt's files of one kind, ascending.
 
     Raises:
@@ -127,7 +127,7 @@ def files(disk: Storage, pack_id: str, number: int, kind: Kind) -> list[tuple[in
     for name in disk.list(folder):
         match = _FILE.fullmatch(name)
         if not match:
-            raise disk.damaged(f"{folder}/{name}", "no such file belongs in the folder of an attempt")
+            raise disk.corruption_error(f"{folder}/{name}", "no such file belongs in the folder of an attempt")
         if match.group(1) == kind:
             found.append((int(match.group(2)), f"{folder}/{name}"))
     return sorted(found)
@@ -151,7 +151,7 @@ def encode(records: Sequence[Mapping[str, Any]], unix_ms: int) -> bytes:
     return "".join(lines).encode()
 
 
-def decode(disk: Storage, path: str, evaluation: int, data: bytes) -> list[dict[str, Any]]:
+def decode(disk: FileStore, path: str, evaluation: int, data: bytes) -> list[dict[str, Any]]:
     """The records of a segment. Raises StoreError, naming the file, if one byte of it is not as `encode` writes it."""
     try:
         if not data.endswith(b"}\n"):
@@ -166,21 +166,21 @@ def decode(disk: Storage, path: str, evaluation: int, data: bytes) -> list[dict[
                     if type(value) is not float:
                         values[name] = _SPECIAL[value]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise disk.damaged(path, f"{type(error).__name__}: {error}") from error
+        raise disk.corruption_error(path, f"{type(error).__name__}: {error}") from error
     return records
 
 
-def members(disk: Storage, pack_id: str, number: int) -> set[str]:
+def first_segment_trials(disk: FileStore, pack_id: str, number: int) -> set[str]:
     """Ids of the trials in an attempt's first segment (all trials that were alive when it began)."""
     return {
         record["trial_id"]
-        for evaluation, path in files(disk, pack_id, number, "records")[:1]
+        for evaluation, path in list_files(disk, pack_id, number, "records")[:1]
         for record in decode(disk, path, evaluation, disk.read(path))
     }
 
 
 def merge(
-    disk: Storage,
+    disk: FileStore,
     pack_id: str,
     attempts: Sequence[int],
     wanted: Collection[str] | None,
@@ -193,7 +193,7 @@ def merge(
     merged: Merged = {}
     last: dict[str, int] = {}
     for number in sorted(attempts):
-        segments = files(disk, pack_id, number, "records")
+        segments = list_files(disk, pack_id, number, "records")
         contents = disk.read_many([path for _, path in segments])
         for (evaluation, path), data in zip(segments, contents, strict=True):
             for record in decode(disk, path, evaluation, data):
@@ -209,10 +209,10 @@ def merge(
     return merged
 
 
-def newest_checkpoint(disk: Storage, pack_id: str, attempts: Sequence[int]) -> tuple[int, bytes] | None:
+def newest_checkpoint(disk: FileStore, pack_id: str, attempts: Sequence[int]) -> tuple[int, bytes] | None:
     """(evaluation, payload) of the newest checkpoint with the right checksum; damaged ones are logged, passed over."""
     for number in sorted(attempts, reverse=True):
-        for evaluation, path in reversed(files(disk, pack_id, number, "checkpoint")):
+        for evaluation, path in reversed(list_files(disk, pack_id, number, "checkpoint")):
             try:
                 data = disk.read(path)
             except FileNotFoundError:  # its writer has just put a newer one in its place
@@ -229,13 +229,13 @@ def good_checkpoint(data: bytes) -> bool:
     return head == _CHECKPOINT + hashlib.sha256(payload).hexdigest().encode()
 
 
-def read_samples(disk: Storage, pack_id: str, attempts: Sequence[int], trial_id: str) -> dict[int, np.ndarray]:
+def read_samples(disk: FileStore, pack_id: str, attempts: Sequence[int], trial_id: str) -> dict[int, np.ndarray]:
     """evaluation -> samples of one trial; the highest attempt's."""
     found = _read_arrays(disk, pack_id, attempts, "samples", lambda name: name == trial_id)
     return {evaluation: arrays[trial_id] for evaluation, arrays in found.items()}
 
 
-def read_weights(disk: Storage, pack_id: str, attempts: Sequence[int], trial_id: str) -> dict[str, np.ndarray]:
+def read_weights(disk: FileStore, pack_id: str, attempts: Sequence[int], trial_id: str) -> dict[str, np.ndarray]:
     """`<net>/<parameter>` -> trained parameter of one trial; empty if none were kept."""
     found = _read_arrays(disk, pack_id, attempts, "weights", lambda name: name.startswith(f"{trial_id}/"))
     last = found[max(found)] if found else {}
@@ -243,19 +243,19 @@ def read_weights(disk: Storage, pack_id: str, attempts: Sequence[int], trial_id:
 
 
 def _read_arrays(
-    disk: Storage, pack_id: str, attempts: Sequence[int], kind: Kind, wanted: Callable[[str], bool]
+    disk: FileStore, pack_id: str, attempts: Sequence[int], kind: Kind, wanted: Callable[[str], bool]
 ) -> dict[int, dict[str, np.ndarray]]:
     """evaluation -> arrays with a wanted name, of the highest attempt that has one."""
     import numpy as np
 
     found: dict[int, dict[str, np.ndarray]] = {}
     for number in sorted(attempts):
-        for evaluation, path in files(disk, pack_id, number, kind):
+        for evaluation, path in list_files(disk, pack_id, number, kind):
             try:
                 with np.load(io.BytesIO(disk.read(path)), allow_pickle=False) as stored:
                     arrays = {name: stored[name] for name in stored.files if wanted(name)}
             except (ValueError, EOFError, zipfile.BadZipFile) as error:
-                raise disk.damaged(path, str(error)) from error
+                raise disk.corruption_error(path, str(error)) from error
             if arrays:
                 found[evaluation] = arrays
     return dict(sorted(found.items()))

@@ -2,7 +2,7 @@
 
 import errno
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 """Failures of a disk that no second try mends."""
 
 
@@ -22,7 +22,7 @@ class StudyBusyError(StudyError):
     """Another process is running or syncing the same study."""
 
 
-class StoppedError(StudyError):
+class RunAbortedError(StudyError):
     """The store or a node made a run stop in its middle. What is recorded is whole, and the same command goes on."""
 
 

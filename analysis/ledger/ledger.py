@@ -15,24 +15,24 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from vistudy.analysis.ledger import attempt as journal
-from vistudy.analysis.ledger.atomic_files import Storage, sync_path
+from vistudy.analysis.ledger.atomic_files import FileStore, sync_path
 from vistudy.analysis.ledger.attempt import Attempt
 from vistudy.analysis.ledger.errors import StoreError
-from vistudy.analysis.ledger.liveness import Signs
-from vistudy.analysis.ledger.study_files import StudyFiles, dump, safe
+from vistudy.analysis.ledger.liveness import WorkerSignals
+from vistudy.analysis.ledger.study_files import StudyFiles, check_name, to_json_bytes
 
 if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1
-PROBE = bytes(2**18)
+WRITE_TEST = bytes(2**18)
 """Written and removed again: an empty file can be made on a full disk."""
 _ATTEMPT = re.compile(r"attempt-(\d{3,})")
 
 __all__ = ["Attempt", "Ledger"]
 
 
-class _ForeignStoreError(StoreError):
+class IncompatibleStoreError(StoreError):
     """The store has another format, or does not do what it is asked."""
 
 
@@ -40,11 +40,11 @@ ENDED = ("complete", "failed")
 """States of trials that have ended."""
 STOPPED_EARLY = "censored"
 """State that earlier versions gave to trials that a scheduler had stopped. They count as not trained to their end."""
-FEW = 3
+LOOKUP_LIMIT = 3
 """Trials that are looked for by name: more are found faster by listing all."""
 
 
-class Ledger(StudyFiles, Signs):
+class Ledger(StudyFiles, WorkerSignals):
     """A store of trials and records in a directory, or under any fsspec URI.
 
     Making one touches nothing; `create` makes the store. Every other method raises StoreError if there is no store, if
@@ -55,7 +55,7 @@ class Ledger(StudyFiles, Signs):
     """Absolute path or URI of the store; equal for all processes that see it."""
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
-        self._disk = Storage(uri)
+        self._disk = FileStore(uri)
         self.uri = self._disk.uri
         self._checked = False
         self._packs: dict[str, dict[str, Any]] = {}
@@ -63,9 +63,9 @@ class Ledger(StudyFiles, Signs):
         self._first: dict[tuple[str, int], set[str]] = {}
 
     @property
-    def disk(self) -> Storage:
+    def disk(self) -> FileStore:
         """The files themselves, for whoever looks for damage."""
-        return self._need()
+        return self._open_store()
 
     # -- the store itself ------------------------------------------------------------------------------------------
 
@@ -79,15 +79,15 @@ class Ledger(StudyFiles, Signs):
             if not self.exists():
                 self._disk.write("ledger.json", json.dumps({"format": FORMAT}).encode(), durable=True)
             probe = f"probe-{socket.gethostname()}-{os.getpid()}"
-            self._disk.write(probe, PROBE)
+            self._disk.write(probe, WRITE_TEST)
             replaced = self._disk.write(probe, b"", exclusive=True)
             self._disk.remove(probe)
             if replaced:
-                raise _ForeignStoreError(
+                raise IncompatibleStoreError(
                     f"store {self.uri}: it replaces files although it was asked not to (S3's If-None-Match): two "
                     "workers could overwrite each other. Use a server that knows conditional puts, or a shared folder."
                 )
-        except _ForeignStoreError:
+        except IncompatibleStoreError:
             raise
         except Exception as error:  # filesystems have exceptions of their own for credentials, buckets, read-only media
             raise StoreError(
@@ -108,14 +108,14 @@ class Ledger(StudyFiles, Signs):
                 raise StoreError(f"store {self.uri}: it is a file, or below one: give a folder with --store") from error
             raise
         if found.get("format") != FORMAT:
-            raise _ForeignStoreError(
+            raise IncompatibleStoreError(
                 f"store {self.uri}: ledger.json says format {found.get('format')!r}; this vistudy reads {FORMAT}. "
                 "Use the version of vistudy that wrote it, or another --store."
             )
         self._checked = True
         return True
 
-    def _need(self) -> Storage:
+    def _open_store(self) -> FileStore:
         if not self.exists():
             raise StoreError(
                 f"store {self.uri}: no vistudy store is there (no ledger.json), as seen from {socket.gethostname()}. "
@@ -133,14 +133,14 @@ class Ledger(StudyFiles, Signs):
         Raises:
             StudyBusyError: somebody else holds it (on entering).
         """
-        return self._disk.hold(f"studies/{safe(study, 'study')}", what)
+        return self._disk.hold(f"studies/{check_name(study, 'study')}", what)
 
     # -- packs and attempts ----------------------------------------------------------------------------------------
 
     def write_pack(self, pack: dict[str, Any]) -> None:
         """Store a pack once; a second call with the same trials changes nothing."""
-        disk, pack_id = self._need(), safe(pack["pack_id"], "pack")
-        path, data = f"packs/{pack_id}/pack.json", dump(pack)
+        disk, pack_id = self._open_store(), check_name(pack["pack_id"], "pack")
+        path, data = f"packs/{pack_id}/pack.json", to_json_bytes(pack)
         if not disk.write(path, data, durable=True, exclusive=True):
             there = self._disk.read_json(path)
             if there["trials"] != json.loads(data)["trials"]:
@@ -148,7 +148,7 @@ class Ledger(StudyFiles, Signs):
 
     def packs(self) -> dict[str, dict[str, Any]]:
         """Every pack: pack_id -> content of its `pack.json`."""
-        disk = self._need()
+        disk = self._open_store()
         new = [name for name in disk.list("packs") if name not in self._packs]
         paths = [f"packs/{name}/pack.json" for name in new]
         try:
@@ -167,22 +167,22 @@ class Ledger(StudyFiles, Signs):
     def read_pack(self, pack_id: str) -> dict[str, Any]:
         """Content of one pack's `pack.json`. Raises StoreError if it is not there."""
         if pack_id not in self._packs:
-            path = f"packs/{safe(pack_id, 'pack')}/pack.json"
+            path = f"packs/{check_name(pack_id, 'pack')}/pack.json"
             try:
-                self._packs[pack_id] = self._need().read_json(path)
+                self._packs[pack_id] = self._open_store().read_json(path)
             except FileNotFoundError:
                 raise StoreError(f"pack {pack_id!r} is not in the store {self.uri}: no {path}.") from None
         return self._packs[pack_id]
 
     def attempts(self, pack_id: str) -> list[int]:
         """Numbers of a pack's attempts, ascending."""
-        names = self._need().list(f"packs/{safe(pack_id, 'pack')}")
+        names = self._open_store().list(f"packs/{check_name(pack_id, 'pack')}")
         return sorted(int(match.group(1)) for name in names if (match := _ATTEMPT.fullmatch(name)))
 
     def open_attempt(self, pack_id: str) -> Attempt:
         """Begin the next attempt of a pack; two openers get two numbers."""
-        disk = self._need()
-        if not disk.exists(f"packs/{safe(pack_id, 'pack')}/pack.json"):
+        disk = self._open_store()
+        if not disk.exists(f"packs/{check_name(pack_id, 'pack')}/pack.json"):
             raise StoreError(f"pack {pack_id!r} is not in the store {self.uri}; write_pack comes first.")
         number = max(self.attempts(pack_id), default=0) + 1
         while not disk.claim(journal.attempt_path(pack_id, number)):
@@ -194,7 +194,7 @@ class Ledger(StudyFiles, Signs):
 
         Damaged ones are logged by name and passed over; None if no good one is left.
         """
-        return journal.newest_checkpoint(self._need(), pack_id, self.attempts(pack_id))
+        return journal.newest_checkpoint(self._open_store(), pack_id, self.attempts(pack_id))
 
     def segments(self) -> dict[str, dict[int, int]]:
         """pack_id -> attempt -> number of evaluations that it has recorded, of packs with an attempt. Listings only.
@@ -202,7 +202,7 @@ class Ledger(StudyFiles, Signs):
         Recorded evaluations never change: equal numbers are equal records.
         """
         found: dict[str, dict[int, int]] = {}
-        for path in self._need().tree("packs"):
+        for path in self._open_store().list_recursive("packs"):
             pack_id, _, rest = path.partition("/")
             folder, _, name = rest.partition("/")
             if match := _ATTEMPT.fullmatch(folder):
@@ -217,7 +217,7 @@ class Ledger(StudyFiles, Signs):
 
     def progress_of(self, pack_id: str) -> int:
         """Highest evaluation of one pack recorded by any attempt; -1 if none."""
-        last = [journal.files(self._disk, pack_id, number, "records")[-1:] for number in self.attempts(pack_id)]
+        last = [journal.list_files(self._disk, pack_id, number, "records")[-1:] for number in self.attempts(pack_id)]
         return max((evaluation for item in last for evaluation, _ in item), default=-1)
 
     # -- outcomes of trials ----------------------------------------------------------------------------------------
@@ -227,11 +227,11 @@ class Ledger(StudyFiles, Signs):
 
         In one pack the highest attempt wins. A failure never replaces a completed trial; of two packs the first stays.
         """
-        disk, path = self._need(), f"trials/{safe(outcome['trial_id'], 'trial')}.json"
+        disk, path = self._open_store(), f"trials/{check_name(outcome['trial_id'], 'trial')}.json"
         if outcome["state"] not in ENDED:
             raise ValueError(f"state of a finished trial is one of {', '.join(ENDED)}, got {outcome['state']!r}")
         self._sync_attempt(outcome["pack_id"], outcome["attempt"])
-        data = dump(outcome)
+        data = to_json_bytes(outcome)
         while not disk.write(path, data, durable=True, exclusive=True):
             try:
                 there = self._outcome(path, disk.read(path))
@@ -245,7 +245,7 @@ class Ledger(StudyFiles, Signs):
         root = self._disk.local
         if root is None:
             return
-        new = {path for _, path in journal.files(self._disk, pack_id, number, "records")} - self._synced
+        new = {path for _, path in journal.list_files(self._disk, pack_id, number, "records")} - self._synced
         for path in sorted(new):
             sync_path(f"{root}/{path}")
         if new:
@@ -255,20 +255,20 @@ class Ledger(StudyFiles, Signs):
     def _outcome(self, path: str, data: bytes) -> dict[str, Any]:
         found = self._disk.parse(path, data)
         if path != f"trials/{found.get('trial_id')}.json" or found.get("state") not in (*ENDED, STOPPED_EARLY):
-            raise self._disk.damaged(path, "it is not the outcome of the trial that its name says")
+            raise self._disk.corruption_error(path, "it is not the outcome of the trial that its name says")
         return found
 
     def done(self) -> set[str]:
         """Ids of the trials that have ended, in whatever state. One listing."""
-        return {name.removesuffix(".json") for name in self._need().list("trials")}
+        return {name.removesuffix(".json") for name in self._open_store().list("trials")}
 
     def read_outcomes(self, trial_ids: Collection[str] | None = None) -> dict[str, dict[str, Any]]:
         """trial_id -> content of its outcome file, for those (of `trial_ids`) that have ended.
 
         Trials that an earlier version stopped early are left out: they have not been trained to their end.
         """
-        if trial_ids is not None and len(trial_ids) <= FEW:
-            wanted = sorted(i for i in set(trial_ids) if self._need().exists(f"trials/{i}.json"))
+        if trial_ids is not None and len(trial_ids) <= LOOKUP_LIMIT:
+            wanted = sorted(i for i in set(trial_ids) if self._open_store().exists(f"trials/{i}.json"))
         else:
             wanted = sorted(self.done() if trial_ids is None else self.done() & set(trial_ids))
         paths = [f"trials/{trial_id}.json" for trial_id in wanted]
@@ -276,7 +276,7 @@ class Ledger(StudyFiles, Signs):
         outcomes = {trial_id: self._outcome(path, data) for trial_id, path, data in found}
         return {trial_id: outcome for trial_id, outcome in outcomes.items() if outcome["state"] != STOPPED_EARLY}
 
-    def forget(self, trial_ids: Iterable[str]) -> None:
+    def discard_outcomes(self, trial_ids: Iterable[str]) -> None:
         """Remove the outcomes of trials that are not complete, so that they run again. Their records stay.
 
         Raises:
@@ -314,18 +314,18 @@ class Ledger(StudyFiles, Signs):
             outcomes = self.read_outcomes(wanted)
         elif wanted is not None:
             outcomes = {trial_id: outcomes[trial_id] for trial_id in wanted & outcomes.keys()}
-        for pack_id, members in self._homes(wanted, outcomes).items():
+        for pack_id, members in self._source_packs(wanted, outcomes).items():
             merged = journal.merge(self._disk, pack_id, self.attempts(pack_id), members, outcomes)
             for trial_id in sorted(merged):
                 yield trial_id, [merged[trial_id][evaluation] for evaluation in sorted(merged[trial_id])]
 
-    def _homes(self, wanted: set[str] | None, outcomes: Mapping[str, dict[str, Any]]) -> dict[str, set[str]]:
+    def _source_packs(self, wanted: set[str] | None, outcomes: Mapping[str, dict[str, Any]]) -> dict[str, set[str]]:
         """Pack -> the trials to be read from it: each trial stands in one."""
         home = {trial_id: outcome["pack_id"] for trial_id, outcome in outcomes.items()}
         if wanted is None or wanted - outcomes.keys():
             packs = self.packs()
             for pack_id in sorted(packs, key=lambda pack_id: (packs[pack_id].get("created_ms", 0), pack_id)):
-                for trial_id in self._members(pack_id) - outcomes.keys():
+                for trial_id in self._trials_of(pack_id) - outcomes.keys():
                     if wanted is None or trial_id in wanted:
                         home[trial_id] = pack_id  # oldest first: a newer one replaces an older one
         found: dict[str, set[str]] = {}
@@ -333,12 +333,12 @@ class Ledger(StudyFiles, Signs):
             found.setdefault(pack_id, set()).add(trial_id)
         return dict(sorted(found.items()))
 
-    def _members(self, pack_id: str) -> set[str]:
+    def _trials_of(self, pack_id: str) -> set[str]:
         found: set[str] = set()
         for number in self.attempts(pack_id):
             key = (pack_id, number)
             if key not in self._first:
-                first = journal.members(self._disk, pack_id, number)
+                first = journal.first_segment_trials(self._disk, pack_id, number)
                 if first:
                     self._first[key] = first  # a first segment never changes
             found |= self._first.get(key, set())
@@ -347,7 +347,7 @@ class Ledger(StudyFiles, Signs):
     def samples(self, trial_id: str) -> dict[int, np.ndarray]:
         """evaluation -> samples (n, *shape) of one trial; pack and attempt are chosen as in `records`."""
         found: dict[int, np.ndarray] = {}
-        for pack_id in self._homes({trial_id}, self.read_outcomes([trial_id])):
+        for pack_id in self._source_packs({trial_id}, self.read_outcomes([trial_id])):
             found = journal.read_samples(self._disk, pack_id, self.attempts(pack_id), trial_id) or found
         return found
 
@@ -360,12 +360,12 @@ class Ledger(StudyFiles, Signs):
 
     def write_reference(self, key: str, reference: dict[str, float]) -> None:
         """Store a reference under its key."""
-        self._need().write(f"references/{safe(key, 'reference')}.json", dump(reference))
+        self._open_store().write(f"references/{check_name(key, 'reference')}.json", to_json_bytes(reference))
 
     def read_reference(self, key: str) -> dict[str, float] | None:
         """The reference of that key, or None if it has not been computed."""
         try:
-            self._need()
-            return self._disk.read_json(f"references/{safe(key, 'reference')}.json")
+            self._open_store()
+            return self._disk.read_json(f"references/{check_name(key, 'reference')}.json")
         except FileNotFoundError:
             return None

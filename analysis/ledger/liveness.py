@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from vistudy.analysis.ledger import attempt as journal
-from vistudy.analysis.ledger.atomic_files import Holder, Storage
-from vistudy.analysis.ledger.study_files import dump, safe
+from vistudy.analysis.ledger.atomic_files import FileStore, Holder
+from vistudy.analysis.ledger.study_files import check_name, to_json_bytes
 
 HEARTBEAT = "heartbeat.json"
 SILENT_MS = 60_000
@@ -21,11 +21,11 @@ SKEW_MS = 2_000
 """Clocks of nodes may differ by that."""
 
 
-class Signs(ABC):
+class WorkerSignals(ABC):
     """Part of `analysis.ledger.ledger.Ledger`. Files, because every node sees the store, and nothing else is shared."""
 
     uri: str
-    _disk: Storage
+    _disk: FileStore
 
     @abstractmethod
     def attempts(self, pack_id: str) -> list[int]:
@@ -37,7 +37,7 @@ class Signs(ABC):
 
     def runner(self, study: str) -> Holder | None:
         """The process that runs a study at this moment, as far as locks tell."""
-        return self._disk.holder(f"studies/{safe(study, 'study')}", "run")
+        return self._disk.holder(f"studies/{check_name(study, 'study')}", "run")
 
     def live(self, study: str, trial_ids: Collection[str]) -> set[str]:
         """Those of `trial_ids` that are being trained now, by a run of this study or of another that shares them.
@@ -59,13 +59,13 @@ class Signs(ABC):
         """Say that nobody trains a pack any more, for a worker that was ended before it could."""
         if sign := self.heartbeat(pack_id):
             path = f"{journal.attempt_path(pack_id, sign.pop('attempt'))}/{HEARTBEAT}"
-            self._disk.write(path, dump(sign | {"over": True}))
+            self._disk.write(path, to_json_bytes(sign | {"over": True}))
 
     def saved_updates(self, pack_id: str) -> int:
         """Updates of D in the newest checkpoint of a pack, as far as its attempts have said; 0 if there is none."""
         said = 0
         for number in self.attempts(pack_id):
-            if journal.files(self._disk, pack_id, number, "checkpoint"):
+            if journal.list_files(self._disk, pack_id, number, "checkpoint"):
                 said = max(said, int((self._beat(pack_id, number) or {}).get("saved_updates", 0)))
         return said
 
@@ -90,17 +90,17 @@ class Signs(ABC):
         except FileNotFoundError:
             return ""
 
-    def ask_stop(self, run: str) -> None:
+    def request_stop(self, run: str) -> None:
         """Ask the workers of a run to write a checkpoint and end."""
-        self._disk.write(f"stops/{safe(run, 'run')}.json", dump({"run": run}))
+        self._disk.write(f"stops/{check_name(run, 'run')}.json", to_json_bytes({"run": run}))
 
-    def stop_asked(self, run: str) -> bool:
+    def stop_requested(self, run: str) -> bool:
         """Whether the workers of a run are to end."""
-        return bool(run) and self._disk.exists(f"stops/{safe(run, 'run')}.json")
+        return bool(run) and self._disk.exists(f"stops/{check_name(run, 'run')}.json")
 
-    def withdraw_stop(self, run: str) -> None:
-        """Take `ask_stop` back: the run has ended."""
-        self._disk.remove(f"stops/{safe(run, 'run')}.json")
+    def clear_stop_request(self, run: str) -> None:
+        """Take `request_stop` back: the run has ended."""
+        self._disk.remove(f"stops/{check_name(run, 'run')}.json")
 
 
 def _alive(sign: Mapping[str, Any], held_since_ms: int | None, now: int) -> bool:

@@ -48,7 +48,7 @@ def open_remote(uri: str, scheme: str) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def errors(what: str, uri: str) -> Iterator[None]:
+def translate_errors(what: str, uri: str) -> Iterator[None]:
     """Errors of a remote filesystem as StoreError, with what to do; FileNotFoundError and FileExistsError as they are.
 
     `what` says what was tried. Each of these libraries has exceptions of its own, of no common base.
@@ -58,10 +58,10 @@ def errors(what: str, uri: str) -> Iterator[None]:
     except (FileNotFoundError, FileExistsError, StoreError):
         raise
     except Exception as error:
-        raise StoreError(f"cannot {what} on {socket.gethostname()}: {explain(error, uri)}") from error
+        raise StoreError(f"cannot {what} on {socket.gethostname()}: {describe_error(error, uri)}") from error
 
 
-def explain(error: BaseException, uri: str) -> str:
+def describe_error(error: BaseException, uri: str) -> str:
     """What an error says, without secrets, and what to do about it."""
     name, text = type(error).__name__, _SECRET.sub(r"\1***", str(error)) or "no reason given"
     scheme = uri.partition("://")[0]

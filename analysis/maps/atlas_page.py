@@ -20,8 +20,8 @@ from markupsafe import Markup
 from vistudy.analysis.figures.colours import share_colour, text_colour
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.maps.atlas_print import save_figures
-from vistudy.analysis.maps.atlas_samples import MOST_PICTURES, Modes, Sheet, Shown, Time, sheets, step_of
-from vistudy.analysis.maps.heatmap_cells import Cell
+from vistudy.analysis.maps.atlas_samples import MOST_PICTURES, AtlasSheet, AtlasTrial, Modes, Time, sheets, step_of
+from vistudy.analysis.maps.heatmap_cells import HeatmapCell
 from vistudy.analysis.maps.heatmap_page import embedded_json, page_environment, rates_summary
 from vistudy.analysis.outcomes.labels import FLAG_TEXT, LABEL_TEXT
 from vistudy.analysis.outcomes.study_trials import as_ledger
@@ -96,7 +96,7 @@ def _why_none(ledger: Ledger, study: str) -> str:
     )
 
 
-def _section(found: Sequence[Sheet]) -> Markup:
+def _section(found: Sequence[AtlasSheet]) -> Markup:
     drawn, details = list[dict[str, Any]](), list[dict[str, Any]]()
     for number, sheet in enumerate(found, 1):
         items = [item for some in sheet.shown.values() for item in some]
@@ -117,12 +117,12 @@ def _section(found: Sequence[Sheet]) -> Markup:
     return Markup(page_environment().get_template("atlas_section.html.j2").render(blocks=drawn, data=data))
 
 
-def _time_text(sheet: Sheet, time: Time) -> str:
+def _time_text(sheet: AtlasSheet, time: Time) -> str:
     low, high = sheet.steps(time)
     return f"{float(time):.0%} of the budget, " + (f"{low:,}" if low == high else f"{low:,} to {high:,}") + " updates"
 
 
-def _facets(sheet: Sheet, cells: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _facets(sheet: AtlasSheet, cells: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows from the top: tick text and, for each column, key and content of a cell, or None."""
     found = []
     for number, facet in enumerate(sheet.block.facets):
@@ -134,7 +134,9 @@ def _facets(sheet: Sheet, cells: Mapping[str, dict[str, Any]]) -> list[dict[str,
     return found
 
 
-def _cell(sheet: Sheet, cell: Cell, shown: Sequence[Shown], places: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
+def _cell(
+    sheet: AtlasSheet, cell: HeatmapCell, shown: Sequence[AtlasTrial], places: Mapping[str, tuple[int, int]]
+) -> dict[str, Any]:
     """What page and script need of a cell. Its first trial of the first seed stands there before anything is chosen."""
     axes = ((sheet.block.x, cell.x), (sheet.block.y, cell.y))
     trials = [_trial(sheet, item, places[item.row["trial_id"]]) for item in shown]
@@ -148,7 +150,7 @@ def _cell(sheet: Sheet, cell: Cell, shown: Sequence[Shown], places: Mapping[str,
     }  # fmt: skip
 
 
-def _trial(sheet: Sheet, item: Shown, place: tuple[int, int]) -> dict[str, Any]:
+def _trial(sheet: AtlasSheet, item: AtlasTrial, place: tuple[int, int]) -> dict[str, Any]:
     row = item.row
     last = max(item.pictures)
     ended = next((step_of(row, time) for time in sheet.times if time > last), None)
@@ -166,7 +168,7 @@ def _trial(sheet: Sheet, item: Shown, place: tuple[int, int]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _joined(items: Sequence[Shown], time: Time, columns: int, size: tuple[int, int]) -> np.ndarray:
+def _joined(items: Sequence[AtlasTrial], time: Time, columns: int, size: tuple[int, int]) -> np.ndarray:
     """All pictures of a time in one, row by row; white where a trial has none."""
     height, width = size
     rows = math.ceil(len(items) / columns)

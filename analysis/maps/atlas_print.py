@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from vistudy.analysis.figures.colours import GREY, INK, LINE, PAPER, share_colour, text_colour
-from vistudy.analysis.maps.atlas_samples import Sheet, Shown, step_of
+from vistudy.analysis.maps.atlas_samples import AtlasSheet, AtlasTrial, step_of
 from vistudy.analysis.maps.facets import LINE as LINE_OF_TITLE
 from vistudy.analysis.maps.facets import wrapped
-from vistudy.analysis.maps.heatmap_cells import Cell
+from vistudy.analysis.maps.heatmap_cells import HeatmapCell
 from vistudy.analysis.outcomes.labels import LABEL_TEXT
 
 CELL, CAPTION, MARGIN, LEFT, GAP, TITLE, TICKS = 0.98, 0.17, 0.22, 0.85, 0.30, 0.32, 0.30
@@ -26,7 +26,7 @@ HEADER, FOOTER = 0.72, 0.46
 """Inches: side of a picture, its caption, and the space around the facets."""
 
 
-def atlas_figure(sheet: Sheet, study: str) -> Figure:
+def atlas_figure(sheet: AtlasSheet, study: str) -> Figure:
     """Draw a block's samples at the last time that kept any; a trial that ended before is dashed."""
     high, wide = sheet.size
     cell_h, cell_w = CELL * high / wide + CAPTION, CELL
@@ -82,7 +82,9 @@ def _text(
     )  # fmt: skip
 
 
-def _cell(ax: Axes, sheet: Sheet, cell: Cell, item: Shown | None, box: tuple[float, float, float, float]) -> None:
+def _cell(
+    ax: Axes, sheet: AtlasSheet, cell: HeatmapCell, item: AtlasTrial | None, box: tuple[float, float, float, float]
+) -> None:
     x, y, width, height = box
     pad, rates = 0.03, cell.rates
     fill = share_colour(rates["share"]) if rates["n"] else PAPER
@@ -99,19 +101,19 @@ def _cell(ax: Axes, sheet: Sheet, cell: Cell, item: Shown | None, box: tuple[flo
     _text(ax, x + width / 2, (low + high) / 2, "no samples" if item is None else _ended(item), 6, GREY, ha="center")
 
 
-def _ended(item: Shown) -> str:
+def _ended(item: AtlasTrial) -> str:
     at = item.row["t_div"]
     return f"last at\n{step_of(item.row, max(item.pictures)):,}" if pd.isna(at) else f"diverged\nat {at:,.0f}"
 
 
-def _outcome(item: Shown | None) -> str:
+def _outcome(item: AtlasTrial | None) -> str:
     if item is None:
         return ""
     outcome = item.row["outcome"]
     return LABEL_TEXT[outcome][0] if pd.notna(outcome) else str(item.row["state"])
 
 
-def save_figures(sheets: Sequence[Sheet], study: str, path: Path) -> list[Path]:
+def save_figures(sheets: Sequence[AtlasSheet], study: str, path: Path) -> list[Path]:
     """Write each block as a PNG of 200 dpi: `path` itself, or with several `<stem>-<number>-<model>-<data>.png`."""
     paths = []
     for number, sheet in enumerate(sheets, 1):

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from vistudy.analysis.figures.sample_images import Image, draw_points, drawable, tile_images
-from vistudy.analysis.maps.heatmap_cells import Block, Cell, blocks, factors_of
+from vistudy.analysis.maps.heatmap_cells import HeatmapBlock, HeatmapCell, blocks, factors_of
 from vistudy.analysis.outcomes.study_trials import as_ledger
 from vistudy.analysis.tables import trials as tables
 from vistudy.analysis.tables.trials import cell_tag
@@ -40,7 +40,7 @@ Time = Fraction
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
+class AtlasTrial:
     """A trial in its cell."""
 
     row: Mapping[str, Any]
@@ -50,12 +50,12 @@ class Shown:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sheet:
+class AtlasSheet:
     """The pictures of one block of heatmaps."""
 
     heading: str
-    block: Block
-    shown: Mapping[tuple[int, int, int], tuple[Shown, ...]]
+    block: HeatmapBlock
+    shown: Mapping[tuple[int, int, int], tuple[AtlasTrial, ...]]
     """(facet, x, y) -> its trials with pictures."""
     times: tuple[Time, ...]
     seeds: tuple[int, ...]
@@ -69,7 +69,7 @@ class Sheet:
         height, width, _ = next(images).shape
         return height, width
 
-    def cells(self) -> Iterator[tuple[tuple[int, int, int], Cell, tuple[Shown, ...]]]:
+    def cells(self) -> Iterator[tuple[tuple[int, int, int], HeatmapCell, tuple[AtlasTrial, ...]]]:
         """Every cell with its place and its trials."""
         for number, facet in enumerate(self.block.facets):
             for cell in facet.cells:
@@ -84,7 +84,7 @@ class Sheet:
 
 def sheets(
     store: Ledger | str | os.PathLike[str], study: str, *, modes: Modes | None = None, most: int = MOST_PICTURES
-) -> list[Sheet]:
+) -> list[AtlasSheet]:
     """The blocks of a study that have samples with a picture; none if no evaluation kept any.
 
     Args:
@@ -115,7 +115,7 @@ def step_of(row: Mapping[str, Any], time: Time) -> int:
     return period * math.ceil(int(row["d_updates"]) * time / period)
 
 
-def _blocks(frame: pd.DataFrame, entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Block]]:
+def _blocks(frame: pd.DataFrame, entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, HeatmapBlock]]:
     """Heading and block; with arms one of each arm, for arms are settings of their own and have axes of their own."""
     cells = {e["trial_id"]: [e["cell"], *(also["cell"] for also in e.get("also", ()))] for e in entries}
     arms = dict.fromkeys(cell["arm"] for some in cells.values() for cell in some if "arm" in cell)
@@ -131,11 +131,11 @@ def _blocks(frame: pd.DataFrame, entries: Sequence[Mapping[str, Any]]) -> Iterat
 
 
 @dataclass(kw_only=True, slots=True)
-class _Choice:
+class AtlasSelection:
     """What could be shown of a block, and is cut to what fits."""
 
     heading: str
-    block: Block
+    block: HeatmapBlock
     cells: dict[tuple[int, int, int], list[dict[str, Any]]]
     """Rows of trials that kept samples."""
     times: list[Time]
@@ -143,6 +143,7 @@ class _Choice:
 
     @property
     def pictures(self) -> int:
+        """Number of pictures on the sheet."""
         return len(self.times) * sum(map(len, self.cells.values()))
 
     def fit(self, most: int) -> None:
@@ -170,7 +171,7 @@ class _Choice:
         self.cells = {key: [row for row in rows if row["seed"] in seeds] for key, rows in self.cells.items()}
 
 
-def _choose(heading: str, block: Block, packs: Mapping[str, Mapping[str, Any]]) -> _Choice | None:
+def _choose(heading: str, block: HeatmapBlock, packs: Mapping[str, Mapping[str, Any]]) -> AtlasSelection | None:
     cells: dict[tuple[int, int, int], list[dict[str, Any]]] = {}
     times: set[Time] = set()
     for number, facet in enumerate(block.facets):
@@ -180,13 +181,15 @@ def _choose(heading: str, block: Block, packs: Mapping[str, Mapping[str, Any]]) 
             times |= {Time(e, int(row["evaluations"])) for row in rows for e in packs[row["trial_id"]]["samples"]}
     if not times:
         return None
-    return _Choice(heading=heading, block=block, cells=cells, times=sorted(times), left_out=[])
+    return AtlasSelection(heading=heading, block=block, cells=cells, times=sorted(times), left_out=[])
 
 
-def _sheet(choice: _Choice, ledger: Ledger, packs: Mapping[str, Mapping[str, Any]], modes: Modes) -> Sheet | None:
+def _sheet(
+    choice: AtlasSelection, ledger: Ledger, packs: Mapping[str, Mapping[str, Any]], modes: Modes
+) -> AtlasSheet | None:
     """Draw what was chosen; None if there is nothing that has a picture (the exact numbers of toys)."""
     centres = modes.get(choice.block.data)
-    shown: dict[tuple[int, int, int], tuple[Shown, ...]] = {}
+    shown: dict[tuple[int, int, int], tuple[AtlasTrial, ...]] = {}
     for key, rows in choice.cells.items():
         found = []
         for row in rows:
@@ -198,12 +201,12 @@ def _sheet(choice: _Choice, ledger: Ledger, packs: Mapping[str, Mapping[str, Any
                 if (e := time * evaluations) in samples and drawable(samples[int(e)].shape)
             }
             if pictures:
-                found.append(Shown(row=row, pictures=pictures))
+                found.append(AtlasTrial(row=row, pictures=pictures))
         shown[key] = tuple(found)
     everything = [item for some in shown.values() for item in some]
     if not everything:
         return None
-    return Sheet(
+    return AtlasSheet(
         heading=choice.heading,
         block=choice.block,
         shown=shown,

@@ -14,10 +14,10 @@ from typing import cast
 import numpy as np
 import pandas as pd
 
-from vistudy.analysis.figures.grid_layout import Box, lay_out
+from vistudy.analysis.figures.grid_layout import GridLayout, layout_arm_table
 from vistudy.analysis.figures.specs import Tile, TileFigure, TileMap
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
-from vistudy.analysis.maps.heatmap_cells import Block, Cell, cell_text
+from vistudy.analysis.maps.heatmap_cells import HeatmapBlock, HeatmapCell, cell_text
 from vistudy.analysis.outcomes.time_series import Floats
 from vistudy.analysis.tables.rates import wilson
 
@@ -45,18 +45,18 @@ def paired_interval(both: int, rescued: int, broken: int, neither: int) -> tuple
 
 
 def difference_map(
-    table: pd.DataFrame, treatment: str, baseline: str, *, title: str | None = None, box: Box | None = None
+    table: pd.DataFrame, treatment: str, baseline: str, *, title: str | None = None, box: GridLayout | None = None
 ) -> TileMap:
     """Difference of the shares of stable trials in each cell of one block, from pairs of equal config and seed.
 
-    `box`: what `lay_out` gave for the table, if it is known.
+    `box`: what `layout_arm_table` gave for the table, if it is known.
 
     Raises:
         ValueError: an arm has two trials of one config and seed; the table has several blocks.
     """
     if table["block"].nunique() != 1:
         raise ValueError(f"difference_map: one block at a time, got {table['block'].unique().tolist()}")
-    box = box or lay_out(table)
+    box = box or layout_arm_table(table)
     part = table[["arm", "config", "seed", "stable"]].assign(x=box.x, y=box.y)
     part = part[part["arm"].isin([treatment, baseline])]
     twice = part.duplicated(["arm", "config", "seed"])
@@ -119,7 +119,7 @@ def difference_figure(
         compared = [arm for arm in arms if {arm, baseline} <= set(part["arm"].unique())]
         if not compared:
             continue
-        box = lay_out(part)
+        box = layout_arm_table(part)
         pooled |= dict.fromkeys(box.pooled)
         for arm in compared:
             name = str(block) if len(arms) == 1 else f"{block}: {arm}"
@@ -143,7 +143,7 @@ def _pooled_note(pooled: Collection[str]) -> str:
 
 def stability_figure(table: pd.DataFrame, *, title: str = "") -> TileFigure:
     """Share of stable trials by arm over the box of one block, with k/n in every cell."""
-    box = lay_out(table)
+    box = layout_arm_table(table)
     maps = []
     for arm, part in table.assign(_x=box.x, _y=box.y).groupby("arm", sort=False):
         tiles: list[list[Tile | None]] = [[None] * len(box.x_texts) for _ in box.y_texts]
@@ -183,7 +183,7 @@ def _share_tile(stable: Floats, states: np.ndarray, place: str) -> Tile:
     return Tile(value=k / n, text=f"{k}/{n}", small=(), note=note)
 
 
-def grid_figure(block: Block) -> TileFigure:
+def grid_figure(block: HeatmapBlock) -> TileFigure:
     """The stability heatmaps of one model on one data set, as `analysis.maps.heatmap.heatmap` draws them for print."""
     maps = []
     for facet in block.facets:
@@ -205,7 +205,7 @@ def grid_figure(block: Block) -> TileFigure:
     )  # fmt: skip
 
 
-def _rates_tile(block: Block, cell: Cell) -> Tile:
+def _rates_tile(block: HeatmapBlock, cell: HeatmapCell) -> Tile:
     rates, note = cell.rates, cell_text(block, cell)
     if not rates["n"]:
         return Tile(value=math.nan, text="", small=("no outcome",), note=note)

@@ -10,14 +10,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from vistudy.analysis.maps.dirac_theory import MODEL, TOLERANCE, Floats, game_of, radius
-from vistudy.analysis.maps.heatmap_cells import Axis, Block, Facet
+from vistudy.analysis.maps.heatmap_cells import Axis, Facet, HeatmapBlock
 
 NAME = "theory: spectral radius 1 (stable side: no growth)"
 PER_CELL = 20
 """Places a cell and axis at which the radius is computed."""
 
 
-def boundary_lines(block: Block, facet: Facet) -> list[Floats]:
+def boundary_lines(block: HeatmapBlock, facet: Facet) -> list[Floats]:
     """Lines (n, 2) on which the spectral radius is 1, in cells from the lower left of a facet's heatmap.
 
     Levels lie in the middle of their cells, and between them the axes are linear in the level (in its logarithm where

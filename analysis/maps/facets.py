@@ -6,7 +6,7 @@ import math
 import textwrap
 from dataclasses import dataclass
 
-from vistudy.analysis.maps.heatmap_cells import Block
+from vistudy.analysis.maps.heatmap_cells import HeatmapBlock
 
 MARGIN = 0.22
 LEFT, GAP, FACET_TITLE, TICKS = 0.92, 0.28, 0.30, 0.26
@@ -51,7 +51,7 @@ class Layout:
     """Upper end of the first row's facet titles."""
 
     @classmethod
-    def of(cls, block: Block, header: float, footer: float) -> Layout:
+    def of(cls, block: HeatmapBlock, header: float, footer: float) -> Layout:
         """Lay a block out between a header and a footer of the given heights."""
         cell = 0.80 if len(block.x.levels) <= 6 else 0.70
         cell = max(cell, 0.085 * max(len(text) for text in block.x.texts))
@@ -74,7 +74,7 @@ class Layout:
         return self.left + column * (self.facet_width + GAP), y
 
 
-def _arrange(block: Block, wide: float, high: float) -> tuple[int, int, list[tuple[int, int]]]:
+def _arrange(block: HeatmapBlock, wide: float, high: float) -> tuple[int, int, list[tuple[int, int]]]:
     """Rows, columns, and the place of each facet: as two factors suggest if that fits the width, else wrapped."""
     count, (rows, columns) = len(block.facets), block.shape
     fit = max(1, int((WIDEST - LEFT - MARGIN + GAP) / (wide + GAP)))

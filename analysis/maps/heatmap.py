@@ -24,13 +24,13 @@ from vistudy.analysis.figures.html import TITLE, set_hover_texts
 from vistudy.analysis.figures.specs import save
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
 from vistudy.analysis.maps.facets import GAP, HEIGHT, MARGIN, TICKS, Layout, wrapped
-from vistudy.analysis.maps.heatmap_cells import MARKS, PLACEBO, Block, Cell, Facet, blocks, cell_text
+from vistudy.analysis.maps.heatmap_cells import MARKS, PLACEBO, Facet, HeatmapBlock, HeatmapCell, blocks, cell_text
 from vistudy.analysis.outcomes.labels import LABEL_TEXT
 
 SIZE, SMALL = 8.5, 6.8
 """Points: of labels; of the legend and of small print in cells."""
 
-Overlay = Callable[[Block, Facet], list[np.ndarray]]
+Overlay = Callable[[HeatmapBlock, Facet], list[np.ndarray]]
 """Lines (n, 2) to draw over a facet, in cells from its lower left."""
 
 
@@ -78,7 +78,7 @@ def _study(frame: pd.DataFrame) -> str:
     return str(frame["study"].iloc[0])
 
 
-def _draw(block: Block, title: str, overlay: Overlay | None = boundary_lines) -> Figure:
+def _draw(block: HeatmapBlock, title: str, overlay: Overlay | None = boundary_lines) -> Figure:
     cells = [cell for facet in block.facets for cell in facet.cells]
     lines = [overlay(block, facet) if overlay else [] for facet in block.facets]
     names = [n for n in LABEL_TEXT if any(_names_failure(c) and c.rates["most_common_failure"] == n for c in cells)]
@@ -124,7 +124,7 @@ def _text(
     )  # fmt: skip
 
 
-def _header(ax: Axes, plan: Layout, block: Block, title: str, cells: Sequence[Cell]) -> None:
+def _header(ax: Axes, plan: Layout, block: HeatmapBlock, title: str, cells: Sequence[HeatmapCell]) -> None:
     done = sum(cell.rates["n"] for cell in cells)
     trials = f"{block.trials} trials" if block.trials != 1 else "1 trial"
     parts = [f"{block.model} on {block.data}", trials + ("" if done == block.trials else f", {done} judged")]
@@ -143,11 +143,11 @@ def _header(ax: Axes, plan: Layout, block: Block, title: str, cells: Sequence[Ce
     _text(ax, MARGIN, plan.height - 0.48, " · ".join(parts), size=SIZE, color=GREY)
 
 
-def _names_failure(cell: Cell) -> bool:
+def _names_failure(cell: HeatmapCell) -> bool:
     return bool(cell.rates["n"] and cell.rates["share"] < 0.5 and cell.rates["most_common_failure"])
 
 
-def _cell(ax: Axes, cell: Cell, x: float, y: float, width: float) -> None:
+def _cell(ax: Axes, cell: HeatmapCell, x: float, y: float, width: float) -> None:
     rates, middle = cell.rates, x + width / 2
     if not rates["n"]:
         _cell_without_outcome(ax, cell, x, y, width)
@@ -185,7 +185,7 @@ def _cell(ax: Axes, cell: Cell, x: float, y: float, width: float) -> None:
         _text(ax, right, high, marks, size=5.8, color=ink, ha="right", va="top", halo=halo)
 
 
-def _cell_without_outcome(ax: Axes, cell: Cell, x: float, y: float, width: float) -> None:
+def _cell_without_outcome(ax: Axes, cell: HeatmapCell, x: float, y: float, width: float) -> None:
     """Not run: dashed and blank. Failed: crossed. Else: dashed, with what there is."""
     rates, inset = cell.rates, 0.045
     box = (x + inset, y + inset, width - 2 * inset, HEIGHT - 2 * inset)
@@ -211,7 +211,7 @@ def _hatch(ax: Axes, x: float, y: float, width: float, ink: str) -> None:
         )
 
 
-def _ticks(ax: Axes, plan: Layout, block: Block, x0: float, y0: float, *, left: bool, bottom: bool) -> None:
+def _ticks(ax: Axes, plan: Layout, block: HeatmapBlock, x0: float, y0: float, *, left: bool, bottom: bool) -> None:
     if bottom:
         for i, text in enumerate(block.x.texts):
             _text(ax, x0 + (i + 0.5) * plan.cell, y0 - 0.06, text, size=7.5, ha="center", va="top")
@@ -220,7 +220,7 @@ def _ticks(ax: Axes, plan: Layout, block: Block, x0: float, y0: float, *, left: 
             _text(ax, x0 - 0.08, y0 + (i + 0.5) * HEIGHT, text, size=7.5, ha="right")
 
 
-def _axis_labels(ax: Axes, plan: Layout, block: Block, footer: float) -> None:
+def _axis_labels(ax: Axes, plan: Layout, block: HeatmapBlock, footer: float) -> None:
     inner = plan.columns * (plan.facet_width + GAP) - GAP
     _text(ax, plan.left + inner / 2, footer - 0.12, block.x.label, size=SIZE, ha="center")
     if block.y.label:
@@ -230,7 +230,9 @@ def _axis_labels(ax: Axes, plan: Layout, block: Block, footer: float) -> None:
         _text(ax, 0.30, high + TICKS / 4, label, size=7 if short else SIZE, ha="center", rotation=90)
 
 
-def _legend(ax: Axes, plan: Layout, cells: Sequence[Cell], names: Sequence[str], top: float, *, theory: bool) -> None:
+def _legend(
+    ax: Axes, plan: Layout, cells: Sequence[HeatmapCell], names: Sequence[str], top: float, *, theory: bool
+) -> None:
     """Colour bar; the marks that occur; the failures that are named, in a sentence each."""
     width, steps = 1.5, 60
     for i in range(steps):
@@ -254,7 +256,7 @@ def _legend(ax: Axes, plan: Layout, cells: Sequence[Cell], names: Sequence[str],
         _text(ax, MARGIN + 0.95, y, sentence, size=SMALL, color=GREY, va="baseline")
 
 
-def _marks(ax: Axes, plan: Layout, cells: Sequence[Cell], x: float, top: float, *, theory: bool) -> None:
+def _marks(ax: Axes, plan: Layout, cells: Sequence[HeatmapCell], x: float, top: float, *, theory: bool) -> None:
     entries: list[tuple[str, str]] = [("line", NAME)] if theory else []
     if any(c.rates["inert"] for c in cells):
         entries.append(("hatch", PLACEBO))

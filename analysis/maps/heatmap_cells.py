@@ -43,7 +43,7 @@ class Axis:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
+class HeatmapCell:
     """One place of a facet with what became of its trials."""
 
     x: int
@@ -62,11 +62,11 @@ class Facet:
     title: str
     row: int
     column: int
-    cells: tuple[Cell, ...]
+    cells: tuple[HeatmapCell, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Block:
+class HeatmapBlock:
     """All heatmaps of one model on one data set."""
 
     model: str
@@ -86,7 +86,7 @@ class Block:
         return f"{self.model}-{self.data}"
 
 
-def blocks(frame: pd.DataFrame, factors: Iterable[str] | None = None) -> list[Block]:
+def blocks(frame: pd.DataFrame, factors: Iterable[str] | None = None) -> list[HeatmapBlock]:
     """Lay the trials out: learning rate by reg_weight, one facet for each combination of the other varying factors.
 
     `factors`: names of the study's factors; None: those of the trials' cells. A name that is no column of
@@ -103,7 +103,7 @@ def factors_of(frame: pd.DataFrame) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.split("=")[0] for tag in frame["cell"].unique() for part in tag.split(",") if part))
 
 
-def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) -> Block:
+def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) -> HeatmapBlock:
     part = trials.assign(_x=0, _y=0)
     if {"d_steps", "g_steps"} <= set(part.columns):
         part["ratio"] = [f"{d}:{g}" for d, g in zip(part["d_steps"], part["g_steps"], strict=True)]
@@ -119,7 +119,7 @@ def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) ->
     y = _axis(part, y_column, "reg_weight λ (mean convention)" if nets else "reg_weight λ")
     found = _facets(part, trials, facets, x, y)
     sizes = [others[c] for c in facets]
-    return Block(
+    return HeatmapBlock(
         model=model,
         data=data,
         x=x,
@@ -178,11 +178,11 @@ def _facets(part: pd.DataFrame, trials: pd.DataFrame, factors: list[str], x: Axi
     keys = [*factors, x.column, y.column]
     rates = cell_rates(part, keys)
     number = part.groupby([part[k] for k in keys], sort=False, dropna=False).ngroup().to_numpy()
-    found: dict[tuple[Any, ...], list[Cell]] = {combo: [] for combo in combos}
+    found: dict[tuple[Any, ...], list[HeatmapCell]] = {combo: [] for combo in combos}
     for i, record in enumerate(rates.to_dict("records")):
         *combo, x_level, y_level = (_plain(record[key]) for key in keys)
         found[tuple(combo)].append(
-            Cell(
+            HeatmapCell(
                 x=x.levels.index(x_level),
                 y=y.levels.index(y_level),
                 rates={str(name): value for name, value in record.items() if name not in keys},
@@ -207,7 +207,7 @@ def _title(facets: list[str], combo: tuple[Any, ...]) -> str:
     return " · ".join(texts)
 
 
-def cell_text(block: Block, cell: Cell) -> str:
+def cell_text(block: HeatmapBlock, cell: HeatmapCell) -> str:
     """What hovering over a cell shows: its place, share and interval, outcomes, trials without one."""
     axes = ((block.x, cell.x), (block.y, cell.y))
     rates, lines = cell.rates, [", ".join(f"{axis.label} {axis.texts[i]}" for axis, i in axes if axis.label)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from vistudy.analysis.figures.colours import PAPER, THEORY, share_colour, text_colour
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.maps.dirac_overlay import NAME, boundary_lines
-from vistudy.analysis.maps.heatmap_cells import MARKS, PLACEBO, Block, Cell, blocks
+from vistudy.analysis.maps.heatmap_cells import MARKS, PLACEBO, HeatmapBlock, HeatmapCell, blocks
 from vistudy.analysis.outcomes.labels import FLAG_TEXT, LABEL_TEXT, OUTCOME_VERSION
 
 TRIAL_FIELDS = (
@@ -99,7 +99,7 @@ def embedded_json(content: object) -> Markup:
 
 
 def _block(
-    block: Block, tags: list[str], several: bool, mlflow_url: str | None, details: dict[str, dict[str, Any]]
+    block: HeatmapBlock, tags: list[str], several: bool, mlflow_url: str | None, details: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
     """What the template draws of a block; adds its cells' trials to `details`."""
     facets = []
@@ -125,18 +125,18 @@ def _path(line: NDArray[np.float64], rows: int) -> str:
     return "M" + "L".join(f"{x:.3f} {rows - y:.3f}" for x, y in line)
 
 
-def _tag(cell: Cell) -> str:
+def _tag(cell: HeatmapCell) -> str:
     """The plan's cell; the first of several where a heatmap's cell pools them."""
     return str(cell.trials["cell"].iloc[0])
 
 
-def _place(block: Block, title: str, cell: Cell) -> str:
+def _place(block: HeatmapBlock, title: str, cell: HeatmapCell) -> str:
     parts = [f"{block.model} on {block.data}", title]
     parts += [f"{axis.label}: {axis.texts[i]}" for axis, i in ((block.x, cell.x), (block.y, cell.y)) if axis.label]
     return ", ".join(part for part in parts if part)
 
 
-def _cell(cell: Cell, key: str, place: str) -> dict[str, Any]:
+def _cell(cell: HeatmapCell, key: str, place: str) -> dict[str, Any]:
     rates = cell.rates
     known = bool(rates["n"])
     fill = share_colour(rates["share"]) if known else "#ffffff"
@@ -168,7 +168,9 @@ def rates_summary(rates: Mapping[str, Any]) -> str:
     return f"{rates['k']} of {rates['n']} stable ({interval}){placebo}"
 
 
-def _details(block: Block, cell: Cell, place: str, several: bool, mlflow_url: str | None) -> dict[str, Any]:
+def _details(
+    block: HeatmapBlock, cell: HeatmapCell, place: str, several: bool, mlflow_url: str | None
+) -> dict[str, Any]:
     tags = list(dict.fromkeys(cell.trials["cell"]))
     filters = mlflow_filter(tags, *((block.model, block.data) if several else ()))
     links = (

@@ -17,7 +17,7 @@ from vistudy.analysis.outcomes.rules import VALUES_READ, Outcome, Reference, Thr
 _SERIES_KEYS = ("evaluation", "step")
 
 
-def planned(document: Mapping[str, Any], study: str) -> dict[str, dict[str, Any]]:
+def plan_entries(document: Mapping[str, Any], study: str) -> dict[str, dict[str, Any]]:
     """trial_id -> entry of the plan.
 
     Raises:
@@ -33,7 +33,7 @@ def planned(document: Mapping[str, Any], study: str) -> dict[str, dict[str, Any]
     return {entry["trial_id"]: entry for entry in trials}
 
 
-def refuse_strangers(trial_ids: Iterable[str], plan: Mapping[str, Any], study: str) -> None:
+def check_all_planned(trial_ids: Iterable[str], plan: Mapping[str, Any], study: str) -> None:
     """Raise StudyError if a trial is not in the plan."""
     strangers = sorted({trial_id for trial_id in trial_ids if trial_id not in plan})
     if strangers:
@@ -43,13 +43,13 @@ def refuse_strangers(trial_ids: Iterable[str], plan: Mapping[str, Any], study: s
         )
 
 
-def by_trial(
+def checked_histories(
     histories: Iterable[tuple[str, Sequence[Mapping[str, Any]]]], plan: Mapping[str, Any], study: str
 ) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
     """The ledger's histories, checked: no trial that was not planned, none twice, evaluations in order."""
     done: set[str] = set()
     for trial_id, records in histories:
-        refuse_strangers([trial_id], plan, study)
+        check_all_planned([trial_id], plan, study)
         numbers = [record["evaluation"] for record in records]
         if trial_id in done or any(b <= a for a, b in itertools.pairwise(numbers)):
             raise StudyError(f"study {study!r}: records of trial {trial_id} are out of order or appear twice.")
@@ -63,7 +63,7 @@ def by_trial(
         yield trial_id, list(records)
 
 
-def judge_trial(
+def label_trial(
     trial_id: str,
     series: Mapping[str, np.ndarray],
     plan: Mapping[str, dict[str, Any]],
@@ -87,7 +87,7 @@ def judge_trial(
         raise StudyError(f"trial {trial_id} of pack {pack_id} cannot be judged: {error}") from error
 
 
-def series_of(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def to_series(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     """Arrays (T,) of evaluation, step and every value that any record has and the outcome rules read."""
     series = {key: np.array([record[key] for record in records], dtype=np.float64) for key in _SERIES_KEYS}
     values = [record["values"] for record in records]

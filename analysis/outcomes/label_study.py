@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vistudy.analysis.ledger.errors import StoreError
-from vistudy.analysis.outcomes.histories import by_trial, judge_trial, planned, refuse_strangers, series_of
+from vistudy.analysis.outcomes.histories import (
+    check_all_planned,
+    checked_histories,
+    label_trial,
+    plan_entries,
+    to_series,
+)
 from vistudy.analysis.outcomes.labels import OUTCOME_VERSION, Thresholds
 from vistudy.analysis.outcomes.rules import Outcome
 from vistudy.analysis.parallel import helper_process
@@ -33,7 +39,7 @@ _log = logging.getLogger("vistudy.judged")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Begun:
+class InProgress:
     """The records so far of a trial that has not ended."""
 
     evaluations: tuple[int, int]
@@ -43,7 +49,7 @@ class Begun:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Judged:
+class LabelledStudy:
     """Where the trials of a study stand."""
 
     plan: dict[str, Any]
@@ -54,7 +60,7 @@ class Judged:
     """trial_id -> outcome file, of those that have ended."""
     outcomes: dict[str, Outcome]
     """trial_id -> what it showed, of those that are complete, by the present rules."""
-    begun: dict[str, Begun]
+    begun: dict[str, InProgress]
     """trial_id -> progress of those that have records and have not ended."""
     live: frozenset[str]
     """Those of `begun` that are being trained now (`Ledger.live`)."""
@@ -70,7 +76,7 @@ class Judged:
         return "running" if trial_id in self.live else "interrupted"
 
 
-def judge_study(ledger: Ledger, study: str) -> Judged:
+def label_study(ledger: Ledger, study: str) -> LabelledStudy:
     """Judge the trials of a study, reading the records only of those whose outcome is not noted.
 
     Raises:
@@ -78,42 +84,42 @@ def judge_study(ledger: Ledger, study: str) -> Judged:
             or reference is missing.
     """
     document = ledger.read_plan(study)
-    entries = planned(document, study)
+    entries = plan_entries(document, study)
     segments = ledger.segments()  # before the records: what is written meanwhile makes a note old, never wrong
     ended = ledger.read_outcomes(list(entries))
-    refuse_strangers(ended, entries, study)
+    check_all_planned(ended, entries, study)
     complete = {trial_id: outcome for trial_id, outcome in ended.items() if outcome["state"] == "complete"}
-    keys = {trial_id: _key(outcome, segments) for trial_id, outcome in complete.items()}
+    keys = {trial_id: _cache_key(outcome, segments) for trial_id, outcome in complete.items()}
     noted = _read(ledger, study)
     known = {trial_id: noted[trial_id][1:] for trial_id, key in keys.items() if noted.get(trial_id, ("",))[0] == key}
     new = {trial_id: outcome for trial_id, outcome in complete.items() if trial_id not in known}
-    begun, written = dict[str, Begun](), list[int]()
-    known |= _judge(ledger, study, new, entries)
+    begun, written = dict[str, InProgress](), list[int]()
+    known |= _label_pending(ledger, study, new, entries)
     others = entries.keys() - complete.keys()
-    for trial_id, records in by_trial(ledger.histories(others, ended), entries, study):
+    for trial_id, records in checked_histories(ledger.histories(others, ended), entries, study):
         written.append(min(record["unix_ms"] for record in records))
         if trial_id not in ended:
             first, last = records[0], records[-1]
-            begun[trial_id] = Begun(
+            begun[trial_id] = InProgress(
                 evaluations=(first["evaluation"], last["evaluation"]), unix_ms=(first["unix_ms"], last["unix_ms"])
             )
     if new:
         _write(ledger, study, {trial_id: (keys[trial_id], *of_trial) for trial_id, of_trial in known.items()})
     written += [first_ms for first_ms, _ in known.values() if first_ms is not None]
-    return Judged(
+    return LabelledStudy(
         plan=document, entries=entries, ended=ended, begun=begun,
         live=frozenset(ledger.live(study, begun.keys())), first_ms=min(written, default=None),
         outcomes={trial_id: known[trial_id][1] for trial_id in complete},
     )  # fmt: skip
 
 
-def _judge(
+def _label_pending(
     ledger: Ledger, study: str, complete: Mapping[str, dict[str, Any]], entries: Mapping[str, dict[str, Any]]
 ) -> dict[str, tuple[int | None, Outcome]]:
     """trial_id -> (when its first record was written, what it showed) of complete trials; many: in two processes."""
     other = helper_process(len(complete))
     if other is None or ledger.disk.local is None:  # a store in this process's memory is seen by no other
-        return _judge_here(ledger, study, complete, entries)
+        return _label_in_process(ledger, study, complete, entries)
     packs = sorted({outcome["pack_id"] for outcome in complete.values()})
     theirs = set(packs[::2])  # a pack is read by one of the two
     parts = [
@@ -123,21 +129,21 @@ def _judge(
     found = dict[str, tuple[int | None, Outcome]]()
     try:
         later = other.submit(
-            _judge_here, ledger, study, parts[0], {trial_id: entries[trial_id] for trial_id in parts[0]}
+            _label_in_process, ledger, study, parts[0], {trial_id: entries[trial_id] for trial_id in parts[0]}
         )
-        found = _judge_here(ledger, study, parts[1], entries)
+        found = _label_in_process(ledger, study, parts[1], entries)
         return found | later.result()
     except BrokenExecutor as error:
         _log.warning("a second process died (%s); this one judges the rest", error)
         rest = {trial_id: outcome for trial_id, outcome in complete.items() if trial_id not in found}
-        return found | _judge_here(ledger, study, rest, entries)
+        return found | _label_in_process(ledger, study, rest, entries)
 
 
-def _judge_here(
+def _label_in_process(
     ledger: Ledger, study: str, complete: Mapping[str, dict[str, Any]], entries: Mapping[str, dict[str, Any]]
 ) -> dict[str, tuple[int | None, Outcome]]:
     found: dict[str, tuple[int | None, Outcome]] = {}
-    for trial_id, records in by_trial(ledger.histories(complete.keys(), complete), entries, study):
+    for trial_id, records in checked_histories(ledger.histories(complete.keys(), complete), entries, study):
         first_ms = min(record["unix_ms"] for record in records)
         found[trial_id] = (first_ms, _outcome(ledger, trial_id, records, entries, complete))
     for trial_id in complete.keys() - found.keys():  # complete without a record
@@ -157,20 +163,20 @@ def _outcome(
         packs = {pack_id: ledger.read_pack(pack_id)}
     except StoreError:
         packs = {}  # judge_trial says what is missing
-    return judge_trial(trial_id, series_of(records), entries, complete, packs, Thresholds())
+    return label_trial(trial_id, to_series(records), entries, complete, packs, Thresholds())
 
 
-def _key(outcome: Mapping[str, Any], segments: Mapping[str, Mapping[int, int]]) -> str:
+def _cache_key(outcome: Mapping[str, Any], segments: Mapping[str, Mapping[int, int]]) -> str:
     """What an outcome was judged from: pack and attempt that ended the trial, and how much the pack has recorded."""
     recorded = sorted(segments.get(outcome["pack_id"], {}).items())
     return f"{outcome['pack_id']} {outcome['attempt']} {outcome['unix_ms']} {recorded}"
 
 
-Noted = tuple[str, int | None, Outcome]
+CachedOutcome = tuple[str, int | None, Outcome]
 """(what a trial was judged from, when its first record was written, what it showed)."""
 
 
-def _read(ledger: Ledger, study: str) -> dict[str, Noted]:
+def _read(ledger: Ledger, study: str) -> dict[str, CachedOutcome]:
     """trial_id -> what is noted of it; empty if there is no note that these rules can use."""
     data = ledger.read_judged(study)
     if data is None:
@@ -193,7 +199,7 @@ def _read(ledger: Ledger, study: str) -> dict[str, Noted]:
         return {}
 
 
-def _write(ledger: Ledger, study: str, judged: Mapping[str, Noted]) -> None:
+def _write(ledger: Ledger, study: str, judged: Mapping[str, CachedOutcome]) -> None:
     """Note outcomes. Whoever may only read the store judges anew each time."""
     keys = {key: i for i, key in enumerate(dict.fromkeys(key for key, *_ in judged.values()))}
     names = [field.name for field in dataclasses.fields(Outcome)]

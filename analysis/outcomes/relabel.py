@@ -12,22 +12,22 @@ from typing import Any
 import numpy as np
 
 from vistudy.analysis.outcomes.rules import STABLE, UNDETERMINED, Reference, Thresholds, deficiency, diverged_at, label
-from vistudy.analysis.outcomes.study_trials import Trials
-from vistudy.analysis.outcomes.time_series import Bools, Floats, capped, first_lasting
+from vistudy.analysis.outcomes.study_trials import StudyTrials
+from vistudy.analysis.outcomes.time_series import Bools, Floats, capped, first_run_of
 
 
-class Relabelled:
+class StabilityByThreshold:
     """Complete trials of a study, ready to be judged again under other windows and thresholds of Q.
 
     Trials with a full, finite record are judged together; diverged ones and those with gaps one by one.
     """
 
-    def __init__(self, trials: Trials, base: Thresholds) -> None:
+    def __init__(self, trials: StudyTrials, base: Thresholds) -> None:
         """`base`: whatever the variants do not change."""
         self._trials, self._base = trials, base
         # An explosion must last at least one evaluation: without a single one there is none for any persistence.
         self._once = dataclasses.replace(base, persistence_share=0.0, persistence_min=1)
-        self._clean: dict[int, _Clean] = {}
+        self._clean: dict[int, _SeriesBatch] = {}
         self._odd: list[str] = []
         complete = list(trials.outcomes)
         groups: dict[int, list[tuple[str, dict[str, Any], Reference, Floats]]] = {}
@@ -38,7 +38,7 @@ class Relabelled:
                 groups.setdefault(evaluations, []).append((trial_id, series, reference, q))
             else:
                 self._odd.append(trial_id)
-        self._clean = {evaluations: _Clean(members, evaluations, base) for evaluations, members in groups.items()}
+        self._clean = {evaluations: _SeriesBatch(members, evaluations, base) for evaluations, members in groups.items()}
         self._broken: dict[tuple[str, int], int | None] = {}
 
     def _of(self, trial_id: str) -> tuple[dict[str, Any], Reference, int]:
@@ -83,7 +83,7 @@ class Relabelled:
         start = self._broken[key]
         if start is not None:
             q = deficiency(series, reference, version=thresholds.version)[:start]
-            ever = first_lasting(np.asarray(q[~np.isnan(q)] <= thresholds.tau_ok), persistence)
+            ever = first_run_of(np.asarray(q[~np.isnan(q)] <= thresholds.tau_ok), persistence)
             return 0.0, float(ever is not None)
         found = label(series, reference, thresholds, evaluations=evaluations)
         if found.label == UNDETERMINED:
@@ -91,7 +91,7 @@ class Relabelled:
         return float(found.label == STABLE), float(found.t_thr is not None)
 
 
-class _Clean:
+class _SeriesBatch:
     """Trials with the same number of evaluations, all recorded and finite: arrays (trials, evaluations + 1)."""
 
     def __init__(

@@ -31,10 +31,10 @@ from vistudy.analysis.outcomes.time_series import (
     Floats,
     capped,
     centred_medians,
-    first_lasting,
+    first_run_of,
     mann_kendall_z,
     median,
-    stretches,
+    runs,
     tail_length,
     turning_points,
 )
@@ -230,7 +230,7 @@ class _Run:
             norm = self.get(name)
             if norm.size and norm[0] > 0:
                 broken |= norm > t.explosion_parameters * norm[0]
-        for start, stop in stretches(np.asarray(broken)):
+        for start, stop in runs(np.asarray(broken)):
             at_the_last = stop == broken.size and (self.complete() or not finite[-1])
             if stop - start >= self.persistence or at_the_last:
                 return start
@@ -322,13 +322,12 @@ class _Run:
         t, w, flags = self.thresholds, self.persistence, set()
         condition = self.collapsed[0]
         ended = condition[: condition.size - tail_length(condition)]
-        if first_lasting(ended, w) is not None:
+        if first_run_of(ended, w) is not None:
             flags.add("transient_collapse")
         if t_thr is not None:
             after = self.late[self.known] & (self.step[self.known] > t_thr)
             if any(
-                stop - start < w and after[start:stop].any()
-                for start, stop in stretches(self.q[self.known] >= t.tau_bad)
+                stop - start < w and after[start:stop].any() for start, stop in runs(self.q[self.known] >= t.tau_bad)
             ):
                 flags.add("late_spike")
         if "dist_running" in self.values and self.final.any():
@@ -338,9 +337,9 @@ class _Run:
             )
             if np.abs(running - recalibrated) > t.bn_mismatch:
                 flags.add("bn_stats_mismatch")
-        if first_lasting(self.get("saturated_share") >= t.saturation, w) is not None:
+        if first_run_of(self.get("saturated_share") >= t.saturation, w) is not None:
             flags.add("saturated")
-        if first_lasting(self.d_won(), w) is not None:
+        if first_run_of(self.d_won(), w) is not None:
             flags.add("d_won_segment")
         if not self.known.all():
             flags.add("metric_failure")
@@ -355,7 +354,7 @@ class _Run:
     def outcome(self, name: str, *, t_div: float | None = None, extra: tuple[str, ...] = ()) -> Outcome:
         """Put label, flags and event times together."""
         known = self.known
-        start = first_lasting(self.q[known] <= self.thresholds.tau_ok, self.persistence)
+        start = first_run_of(self.q[known] <= self.thresholds.tau_ok, self.persistence)
         t_thr = None if start is None else float(self.step[known][start])
         condition = self.collapsed[0]
         tail = tail_length(condition)

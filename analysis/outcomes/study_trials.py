@@ -10,13 +10,13 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.outcomes.histories import by_trial, judge_trial, series_of
-from vistudy.analysis.outcomes.label_study import Judged, judge_study
+from vistudy.analysis.outcomes.histories import checked_histories, label_trial, to_series
+from vistudy.analysis.outcomes.label_study import LabelledStudy, label_study
 from vistudy.analysis.outcomes.rules import Outcome, Thresholds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Trials(Judged):
+class StudyTrials(LabelledStudy):
     """What is stored of a study's trials, read once: tables and relabelling take it instead of the store."""
 
     ledger: Ledger
@@ -32,30 +32,30 @@ class Trials(Judged):
     @functools.cached_property
     def series(self) -> dict[str, dict[str, np.ndarray]]:
         """trial_id -> arrays (T,) of what the outcome rules read, of the complete. Read when first asked for."""
-        read = by_trial(self.ledger.histories(list(self.outcomes)), self.entries, self.study)
-        return {trial_id: series_of([]) for trial_id in self.outcomes} | {i: series_of(found) for i, found in read}
+        read = checked_histories(self.ledger.histories(list(self.outcomes)), self.entries, self.study)
+        return {trial_id: to_series([]) for trial_id in self.outcomes} | {i: to_series(found) for i, found in read}
 
     def outcome(self, trial_id: str, thresholds: Thresholds) -> Outcome | None:
         """The outcome of a complete trial; None of any other."""
         if trial_id not in self.outcomes or thresholds == Thresholds():
             return self.outcomes.get(trial_id)
-        return judge_trial(trial_id, self.series[trial_id], self.entries, self.ended, self.packs, thresholds)
+        return label_trial(trial_id, self.series[trial_id], self.entries, self.ended, self.packs, thresholds)
 
 
-Store: TypeAlias = "Ledger | Trials | str | os.PathLike[str]"
+StoreLike: TypeAlias = "Ledger | StudyTrials | str | os.PathLike[str]"
 """A ledger, its place, or what `read_trials` gave: what functions that read a study take."""
 
 
-def read_trials(store: Ledger | str | os.PathLike[str], study: str) -> Trials:
+def read_trials(store: Ledger | str | os.PathLike[str], study: str) -> StudyTrials:
     """Read plan, outcomes and registrations of a study, and the records of trials that have not been judged before.
 
     Raises:
-        StudyError: as `judge_study`.
+        StudyError: as `label_study`.
     """
     ledger = as_ledger(store)
-    judged = judge_study(ledger, study)
-    known = {field.name: getattr(judged, field.name) for field in dataclasses.fields(Judged)}
-    return Trials(ledger=ledger, study=study, registrations=tuple(ledger.registrations(study)), **known)
+    judged = label_study(ledger, study)
+    known = {field.name: getattr(judged, field.name) for field in dataclasses.fields(LabelledStudy)}
+    return StudyTrials(ledger=ledger, study=study, registrations=tuple(ledger.registrations(study)), **known)
 
 
 def as_ledger(store: Ledger | str | os.PathLike[str]) -> Ledger:

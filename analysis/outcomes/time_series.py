@@ -15,7 +15,7 @@ CAP = 1e9
 """Stands for an infinite deficiency where differences are taken."""
 
 
-def stretches(mask: Bools) -> list[tuple[int, int]]:
+def runs(mask: Bools) -> list[tuple[int, int]]:
     """(start, stop) of every run of True in `mask`, (T,), in order."""
     if not mask.any():
         return []
@@ -23,9 +23,9 @@ def stretches(mask: Bools) -> list[tuple[int, int]]:
     return list(zip(np.flatnonzero(edges == 1).tolist(), np.flatnonzero(edges == -1).tolist(), strict=True))
 
 
-def first_lasting(mask: Bools, length: int) -> int | None:
+def first_run_of(mask: Bools, length: int) -> int | None:
     """Start of the first run of at least `length` True; None if there is none."""
-    return next((start for start, stop in stretches(mask) if stop - start >= length), None)
+    return next((start for start, stop in runs(mask) if stop - start >= length), None)
 
 
 def tail_length(mask: Bools) -> int:

@@ -16,13 +16,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from vistudy.analysis.figures.curves import best_curves, importance_bars, stability_curves, time_curves
-from vistudy.analysis.figures.matplotlib_renderer import Printed, paint, ready
+from vistudy.analysis.figures.matplotlib_renderer import RenderedFigure, render, warm_up
 from vistudy.analysis.figures.specs import AnyFigure, TileFigure, arm_styles
 from vistudy.analysis.maps.difference import difference_figure, grid_figure, stability_figure
 from vistudy.analysis.maps.heatmap import heatmaps
 from vistudy.analysis.maps.heatmap_cells import blocks
 from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import Trials
+from vistudy.analysis.outcomes.study_trials import StudyTrials
 from vistudy.analysis.parallel import helper_process
 from vistudy.analysis.tables.trials import load_frame
 
@@ -55,10 +55,10 @@ class Painter:
         self._figures: dict[str, AnyFigure | Figure] = {}
         self._waiting: deque[str] = deque()
         """What either process may draw: the other takes the oldest, this one the newest."""
-        self._elsewhere: dict[str, Future[Printed]] = {}
+        self._elsewhere: dict[str, Future[RenderedFigure]] = {}
         self._lock = Lock()
         if self._other is not None:
-            self._other.submit(ready)
+            self._other.submit(warm_up)
 
     def add(self, picture: Picture) -> None:
         """Draw it soon, or in the end."""
@@ -78,7 +78,7 @@ class Painter:
                 return
             try:
                 drawn = self._other.submit(
-                    paint, self._figures[self._waiting[0]], self._folder, self._waiting[0], self._png
+                    render, self._figures[self._waiting[0]], self._folder, self._waiting[0], self._png
                 )
             except BrokenExecutor:  # it died: this process draws what waits, and what the other has not finished
                 self._other = None
@@ -86,25 +86,25 @@ class Painter:
             self._elsewhere[self._waiting.popleft()] = drawn
         drawn.add_done_callback(self._send)
 
-    def results(self) -> dict[str, Printed]:
+    def results(self) -> dict[str, RenderedFigure]:
         """Key -> what was drawn, in order of adding."""
-        done: dict[str, Printed] = {}
+        done: dict[str, RenderedFigure] = {}
         with self._lock:
             shared = {*self._waiting, *self._elsewhere}
         for key in self._figures.keys() - shared:
-            done[key] = paint(self._figures[key], self._folder, key, self._png)
+            done[key] = render(self._figures[key], self._folder, key, self._png)
         while True:
             with self._lock:
                 if not self._waiting:
                     break
                 key = self._waiting.pop()
-            done[key] = paint(self._figures[key], self._folder, key, self._png)
+            done[key] = render(self._figures[key], self._folder, key, self._png)
         for key, drawn in self._elsewhere.items():
             try:
                 done[key] = drawn.result()
             except BrokenExecutor as error:
                 _log.warning("a second process died (%s); this one draws %s", error, key)
-                done[key] = paint(self._figures[key], self._folder, key, self._png)
+                done[key] = render(self._figures[key], self._folder, key, self._png)
         return {key: done[key] for key in self._figures}
 
 
@@ -113,7 +113,7 @@ Section = Literal["main", "compare", "stability", "events"]
 
 
 def pictures(
-    table: pd.DataFrame, claim: Mapping[str, Any] | None, trials: Trials, notes: list[str], thresholds: Thresholds
+    table: pd.DataFrame, claim: Mapping[str, Any] | None, trials: StudyTrials, notes: list[str], thresholds: Thresholds
 ) -> Iterator[tuple[Section, Picture]]:
     """The pictures, those of one section in order; what is made fast comes first. What cannot be drawn: to `notes`."""
     baseline, treatment = _compared(table, claim)
@@ -183,7 +183,7 @@ def _compare(
             yield Picture.of(key, figure)
 
 
-def _heatmaps(trials: Trials, thresholds: Thresholds) -> list[Picture]:
+def _heatmaps(trials: StudyTrials, thresholds: Thresholds) -> list[Picture]:
     frame = load_frame(trials, thresholds=thresholds)
     drawn = heatmaps(frame)
     found = []

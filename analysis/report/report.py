@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from vistudy.analysis.figures.grid_layout import arm_table
 from vistudy.analysis.figures.html import inline_svg
-from vistudy.analysis.figures.matplotlib_renderer import Printed
+from vistudy.analysis.figures.matplotlib_renderer import RenderedFigure
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.maps.atlas_page import atlas_section
 from vistudy.analysis.maps.atlas_samples import Modes
@@ -132,7 +132,7 @@ def report(
     )  # fmt: skip
 
 
-def _gather(ledger: Ledger, trials: frames.Trials, painter: Painter, draws: int) -> _Content:
+def _gather(ledger: Ledger, trials: frames.StudyTrials, painter: Painter, draws: int) -> _Content:
     claim = claim_of(trials) if trials.plan.get("claim") else None
     thresholds = thresholds_of(claim) if claim else Thresholds()
     of_plan = _table(trials, thresholds)
@@ -163,7 +163,7 @@ def _gather(ledger: Ledger, trials: frames.Trials, painter: Painter, draws: int)
     )  # fmt: skip
 
 
-def _table(trials: frames.Trials, thresholds: Thresholds) -> pd.DataFrame:
+def _table(trials: frames.StudyTrials, thresholds: Thresholds) -> pd.DataFrame:
     """Arm table of all blocks; in those without arms every level of reg_weight is one."""
     with_arms = any(block.get("arms") for block in trials.plan.get("blocks", {}).values())
     if not with_arms:
@@ -215,7 +215,9 @@ def _facts(content: _Content) -> str:
     )
 
 
-def _page(content: _Content, printed: Mapping[str, Printed], atlas: Markup | None, mlflow_url: str | None) -> str:
+def _page(
+    content: _Content, printed: Mapping[str, RenderedFigure], atlas: Markup | None, mlflow_url: str | None
+) -> str:
     link = f"{mlflow_url}{'&' if '?' in mlflow_url else '?'}searchFilter=" if mlflow_url else None
     sections = [
         {"anchor": anchor, "title": title, "tables": tables, "pictures": [_shown(p, printed[p.key]) for p in found]}
@@ -237,12 +239,12 @@ def _page(content: _Content, printed: Mapping[str, Printed], atlas: Markup | Non
     )  # fmt: skip
 
 
-def _shown(picture: Picture, printed: Printed) -> dict[str, Any]:
+def _shown(picture: Picture, printed: RenderedFigure) -> dict[str, Any]:
     svg = inline_svg(printed.paths[0].read_bytes(), picture.key, picture.title, round(printed.inches * 100))
     return {"key": picture.key, "title": picture.title, "caption": picture.caption, "svg": svg}
 
 
-def _markdown(content: _Content, printed: Mapping[str, Printed], out: Path) -> str:
+def _markdown(content: _Content, printed: Mapping[str, RenderedFigure], out: Path) -> str:
     lead = [(content.claim or {}).get("question", ""), content.verdict.headline, *content.verdict.lines]
     lead += [*(f"- {item}" for item in content.verdict.items), _facts(content)]
     shown = [(p.title, printed[p.key].paths[0].relative_to(out).as_posix(), p.caption) for p in content.pictures]

@@ -13,8 +13,8 @@ from vistudy.analysis.estimates.best_of_k import best_of_k, default_regret, non_
 from vistudy.analysis.estimates.risk_difference import pair, risk_difference
 from vistudy.analysis.estimates.stable_width import width_difference
 from vistudy.analysis.estimates.survival import CLOCKS, cumulative_incidence, restricted_mean_time
-from vistudy.analysis.figures.curves import attempt
-from vistudy.analysis.figures.grid_layout import slim
+from vistudy.analysis.figures.curves import or_note
+from vistudy.analysis.figures.grid_layout import numeric_columns
 from vistudy.analysis.outcomes.labels import LABEL_TEXT, STABLE
 from vistudy.analysis.tables.rates import wilson
 
@@ -100,7 +100,7 @@ def estimates(table: pd.DataFrame, claim: Mapping[str, Any], notes: list[str], *
     """
     baseline, treatment = claim["baseline"], claim["treatment"]
     rows: list[dict[str, Any]] = []
-    for block, part in slim(table).groupby("block", sort=False):
+    for block, part in numeric_columns(table).groupby("block", sort=False):
         arms = list(dict.fromkeys(part["arm"]))
         if not {baseline, treatment} <= set(arms):
             continue
@@ -125,10 +125,10 @@ def _row(estimate: str, quantity: str, unit: str, claim: Mapping[str, Any], **va
 
 def _differences(part: pd.DataFrame, treatment: str, baseline: str, block: str, notes: list[str], draws: int) -> Rows:
     arms = {"treatment": treatment, "baseline": baseline}
-    pairs = attempt(notes, f"{block}: {treatment} against {baseline}", pair, part, treatment, baseline)
+    pairs = or_note(notes, f"{block}: {treatment} against {baseline}", pair, part, treatment, baseline)
     if pairs is None:
         return
-    found = attempt(notes, f"{block}: {treatment} against {baseline}", risk_difference, pairs, draws=draws)
+    found = or_note(notes, f"{block}: {treatment} against {baseline}", risk_difference, pairs, draws=draws)
     if found is None:
         return
     excluded = ", ".join(f"{count} pairs left out ({reason})" for reason, count in found.excluded.items() if count)
@@ -151,7 +151,7 @@ def _differences(part: pd.DataFrame, treatment: str, baseline: str, block: str, 
 def _widths(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     box = claim.get("boxes", {}).get(block)
     arms = claim["treatment"], claim["baseline"]
-    found = attempt(notes, f"{block}, stable width", width_difference, part, *arms, box=box, draws=draws)
+    found = or_note(notes, f"{block}, stable width", width_difference, part, *arms, box=box, draws=draws)
     if found is None:
         return
     counts = {"n_configs": found.n_configs, "n_pairs": found.n_pairs}
@@ -183,7 +183,7 @@ def _best(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[
     for arm in dict.fromkeys(a for a in (claim["baseline"], claim["treatment"], claim.get("tuned")) if a):
         if not (part["arm"] == arm).any():
             continue
-        found = attempt(notes, f"{block}, best of k, {arm}", best_of_k, part, arm, claim["best_of"])
+        found = or_note(notes, f"{block}, best of k, {arm}", best_of_k, part, arm, claim["best_of"])
         if found is None:
             continue
         for i in sorted({0, min(4, len(found.k) - 1), len(found.k) - 1}):
@@ -193,7 +193,7 @@ def _best(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[
                 note=f"at least one stable: {found.share_stable[i]:.0%}",
             )  # fmt: skip
         regret = (
-            attempt(notes, f"{block}, default regret, {arm}", default_regret, part, arm, claim["default"])
+            or_note(notes, f"{block}, default regret, {arm}", default_regret, part, arm, claim["default"])
             if claim.get("default")
             else None
         )
@@ -209,7 +209,7 @@ def _best(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[
             )
     arms = claim["treatment"], claim["baseline"]
     options = claim["best_of"], claim["strong_margin"]
-    strong = attempt(notes, f"{block}, untuned vs tuned", non_inferior, part, *arms, *options)
+    strong = or_note(notes, f"{block}, untuned vs tuned", non_inferior, part, *arms, *options)
     if strong is not None:
         yield _row(
             "untuned vs tuned",
@@ -228,7 +228,7 @@ def _best(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[
 def _times(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     for clock in ("images", "g_updates", "seconds"):
         assert clock in CLOCKS
-        found = attempt(
+        found = or_note(
             notes,
             f"{block}, time to threshold",
             restricted_mean_time,
@@ -255,7 +255,7 @@ def _times(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list
 
 def _collapses(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     for event in ("collapse", "divergence"):
-        found = attempt(
+        found = or_note(
             notes,
             f"{block}, incidence",
             cumulative_incidence,

@@ -11,7 +11,7 @@ import pandas as pd
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.outcomes.rules import STABLE, UNDETERMINED, Thresholds
-from vistudy.analysis.outcomes.study_trials import Store, Trials, read_trials
+from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, read_trials
 from vistudy.analysis.tables.trials import cell_tag, load_frame
 
 KEYS = ("block", "family", "class", "arm", "config", "seed")
@@ -25,7 +25,7 @@ PILOT = "~"
 
 
 def load_arms(
-    store: Store,
+    store: StoreLike,
     study: str = "",
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
 ) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def load_arms(
         StudyError: no block has arms; an arm or block that the plan does not declare; the same arm, configuration and
             seed twice; or as `load_frame`.
     """
-    trials = store if isinstance(store, Trials) else read_trials(store, study)
+    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
     blocks: Mapping[str, Any] = trials.plan.get("blocks", {})
     if not any(block.get("arms") for block in blocks.values()):
         raise StudyError(
@@ -78,7 +78,7 @@ def load_arms(
     return table
 
 
-def _described(trials: Trials, name: str, block: Mapping[str, Any]) -> dict[str, Any]:
+def _described(trials: StudyTrials, name: str, block: Mapping[str, Any]) -> dict[str, Any]:
     """What the plan says of a block; where it does not say how the block was sampled, what was registered of it."""
     registered = [r["blocks"][name] for r in trials.registrations if name in r.get("blocks", {})]
     if "sample" in block or not registered or "sample" not in registered[-1]:
@@ -86,7 +86,7 @@ def _described(trials: Trials, name: str, block: Mapping[str, Any]) -> dict[str,
     return {**block, "sample": registered[-1]["sample"]}
 
 
-def _memberships(trials: Trials) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
+def _memberships(trials: StudyTrials) -> Iterator[tuple[str, Mapping[str, Any], Mapping[str, Any]]]:
     """(block, cell, entry) of every place that a trial has in the study."""
     for entry in trials.entries.values():
         if "block" in entry:
@@ -172,7 +172,7 @@ def _rate(value: Any) -> float:
     return float(value) if number else float("nan")
 
 
-def _table(trials: Trials, rows: list[dict[str, Any]], thresholds: Thresholds) -> pd.DataFrame:
+def _table(trials: StudyTrials, rows: list[dict[str, Any]], thresholds: Thresholds) -> pd.DataFrame:
     keys = pd.DataFrame(rows, columns=[*KEYS, "lr", "stratum", "trial_id"]).astype({"seed": "int64", "lr": "float64"})
     twice = keys[keys.duplicated(["block", "arm", "config", "seed"])]
     if len(twice):

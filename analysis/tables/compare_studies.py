@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import Store
+from vistudy.analysis.outcomes.study_trials import StoreLike
 from vistudy.analysis.tables.formatting import percent, points
 from vistudy.analysis.tables.rates import cell_rates
 from vistudy.analysis.tables.trials import load_frame
@@ -40,7 +40,7 @@ CELL_COLUMNS: dict[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Comparison:
+class StudyComparison:
     """Two studies side by side."""
 
     a: str
@@ -83,12 +83,12 @@ class Comparison:
 
 
 def compare_studies(
-    store_a: Store,
+    store_a: StoreLike,
     study_a: str,
-    store_b: Store,
+    store_b: StoreLike,
     study_b: str,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
-) -> Comparison:
+) -> StudyComparison:
     """Set two studies, of one store or of two, side by side. Cells are matched by model, data, factors and levels.
 
     Raises:
@@ -113,7 +113,7 @@ def compare_studies(
         f"cells are in both. Stable: {rates[0]} judged trials, and {rates[1]}. Of {len(judged)} trials judged in both, "
         f"{len(differ)} have another outcome and {unequal} the same with another final Q."
     )
-    return Comparison(
+    return StudyComparison(
         a=names[0], b=names[1], trials_a=len(a), trials_b=len(b), shared=len(both), both_judged=len(judged),
         disagree=disagree, unequal=unequal, cells=cells, sentence=sentence,
     )  # fmt: skip

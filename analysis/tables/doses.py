@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vistudy.analysis.outcomes.histories import by_trial
-from vistudy.analysis.outcomes.study_trials import Trials
+from vistudy.analysis.outcomes.histories import checked_histories
+from vistudy.analysis.outcomes.study_trials import StudyTrials
 
 NAMES = ("rho", "drift")
 
 
-def with_doses(table: pd.DataFrame, trials: Trials) -> pd.DataFrame:
+def with_doses(table: pd.DataFrame, trials: StudyTrials) -> pd.DataFrame:
     """The table with columns `rho` and `drift`: medians over the evaluations of a complete trial, NaN where unknown."""
     wanted = table.loc[table["state"] == "complete", "trial_id"].unique().tolist()
-    histories = by_trial(trials.ledger.histories(wanted), trials.entries, trials.study)
+    histories = checked_histories(trials.ledger.histories(wanted), trials.entries, trials.study)
     found = {trial_id: [_median(records, name) for name in NAMES] for trial_id, records in histories}
     unknown = [math.nan] * len(NAMES)
     values = np.array([found.get(trial_id, unknown) for trial_id in table["trial_id"]]).reshape(len(table), len(NAMES))

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.analysis.outcomes.histories import by_trial, judge_trial, planned, series_of
+from vistudy.analysis.outcomes.histories import checked_histories, label_trial, plan_entries, to_series
 from vistudy.analysis.outcomes.rules import Outcome, Reference, Thresholds, deficiency
-from vistudy.analysis.outcomes.study_trials import Store, Trials, as_ledger, read_trials
+from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, as_ledger, read_trials
 from vistudy.analysis.tables.columns import COLUMNS, NO_DATA, RECORD_COLUMNS, cell_tag, columns_markdown
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 INTEGERS = ("d_steps", "g_steps", "seed", "attempt", "outcome_version")
 __all__ = [
-    "COLUMNS", "RECORD_COLUMNS", "Store", "Trials", "cell_tag", "columns_markdown", "export", "judge", "load_frame",
+    "COLUMNS", "RECORD_COLUMNS", "StoreLike", "StudyTrials", "cell_tag", "columns_markdown", "export", "label_trials",
+    "load_frame",
     "load_records", "read_trials",
 ]  # fmt: skip
 
@@ -30,7 +31,7 @@ _FIELDS = ("model", "data", "g_lr", "d_lr", "reg_weight", "norm", "d_steps", "g_
 
 
 def load_frame(
-    store: Store,
+    store: StoreLike,
     study: str = "",
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
 ) -> pd.DataFrame:
@@ -41,7 +42,7 @@ def load_frame(
     Raises:
         StudyError: as `read_trials`; a complete trial whose pack or reference is missing.
     """
-    trials = store if isinstance(store, Trials) else read_trials(store, study)
+    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
     rows = [
         _row(
             trials.study, entry, trials.ended.get(trial_id, {}), trials.outcome(trial_id, thresholds),
@@ -49,10 +50,10 @@ def load_frame(
         )
         for trial_id, entry in trials.entries.items()
     ]  # fmt: skip
-    return _typed(rows)
+    return _with_dtypes(rows)
 
 
-def judge(
+def label_trials(
     ledger: Ledger,
     study: str,
     records: Mapping[str, Sequence[Mapping[str, Any]]],
@@ -65,15 +66,15 @@ def judge(
     Raises:
         StudyError: as `load_frame`.
     """
-    plan, packs = planned(ledger.read_plan(study), study), ledger.packs()
+    plan, packs = plan_entries(ledger.read_plan(study), study), ledger.packs()
     home = {trial_id: pack_id for pack_id, pack in packs.items() for trial_id in pack["trial_ids"]}
     labels: dict[str, dict[str, Any]] = {}
     q: dict[str, dict[int, float]] = {}
     for trial_id, found in records.items():
         if outcomes.get(trial_id, {}).get("state") == "complete":
-            outcome = judge_trial(trial_id, series_of(found), plan, outcomes, packs, Thresholds())
+            outcome = label_trial(trial_id, to_series(found), plan, outcomes, packs, Thresholds())
             labels[trial_id] = dataclasses.asdict(outcome)
-        series = series_of(found)
+        series = to_series(found)
         composite = deficiency(series, Reference.from_dict(packs[home[trial_id]]["reference"]))
         q[trial_id] = dict(zip(series["evaluation"].astype(int).tolist(), composite.tolist(), strict=True))
     return labels, q
@@ -86,11 +87,11 @@ def load_records(store: Ledger | str | os.PathLike[str], study: str) -> pd.DataF
         StudyError: as `load_frame`.
     """
     ledger = as_ledger(store)
-    plan = planned(ledger.read_plan(study), study)
+    plan = plan_entries(ledger.read_plan(study), study)
     head: dict[str, list[Any]] = {name: [] for name in RECORD_COLUMNS}
     values: dict[str, list[float]] = {}
     count = 0
-    for _, records in by_trial(ledger.histories(list(plan)), plan, study):
+    for _, records in checked_histories(ledger.histories(list(plan)), plan, study):
         for record in records:
             for name in head:
                 head[name].append(record[name])
@@ -156,7 +157,7 @@ def _row(
     return row | {name: value for name, value in config.items() if name not in row}
 
 
-def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def _with_dtypes(rows: list[dict[str, Any]]) -> pd.DataFrame:
     """The table, every column with the type that its meaning has even where part of it is empty."""
     floats = ("g_lr", "d_lr", "reg_weight", "q_final", "q_best", "t_thr", "t_coll", "t_div", "wall_s")
     types = dict.fromkeys(floats, "float64") | dict.fromkeys(INTEGERS, "Int64")

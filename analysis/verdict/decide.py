@@ -16,7 +16,7 @@ from vistudy.analysis.estimates.risk_difference import holm
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.outcomes.labels import OUTCOME_VERSION, RULES
 from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import Store, Trials, read_trials
+from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, read_trials
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.doses import with_doses
 from vistudy.analysis.verdict.decide_block import conclude, decide_block
@@ -47,19 +47,19 @@ WRITTEN_BY_1 = {"window_share", "window_min", "tau_ok", "tau_bad", "converged_sh
 NEEDED = ("block", "family", "class", "arm", "config", "seed", "trial_id", "state", "outcome", "stable", "q", "q_final")
 
 
-def decide_study(store: Store, study: str = "") -> Decision:
+def decide_study(store: StoreLike, study: str = "") -> Decision:
     """Decide the claim of a study in a store, under the claim's own thresholds.
 
     Raises:
         StudyError: the study has no claim, or as `load_arms` and `decide`.
     """
-    trials = store if isinstance(store, Trials) else read_trials(store, study)
+    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
     claim = claim_of(trials)
     table = with_doses(load_arms(trials, thresholds=thresholds_of(claim)), trials)
     return decide(table, claim, trials.registrations)
 
 
-def claim_of(trials: Trials) -> dict[str, Any]:
+def claim_of(trials: StudyTrials) -> dict[str, Any]:
     """Return the claim of a study's plan. Raises StudyError if it has none."""
     if "claim" not in trials.plan:
         raise StudyError(

@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from vistudy.analysis.estimates.risk_difference import holm
-from vistudy.analysis.outcomes.relabel import Relabelled
-from vistudy.analysis.outcomes.study_trials import Store, Trials, read_trials
+from vistudy.analysis.outcomes.relabel import StabilityByThreshold
+from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, read_trials
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.formatting import percent
 from vistudy.analysis.verdict.decide import DEFAULTS, claim_of, role_of, thresholds_of
@@ -82,7 +82,7 @@ class Multiverse:
 
 
 def multiverse_check(
-    store: Store,
+    store: StoreLike,
     study: str = "",
     claim: Mapping[str, Any] | None = None,
     table: pd.DataFrame | None = None,
@@ -103,7 +103,7 @@ def multiverse_check(
     Raises:
         StudyError: the study has no claim, or as `load_arms`.
     """
-    trials = store if isinstance(store, Trials) else read_trials(store, study)
+    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
     claim = claim_of(trials) if claim is None else DEFAULTS | dict(claim)
     base = thresholds_of(claim)
     table = load_arms(trials, thresholds=base) if table is None else table.copy(deep=False)
@@ -136,7 +136,7 @@ def multiverse_check(
 
     own = verdicts({view: view.find(view.stable, WHOLE) for view in views})
     found: list[dict[str, Any]] = []
-    relabelled = Relabelled(trials, base) if views else None
+    relabelled = StabilityByThreshold(trials, base) if views else None
     for (tau, window, persistence), endpoint, box in itertools.product(
         itertools.product(TAU_OK, WINDOW, PERSISTENCE), ENDPOINTS, BOXES
     ):

@@ -230,7 +230,7 @@ def _run(
     say: LogFn,
     trainer_on: Callable[..., StudyRunner],
 ) -> RunReport:
-    from vistudy.analysis.outcomes.label_study import judge_study
+    from vistudy.analysis.outcomes.label_study import label_study
     from vistudy.study.execution.data_changes import other_data
     from vistudy.study.execution.data_check import check_data
     from vistudy.study.planning.rounds import rounds
@@ -242,7 +242,7 @@ def _run(
     mirror.check_tracking_uri(uri)
     ledger = Ledger(store)
     forget_seen_files()
-    outcomes = lambda ids: judge_study(ledger, wanted.name).outcomes  # noqa: E731
+    outcomes = lambda ids: label_study(ledger, wanted.name).outcomes  # noqa: E731
     plans = rounds(wanted, outcomes, ledger.records, allow_large=allow_large)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)

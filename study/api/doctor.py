@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vistudy.analysis.ledger import attempt as journal
-from vistudy.analysis.ledger.atomic_files import Storage
+from vistudy.analysis.ledger.atomic_files import FileStore
 from vistudy.analysis.ledger.errors import StoreError, StudyBusyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.tracking.client import Experiment, connect
@@ -121,7 +121,7 @@ def _moved(study: str, tracking_uri: str | None) -> Iterator[_Wrong]:
             yield _Wrong(kind="moved database", where=str(path), what=what, act=functools.partial(mend, path, only))
 
 
-def _treat(wrong: _Wrong, disk: Storage, stamp: str, repair: bool) -> Finding:
+def _treat(wrong: _Wrong, disk: FileStore, stamp: str, repair: bool) -> Finding:
     can = bool(wrong.aside or wrong.act)
     if repair and can:
         for path in wrong.aside:
@@ -134,7 +134,7 @@ def _treat(wrong: _Wrong, disk: Storage, stamp: str, repair: bool) -> Finding:
     return Finding(kind=wrong.kind, where=wrong.where, what=wrong.what, repaired=repair and can)
 
 
-def _prune(disk: Storage, path: str) -> None:
+def _prune(disk: FileStore, path: str) -> None:
     """Remove folders of attempts and packs that have become empty: an attempt without a file is none."""
     for folder in list(Path(path).parents)[:-2] if disk.local else ():
         with contextlib.suppress(OSError):  # not empty
@@ -173,7 +173,7 @@ def _examine(study: str, ledger: Ledger, tracking_uri: str | None) -> Iterator[_
         yield from _mlflow(study, ledger, trials.keys(), outcomes, tracking_uri)
 
 
-def _leftovers(disk: Storage) -> Iterator[_Wrong]:
+def _leftovers(disk: FileStore) -> Iterator[_Wrong]:
     """What killed processes leave behind: half-written files, wishes to stop, probes."""
     for name in disk.list("stops"):
         yield _Wrong(kind="stale", where=f"stops/{name}", what="a run that has ended", aside=(f"stops/{name}",))
@@ -196,7 +196,7 @@ def _leftovers(disk: Storage) -> Iterator[_Wrong]:
 class _PackFiles:
     """What is in the folder of one pack: good records by trial, good checkpoints, and what is wrong."""
 
-    def __init__(self, disk: Storage, name: str, wanted: Any) -> None:
+    def __init__(self, disk: FileStore, name: str, wanted: Any) -> None:
         self.name, self.wrong, self.mine = name, list[_Wrong](), False
         self.records: dict[str, dict[int, dict[str, Any]]] = {}
         """Trial -> evaluation -> record, of the highest attempt."""
@@ -219,7 +219,7 @@ class _PackFiles:
     def _found(self, kind: str, where: str, what: str, *aside: str) -> None:
         self.wrong.append(_Wrong(kind=kind, where=where, what=what, aside=aside))
 
-    def _look(self, disk: Storage, folder: str) -> None:
+    def _look(self, disk: FileStore, folder: str) -> None:
         for name in disk.list(folder):
             path, kind = f"{folder}/{name}", name.partition("-")[0]
             match = journal.file_of_attempt(name)
@@ -228,7 +228,7 @@ class _PackFiles:
             elif kind in KINDS and (why := self._damage(disk, path, kind, match)):
                 self._found("damaged", path, why, path)
 
-    def _damage(self, disk: Storage, path: str, kind: str, evaluation: int) -> str | None:
+    def _damage(self, disk: FileStore, path: str, kind: str, evaluation: int) -> str | None:
         """Why a file of an attempt is not good; None if it is, and then it counts."""
         data = disk.read(path)
         try:

@@ -23,7 +23,7 @@ class Standing:
     """States of the trials of a plan."""
 
     states: dict[str, str]
-    """trial_id -> state, as `vistudy.analysis.outcomes.label_study.Judged.state`."""
+    """trial_id -> state, as `vistudy.analysis.outcomes.label_study.LabelledStudy.state`."""
     left: frozenset[str]
     """Those that have not ended."""
     saved: dict[str, float]
@@ -82,10 +82,10 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
     Raises:
         StudyError: unknown study.
     """
-    from vistudy.analysis.outcomes.label_study import judge_study
+    from vistudy.analysis.outcomes.label_study import label_study
 
     ledger = Ledger(store)
-    known = judge_study(ledger, study)
+    known = label_study(ledger, study)
     states = {trial_id: known.state(trial_id) for trial_id in known.entries}
     evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
     now, pace = now_ms(), 0.0

@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-from vistudy.analysis.ledger.errors import FULL, StoppedError, StudyError
+from vistudy.analysis.ledger.errors import DISK_FULL_ERRNOS, RunAbortedError, StudyError
 from vistudy.study.cli import cluster, job, maintenance, results, study
 from vistudy.study.cli.options import err, escape
 from vistudy.study.cli.study import INTERRUPTED, RESUMABLE
@@ -56,7 +56,7 @@ def main() -> None:
         app(args=with_present_names(sys.argv[1:]))
     except StudyError as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(RESUMABLE if isinstance(error, StoppedError) else 2)
+        sys.exit(RESUMABLE if isinstance(error, RunAbortedError) else 2)
     except ValueError as error:
         from vistudy.trainables.data.data_root import DataError
 
@@ -70,7 +70,7 @@ def main() -> None:
             mend = "Give a folder that you may write to with --out, or a --store that you may read and write."
             err.print(f"[bold red]error:[/] {escape(what)}. {mend}", soft_wrap=True)
             sys.exit(2)
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL_ERRNOS:
             raise
         err.print(f"[bold red]error:[/] {escape(str(error))}. What is recorded is whole.", soft_wrap=True)
         sys.exit(RESUMABLE)

@@ -40,7 +40,7 @@ def execute_in_process(
     def ask() -> None:
         supervisor.stop()
         try:
-            ledger.ask_stop(run)
+            ledger.request_stop(run)
         except StudyError as error:
             _log.warning("the pack cannot be asked for a checkpoint: %s", error)
 
@@ -54,7 +54,7 @@ def execute_in_process(
                 supervisor.ended(pack.pack_id, train({"pack_id": pack.pack_id}))
     finally:
         with contextlib.suppress(StudyError):  # a file that nobody reads again
-            ledger.withdraw_stop(run)
+            ledger.clear_stop_request(run)
     if supervisor.broken is not None:
         raise supervisor.broken
     return ExecutionResult(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 
-from vistudy.analysis.ledger.atomic_files import Storage
+from vistudy.analysis.ledger.atomic_files import FileStore
 from vistudy.analysis.ledger.errors import StoreError, StudyError
 from vistudy.clusters.base import PACKAGE, Cluster, ClusterError, Node
 
@@ -128,7 +128,7 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
                 )
                 continue
             there = answer.value
-            if there.store is None and store is not None and not Storage(store).exists(there.answer):
+            if there.store is None and store is not None and not FileStore(store).exists(there.answer):
                 there = replace(there, store="what it wrote there does not arrive here")
             problems += _compare(answer.node.name, there, here, store, skew)
     still = replace(on, nodes=tuple(report.node for report in reports))
@@ -177,7 +177,7 @@ def _nonce(store: str | None) -> Iterator[tuple[str, list[str]]]:
     if store is None:
         yield nonce, answers
         return
-    disk = Storage(store)
+    disk = FileStore(store)
     disk.write(nonce, nonce.encode())
     try:
         yield nonce, answers
@@ -188,7 +188,7 @@ def _nonce(store: str | None) -> Iterator[tuple[str, list[str]]]:
 
 def _check_store_access(store: str, nonce: str, answer: str) -> str | None:
     """Return None if this machine reads the driver's file and can write next to it, else the reason."""
-    disk = Storage(store)
+    disk = FileStore(store)
     try:
         if disk.read(nonce) != nonce.encode():
             return "it reads other bytes than were written"
@@ -201,7 +201,7 @@ def _check_store_access(store: str, nonce: str, answer: str) -> str | None:
 
 
 def _free_gb(store: str) -> float | None:
-    root = Storage(store).local
+    root = FileStore(store).local
     return None if root is None or not root.exists() else round(shutil.disk_usage(root).free / 1e9, 1)
 
 

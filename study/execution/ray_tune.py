@@ -102,7 +102,7 @@ def execute(
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         with contextlib.suppress(StudyError):  # a file that nobody reads again
-            ledger.withdraw_stop(run)
+            ledger.clear_stop_request(run)
         supervisor.lay_down()
     if told.error is not None:
         raise told.error
@@ -171,7 +171,7 @@ class _StopRequested(tune.Stopper):
         """Request the stop and wait for the end; runs in a separate thread."""
         self._supervisor.stop()
         try:
-            self._ledger.ask_stop(self._run)
+            self._ledger.request_stop(self._run)
         except StudyError as error:
             _log.warning("packs cannot be asked for checkpoints: %s", error)
             self._late = True

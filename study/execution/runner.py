@@ -105,7 +105,7 @@ class StudyRunner:
                 self._say(f"{len(cut_short)} trials that an earlier version stopped early are trained to their end")
             failed = {trial_id for trial_id, outcome in ended.items() if outcome["state"] == "failed"}
             forgotten = cut_short | failed if self._retry else cut_short
-            ledger.forget(forgotten)
+            ledger.discard_outcomes(forgotten)
             self.before -= forgotten
         before = ledger.done() & ids
         write = functools.partial(ledger.write_study, name, planned.study.text, planned.to_json())
@@ -250,17 +250,17 @@ def judged(
     ledger: Ledger, name: str, records: Mapping[str, Records], outcomes: Mapping[str, dict[str, Any]]
 ) -> tuple[Labels, Series]:
     """Return outcomes as MLflow tags, and Q."""
-    from vistudy.analysis.tables.trials import judge
+    from vistudy.analysis.tables.trials import label_trials
 
-    labels, q = judge(ledger, name, records, outcomes)
+    labels, q = label_trials(ledger, name, records, outcomes)
     return {trial_id: _tags(fields) for trial_id, fields in labels.items()}, q
 
 
 def judged_all(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
     """Return outcomes of the complete trials among `ids`, by the current rules."""
-    from vistudy.analysis.outcomes.label_study import judge_study
+    from vistudy.analysis.outcomes.label_study import label_study
 
-    found, wanted = judge_study(ledger, name).outcomes, set(ids)
+    found, wanted = label_study(ledger, name).outcomes, set(ids)
     return {trial_id: _tags(dataclasses.asdict(found[trial_id])) for trial_id in found.keys() & wanted}
 
 

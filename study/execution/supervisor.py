@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vistudy.analysis.ledger.errors import FULL, StoppedError, StudyError
+from vistudy.analysis.ledger.errors import DISK_FULL_ERRNOS, RunAbortedError, StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.packing.packs import Pack, pack_id
 from vistudy.trainables.config import TrainConfig
@@ -84,7 +84,7 @@ class Supervisor:
         """Whether no further pack is started."""
         self.unfinished = 0
         """Number of packs that were abandoned."""
-        self.broken: StoppedError | None = None
+        self.broken: RunAbortedError | None = None
         """Failure of the store or of a node that stopped the run."""
         self.splits = self.retries = 0
 
@@ -159,15 +159,15 @@ class Supervisor:
 
     def _place_failed(self, job: _Job, place: str, text: str, number: int) -> None:
         self._place_failures += 1
-        hopeless = number in FULL or (place != "store" and self._one_machine)
+        hopeless = number in DISK_FULL_ERRNOS or (place != "store" and self._one_machine)
         if not hopeless and self._place_failures < MAX_INFRASTRUCTURE_FAILURES:
             _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, PLACES[place], _last_line(text))
             self._retry(job)
             return
         self.unfinished += 1
-        why = os.strerror(number) if number in FULL else _last_line(text)
+        why = os.strerror(number) if number in DISK_FULL_ERRNOS else _last_line(text)
         if place == "data":
-            self.broken = StoppedError(f"{text}. The run has stopped; what is recorded is whole.")
+            self.broken = RunAbortedError(f"{text}. The run has stopped; what is recorded is whole.")
             self.stop()
             return
         what, mend = (
@@ -175,7 +175,7 @@ class Supervisor:
             if place == "store"
             else (f"cluster: {why}", "Mend that")  # the message of a node says how
         )
-        self.broken = StoppedError(
+        self.broken = RunAbortedError(
             f"{what}. The run has stopped; what is recorded is whole. {mend}; the same command goes on from the last "
             "checkpoints."
         )

@@ -205,10 +205,10 @@ def _frame(step: int, samples: np.ndarray) -> Frame:
 def _label(ledger: Ledger, study: str, trial_id: str, records: list[dict[str, Any]]) -> str:
     """The stored outcome in words, or the state of a trial that has none."""
     from vistudy.analysis.outcomes.labels import LABEL_TEXT
-    from vistudy.analysis.tables.trials import judge
+    from vistudy.analysis.tables.trials import label_trials
 
     outcomes = ledger.read_outcomes([trial_id])
-    labels, _ = judge(ledger, study, {trial_id: records}, outcomes)
+    labels, _ = label_trials(ledger, study, {trial_id: records}, outcomes)
     if trial_id in labels:
         return LABEL_TEXT[labels[trial_id]["label"]][0]
     return str(outcomes[trial_id]["state"]) if trial_id in outcomes else "unfinished"

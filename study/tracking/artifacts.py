@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vistudy.analysis.figures.sample_images import drawable, encode, render
-from vistudy.analysis.ledger.attempt import npz
+from vistudy.analysis.ledger.attempt import to_npz
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 
@@ -45,7 +45,7 @@ class SampleFiles:
             # The pages show the compressed file and open the other one. One encoding serves both: they take PNG, too.
             found[f"{stem}.png"] = found[f"{stem}+compressed.png"] = encode(image)
         if weights := self._ledger.weights(trial_id):
-            found["weights.npz"] = npz(weights)
+            found["weights.npz"] = to_npz(weights)
         return found
 
 

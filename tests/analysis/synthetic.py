@@ -212,10 +212,10 @@ def _series(kind: str, evaluations: int, rng: np.random.Generator) -> dict[str, 
 
 def measure_judging(store: Path, _: Path) -> dict[str, float]:
     """Seconds of reading all records and judging all trials for the first time."""
-    from vistudy.analysis.outcomes.label_study import judge_study
+    from vistudy.analysis.outcomes.label_study import label_study
 
     start = time.perf_counter()
-    judge_study(Ledger(store), "synthetic")
+    label_study(Ledger(store), "synthetic")
     return {"judge_s": time.perf_counter() - start}
 
 

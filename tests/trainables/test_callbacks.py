@@ -25,7 +25,7 @@ def test_a_pack_that_is_asked_to_stop_writes_a_checkpoint_between_periods(tmp_pa
     def period(self: GanPack, *, diagnose: bool) -> Any:
         calls["n"] += 1
         if calls["n"] == 13:
-            cut.ask_stop("run-1")
+            cut.request_stop("run-1")
         return inner(self, diagnose=diagnose)
 
     monkeypatch.setattr(GanPack, "period", period)
@@ -35,7 +35,7 @@ def test_a_pack_that_is_asked_to_stop_writes_a_checkpoint_between_periods(tmp_pa
     assert (cut.heartbeat("p-1") or {})["saved_updates"] == 13
     assert train(cut, run="run-1")["status"] == "stopped"  # nothing is begun while the wish stands
     assert cut.attempts("p-1") == [1]
-    cut.withdraw_stop("run-1")
+    cut.clear_stop_request("run-1")
     train(cut, run="run-1")
     assert calls["n"] == 20
     assert bits(cut) == bits(whole)
@@ -67,7 +67,7 @@ def test_signs_of_life_between_periods(tmp_path, monkeypatch):
     monkeypatch.setattr("vistudy.trainables.callbacks.STOP_POLL_S", 0.0)
     monkeypatch.setattr("vistudy.trainables.callbacks.HEARTBEAT_INTERVAL_S", 0.0)
     ledger, said = stored(tmp_path), []
-    monkeypatch.setattr(Attempt, "beat", lambda self, sign: said.append(sign["d_updates"]))
+    monkeypatch.setattr(Attempt, "write_heartbeat", lambda self, sign: said.append(sign["d_updates"]))
     train(ledger)
     assert sorted(set(said)) == list(range(21))
 

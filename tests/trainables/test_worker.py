@@ -174,7 +174,7 @@ def test_divergence_is_an_outcome_not_an_error(tmp_path):
     assert per_trial == [5, 2]
 
 
-@pytest.mark.parametrize("where", ["append", "checkpoint", "beat"])
+@pytest.mark.parametrize("where", ["append", "checkpoint", "write_heartbeat"])
 def test_errors_of_the_store_are_the_machines(tmp_path, monkeypatch, where):
     monkeypatch.setattr("vistudy.trainables.callbacks.STOP_POLL_S", 0.0)
     monkeypatch.setattr("vistudy.trainables.callbacks.HEARTBEAT_INTERVAL_S", 0.0)

@@ -65,7 +65,7 @@ def test_a_trial_is_live_while_its_pack_gives_signs_of_life(store: Ledger) -> No
     attempt, now = store.open_attempt("p-1"), time.time_ns() // 1_000_000
 
     def live(**said: object) -> set[str]:
-        attempt.beat({"host": socket.gethostname(), "pid": os.getpid(), "unix_ms": now} | said)
+        attempt.write_heartbeat({"host": socket.gethostname(), "pid": os.getpid(), "unix_ms": now} | said)
         return Ledger(store.uri).live("small", ["a", "elsewhere"])
 
     with subprocess.Popen(["true"]) as gone:
@@ -84,7 +84,7 @@ def test_while_a_run_holds_its_lock_what_it_has_begun_is_live(disk: Ledger, monk
     monkeypatch.setattr(signs, "SILENT_MS", 0)  # no sign is fresh
     disk.write_pack({"pack_id": "p-1", "trials": [], "trial_ids": ["a"], "created_ms": 1})
     attempt = disk.open_attempt("p-1")
-    attempt.beat({"host": "another", "pid": 7, "unix_ms": 0})
+    attempt.write_heartbeat({"host": "another", "pid": 7, "unix_ms": 0})
     holder = python(HOLD, Path(disk.uri))
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
@@ -92,7 +92,7 @@ def test_while_a_run_holds_its_lock_what_it_has_begun_is_live(disk: Ledger, monk
     assert runner is not None
     assert f"process {holder.pid} on" in runner.who
     assert disk.live("small", ["a"]) == set()  # it has begun with others first
-    attempt.beat({"host": "another", "pid": 7, "unix_ms": int(runner.since_s * 1000)})  # silent since
+    attempt.write_heartbeat({"host": "another", "pid": 7, "unix_ms": int(runner.since_s * 1000)})  # silent since
     assert disk.live("small", ["a"]) == {"a"}
     holder.kill()
     holder.communicate()

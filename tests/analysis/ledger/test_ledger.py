@@ -123,9 +123,9 @@ def test_forget_only_failed_trials(store: Ledger) -> None:
     store.finish_trial(outcome("a", state="failed"))
     store.finish_trial(outcome("b"))
     with pytest.raises(StoreError, match="cannot be forgotten: b"):
-        store.forget(["a", "b"])
+        store.discard_outcomes(["a", "b"])
     assert store.done() == {"a", "b"}
-    store.forget(["a", "never-heard-of"])
+    store.discard_outcomes(["a", "never-heard-of"])
     assert store.done() == {"b"}
     assert set(store.read_outcomes(["a", "b"])) == {"b"}
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from tests.analysis.frames import LR5, make_frame
-from vistudy.analysis.figures.grid_layout import arm_table, lay_out
+from vistudy.analysis.figures.grid_layout import arm_table, layout_arm_table
 from vistudy.analysis.figures.matplotlib_renderer import draw
 from vistudy.analysis.figures.specs import Tile, arm_styles, save, tile_colour
 from vistudy.analysis.maps.difference import (
@@ -105,7 +105,7 @@ def test_box_bins_rates_orders_rows_and_pools_what_has_too_many_levels() -> None
     ]
     table = arm_rows("A0", {(text.replace(":", "/"), 0): 1.0 for text in texts})
     table["config"] = table["config"].str.replace("/", ":")
-    box = lay_out(table)
+    box = layout_arm_table(table)
     assert len(box.x_texts) == 8
     assert box.x_label.endswith("in bins")
     assert box.y_texts == ("1:2", "1:10", "10:1")

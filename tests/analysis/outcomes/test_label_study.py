@@ -19,10 +19,10 @@ from tests.analysis.store import entry, make_store, train
 from vistudy.analysis.ledger.errors import StoreError, StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.outcomes import label_study as judged
-from vistudy.analysis.outcomes.histories import judge_trial
-from vistudy.analysis.outcomes.label_study import judge_study
+from vistudy.analysis.outcomes.histories import label_trial
+from vistudy.analysis.outcomes.label_study import label_study
 from vistudy.analysis.outcomes.rules import Outcome
-from vistudy.analysis.outcomes.study_trials import Trials, read_trials
+from vistudy.analysis.outcomes.study_trials import StudyTrials, read_trials
 from vistudy.analysis.tables.trials import load_frame
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,12 +58,12 @@ def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         found.append(trial_id)
         return judge(trial_id, *args)
 
-    monkeypatch.setattr(judged, "judge_trial", noted)
+    monkeypatch.setattr(judged, "label_trial", noted)
     return found
 
 
-def from_records(trials: Trials, trial_id: str) -> Outcome:
-    return judge_trial(
+def from_records(trials: StudyTrials, trial_id: str) -> Outcome:
+    return label_trial(
         trial_id, trials.series[trial_id], trials.entries, trials.ended, trials.packs, judged.Thresholds()
     )
 
@@ -80,17 +80,17 @@ def test_noted_outcomes_are_those_of_the_records(store: Ledger, read: list[str])
 
 
 def test_states_and_progress(store: Ledger) -> None:
-    found = judge_study(store, "demo")
+    found = label_study(store, "demo")
     states = {name: found.state(name) for name in found.entries}
     assert states == {
         "good": "complete", "wild": "complete", "endless": "complete", "broken": "failed", "live": "interrupted",
         "later": "planned", "blank": "complete",
     }  # fmt: skip
-    assert found.begun == {"live": judged.Begun(evaluations=(0, 2), unix_ms=(1_000, 1_002))}
+    assert found.begun == {"live": judged.InProgress(evaluations=(0, 2), unix_ms=(1_000, 1_002))}
 
 
 def test_a_later_attempt_is_judged_anew(store: Ledger, read: list[str]) -> None:
-    assert judge_study(store, "demo").outcomes["good"].label == "converged"
+    assert label_study(store, "demo").outcomes["good"].label == "converged"
     attempt, worse = store.open_attempt("p1"), series(2.0)
     for i in range(51):
         values = {name: float(worse[name][i]) for name in worse if name not in ("evaluation", "step")}
@@ -101,12 +101,12 @@ def test_a_later_attempt_is_judged_anew(store: Ledger, read: list[str]) -> None:
     outcome = store.read_outcomes(["good"])["good"]
     store.finish_trial(outcome | {"attempt": 2, "unix_ms": 9_000})
     read.clear()
-    assert judge_study(Ledger(store.uri), "demo").outcomes["good"].label == "stalled"
+    assert label_study(Ledger(store.uri), "demo").outcomes["good"].label == "stalled"
     assert "blank" not in read  # its pack has not changed
 
 
 def test_a_note_of_other_rules_or_a_damaged_one_is_not_used(store: Ledger, read: list[str]) -> None:
-    good = judge_study(store, "demo").outcomes
+    good = label_study(store, "demo").outcomes
     note = json.loads(store.read_judged("demo") or b"")
     for name in note["trials"]:
         note["trials"][name][2] = "oscillating"
@@ -121,10 +121,10 @@ def test_a_note_of_other_rules_or_a_damaged_one_is_not_used(store: Ledger, read:
     ):
         store.write_judged("demo", broken)
         read.clear()
-        assert judge_study(store, "demo").outcomes == good
+        assert label_study(store, "demo").outcomes == good
         assert sorted(read) == sorted(good)
     store.write_judged("demo", json.dumps(note).encode())
-    assert judge_study(store, "demo").outcomes["good"].label == "oscillating"  # what was tried above would have shown
+    assert label_study(store, "demo").outcomes["good"].label == "oscillating"  # what was tried above would have shown
 
 
 def test_a_store_that_cannot_be_written_is_judged_all_the_same(store: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,7 +132,7 @@ def test_a_store_that_cannot_be_written_is_judged_all_the_same(store: Ledger, mo
         raise StoreError("read-only")
 
     monkeypatch.setattr(Ledger, "write_judged", refuse)
-    assert judge_study(store, "demo").outcomes["good"].label == "converged"
+    assert label_study(store, "demo").outcomes["good"].label == "converged"
     assert store.read_judged("demo") is None
 
 
@@ -143,7 +143,7 @@ def test_a_pack_that_is_missing_is_named(tmp_path: Path) -> None:
         "versions": {}, "error": None, "unix_ms": 7,
     })  # fmt: skip
     with pytest.raises(StudyError, match="trial a: its pack p9 is not in the store"):
-        judge_study(ledger, "demo")
+        label_study(ledger, "demo")
 
 
 def test_counting_needs_no_pandas(store: Ledger) -> None:

@@ -7,9 +7,9 @@ from scipy.stats import kendalltau
 from vistudy.analysis.outcomes.time_series import (
     capped,
     centred_medians,
-    first_lasting,
+    first_run_of,
     mann_kendall_z,
-    stretches,
+    runs,
     tail_length,
     turning_points,
 )
@@ -17,8 +17,8 @@ from vistudy.analysis.outcomes.time_series import (
 
 def test_stretches() -> None:
     mask = np.array([1, 1, 0, 1, 0, 1, 1, 1], dtype=bool)
-    assert stretches(mask) == [(0, 2), (3, 4), (5, 8)]
-    assert (first_lasting(mask, 3), first_lasting(mask, 4)) == (5, None)
+    assert runs(mask) == [(0, 2), (3, 4), (5, 8)]
+    assert (first_run_of(mask, 3), first_run_of(mask, 4)) == (5, None)
     assert (tail_length(mask), tail_length(mask[:5]), tail_length(mask[:0])) == (3, 0, 0)
 
 

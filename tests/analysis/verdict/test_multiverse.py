@@ -14,7 +14,7 @@ from tests.analysis.series import cut, series
 from tests.analysis.store import train
 from vistudy import decide_study, load_arms, multiverse_check
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.outcomes.relabel import Relabelled
+from vistudy.analysis.outcomes.relabel import StabilityByThreshold
 from vistudy.analysis.outcomes.rules import Thresholds
 from vistudy.analysis.outcomes.study_trials import read_trials
 from vistudy.analysis.verdict.decide import decide
@@ -77,7 +77,7 @@ def test_relabelling_together_says_what_the_label_says(tmp_path: Path) -> None:
     ledger = make_arm_store(tmp_path, trials, {"ring": RING})
     train(ledger, "p1", {name: wild(rng, e) for name, e in lengths.items()})
     read = read_trials(ledger, "demo")
-    relabelled = [Relabelled(read, base) for base in BASES]
+    relabelled = [StabilityByThreshold(read, base) for base in BASES]
     seen = set()
     for i, thresholds in enumerate(VARIANTS):
         last, best = relabelled[i * len(BASES) // len(VARIANTS)].stable(thresholds)

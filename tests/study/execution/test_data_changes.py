@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.trainables.configs import gan
-from vistudy.analysis.ledger.errors import StoppedError, StudyError
+from vistudy.analysis.ledger.errors import RunAbortedError, StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.report.text import provenance as told
 from vistudy.analysis.tables.trials import load_frame
@@ -199,7 +199,7 @@ def test_a_run_whose_nodes_have_other_data_stops_and_names_both(disk: Ledger, mo
         now[0] += 100
         assert supervisor.next() == pack
         supervisor.ended(pack.pack_id, train(disk, pack.pack_id))
-    assert isinstance(supervisor.broken, StoppedError)
+    assert isinstance(supervisor.broken, RunAbortedError)
     assert here in str(supervisor.broken)
     assert str(config.data_fingerprint) in str(supervisor.broken)
     assert "Put those data back" in str(supervisor.broken)

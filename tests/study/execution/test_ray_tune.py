@@ -32,7 +32,7 @@ def test_a_signal_asks_the_workers_to_stop_and_starts_no_more(disk: Ledger) -> N
     asked = _StopRequested(supervisor, disk, "run-1")
     with listening(lambda line: None) as stop, asked, stop.patient("here", asked.stop):
         signal.raise_signal(signal.SIGTERM)
-        wait_until(lambda: disk.stop_asked("run-1"))
+        wait_until(lambda: disk.stop_requested("run-1"))
         assert stop.terminated
         assert supervisor.stopping
         assert not asked.stop_all()
@@ -50,7 +50,7 @@ def test_a_store_that_cannot_ask_is_not_waited_for(disk: Ledger, monkeypatch: py
     def full(self: Ledger, run: str) -> None:
         raise StoreError("no space")
 
-    monkeypatch.setattr(Ledger, "ask_stop", full)
+    monkeypatch.setattr(Ledger, "request_stop", full)
     asked = _StopRequested(Supervisor([], disk, clock=time.monotonic, now_ms=lambda: 1), disk, "run-1")
     asked.stop()
     assert asked.stop_all()

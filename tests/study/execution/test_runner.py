@@ -14,10 +14,10 @@ import pytest
 from tests.s3 import s3
 from tests.study.runs import ENVIRONMENT, records, vistudy, write
 from tests.study.stored import outcome
-from vistudy.analysis.ledger.atomic_files import Storage
+from vistudy.analysis.ledger.atomic_files import FileStore
 from vistudy.analysis.ledger.errors import StoreError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.ledger.object_stores import explain
+from vistudy.analysis.ledger.object_stores import describe_error
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root to mount")
 
@@ -96,7 +96,7 @@ def test_a_server_that_is_not_there(s3_server, tmp_path):
 
 
 def test_explanations_hold_no_secret():
-    said = explain(OSError("AWS_SECRET_ACCESS_KEY=hunter2, X-Amz-Signature=hunter3&x=1"), "s3://bucket/store")
+    said = describe_error(OSError("AWS_SECRET_ACCESS_KEY=hunter2, X-Amz-Signature=hunter3&x=1"), "s3://bucket/store")
     assert "hunter" not in said
 
 
@@ -115,7 +115,7 @@ def test_a_study_on_s3_makes_the_same_records(bucket, s3_server, tmp_path, monke
 
 def test_of_many_writers_one_is_first(bucket):
     """S3 has no rename and no lock: an exclusive put is what makes an outcome the only one."""
-    disks = [Storage(f"s3://{bucket}/store") for _ in range(8)]
+    disks = [FileStore(f"s3://{bucket}/store") for _ in range(8)]
     for attempt in range(5):
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             won = list(pool.map(lambda i, n=attempt: disks[i].write(f"t/{n}", b"%d" % i, exclusive=True), range(8)))

@@ -129,7 +129,7 @@ def test_a_checkpoint_between_evaluations_is_getting_further_too(disk: Ledger) -
     s, clock = supervisor(disk, pack)
     for saved in range(2 * MAX_STALLED_DEATHS):
         assert next_due(s, clock) == pack
-        disk.open_attempt(pack.pack_id).beat({"d_updates": 99, "saved_updates": saved})
+        disk.open_attempt(pack.pack_id).write_heartbeat({"d_updates": 99, "saved_updates": saved})
         s.died(pack.pack_id, "the node is gone")
     assert s.splits == 0
 

@@ -173,7 +173,7 @@ def test_outcomes_that_change_are_mirrored(
     ledger, _ = study
     syncer = Syncer(ledger, STUDY, lambda: tracking.open_experiment(uri, STUDY))
     syncer.sync(final=False)
-    ledger.forget(["t1-b"])
+    ledger.discard_outcomes(["t1-b"])
     finish(ledger, "b", attempt=2)
     finish(ledger, "a", attempt=2)
     read: list[set[str]] = []
