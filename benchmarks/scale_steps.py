@@ -132,7 +132,7 @@ def ray(study: Path, store: str) -> Work:
 
 def status(study: Path, store: str) -> Work:
     """Count the trials."""
-    from vistudy.study.api.commands import status as count
+    from vistudy.study.api.status import status as count
 
     return lambda: {"outcomes": count(study.stem, store=store).outcomes}
 
@@ -155,7 +155,7 @@ def sync(study: Path, store: str) -> Work:
 
 def heatmap(study: Path, store: str) -> Work:
     """Read the trials and draw the heatmaps."""
-    from vistudy.study.api.commands import draw
+    from vistudy.study.api.heatmap import draw
 
     return lambda: {"files": len(draw(study.stem, store=store, out=Path(store) / "heatmaps")[1])}
 

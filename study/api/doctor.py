@@ -22,6 +22,7 @@ from vistudy.analysis.ledger import attempt as journal
 from vistudy.analysis.ledger.atomic_files import FileStore
 from vistudy.analysis.ledger.errors import StoreError, StudyBusyError
 from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.tracking.client import Experiment, connect
 from vistudy.study.tracking.locations import (
     OWNER,
@@ -33,7 +34,13 @@ from vistudy.study.tracking.locations import (
     other_owner,
     was,
 )
-from vistudy.study.tracking.uri import TrackingError, artifact_location, database_file, without_password
+from vistudy.study.tracking.uri import (
+    TrackingError,
+    artifact_location,
+    database_file,
+    default_tracking_uri,
+    without_password,
+)
 
 LIVE_S = 60.0
 """A temporary file that is younger may have a writer."""
@@ -65,6 +72,17 @@ class _Wrong:
 
 
 def doctor(
+    study: str, *, store: str = DEFAULT_STORE, tracking_uri: str | None = None, repair: bool = False
+) -> tuple[list[Finding], str | None]:
+    """Check a study's store and its MLflow mirror for damage. Arguments, result and errors as in `examine`.
+
+    `tracking_uri`: default, the store's own database. Repairs move files below `aside/<time>` of the store.
+    """
+    uri = tracking_uri or default_tracking_uri(store)
+    return examine(study, Ledger(store), uri, repair=repair, stamp=time.strftime("%Y%m%d-%H%M%S"))
+
+
+def examine(
     study: str, ledger: Ledger, tracking_uri: str | None, *, repair: bool, stamp: str
 ) -> tuple[list[Finding], str | None]:
     """Examine a study, and repair it if asked to.

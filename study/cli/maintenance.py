@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from vistudy.study.api.commands import DEFAULT_STORE
+from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.cli.options import AsJson, Store, StudyName, TrackingUri, err, escape, name_of, out
 
 app = typer.Typer()
@@ -21,9 +21,9 @@ PANEL = "Maintenance"
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy sync ring-quickstart --tracking-uri http://127.0.0.1:5000")
 def sync(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: TrackingUri = None) -> None:
     """Bring MLflow up to date with the ledger, or rebuild it."""
-    from vistudy.study.api import commands
+    from vistudy.study.api import sync as api
 
-    report = commands.sync(name_of(study), store=store, tracking_uri=tracking_uri)
+    report = api.sync(name_of(study), store=store, tracking_uri=tracking_uri)
     out.print(
         f"{report.runs_created} runs made, {report.runs_finished} ended, {report.metrics_written} metrics and "
         f"{report.images_written} pictures written"
@@ -62,7 +62,7 @@ def doctor(
 ) -> None:
     """Check for damaged files, missing records and orphan MLflow runs. Exit code 1 if problems remain."""
     from vistudy.analysis.ledger.ledger import Ledger
-    from vistudy.study.api.doctor import doctor as examine
+    from vistudy.study.api.doctor import examine
     from vistudy.study.tracking.uri import default_tracking_uri
 
     name, stamp = name_of(study), time.strftime("%Y%m%d-%H%M%S")

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from vistudy.study.api.commands import DEFAULT_STORE
+from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.cli.options import err, escape, out
 
 if TYPE_CHECKING:
-    from vistudy.study.api.commands import Preview, RunReport, Status
+    from vistudy.study.api.plan import Preview
+    from vistudy.study.api.run import RunReport
+    from vistudy.study.api.status import Status
 
 
 STATES_BEGUN = ("interrupted", "running")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from vistudy.study.api.commands import DEFAULT_STORE
+from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.cli.options import (
     AsJson,
     DataRoot,
@@ -35,11 +35,11 @@ def heatmap(
     folder: Folder = None,
 ) -> None:
     """Draw the stability heatmaps of a study as PNG, SVG and one offline HTML page."""
-    from vistudy.study.api import commands
+    from vistudy.study.api.heatmap import draw
     from vistudy.study.tracking.uri import default_tracking_uri
 
     uri = tracking_uri or ("://" not in store and default_tracking_uri(store)) or None
-    for path in commands.draw(name_of(study), store=store, tracking_uri=uri, out=folder)[1]:
+    for path in draw(name_of(study), store=store, tracking_uri=uri, out=folder)[1]:
         out.print(str(path), soft_wrap=True)
 
 
@@ -52,9 +52,9 @@ def report(
     png: Annotated[bool, typer.Option("--png", help="Also write the figures as PNG (200 dpi).")] = False,
 ) -> None:
     """Write the report of a study: one offline HTML page, Markdown, tables and figures. A copy goes to MLflow."""
-    from vistudy.study.api import commands
+    from vistudy.study.api import report as api
 
-    made, behind = commands.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder, png=png)
+    made, behind = api.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder, png=png)
     out.print(made.headline, soft_wrap=True, markup=False)
     for note in made.notes:
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)

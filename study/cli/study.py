@@ -15,7 +15,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from vistudy.analysis.ledger.errors import Terminated
-from vistudy.study.api.commands import CHECKPOINT_EVERY_S, DEFAULT_STORE, HEARTBEAT_TIMEOUT_S
+from vistudy.study.api.run import CHECKPOINT_EVERY_S, HEARTBEAT_TIMEOUT_S
+from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.cli import job
 from vistudy.study.cli.options import (
     AllowLarge,
@@ -75,10 +76,10 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Show what a study would train: factors, cells, trials, packs, inert cells, finished trials, and the runtime."""
-    from vistudy.study.api import commands
+    from vistudy.study.api import plan as api
 
     set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
-    preview = commands.plan(
+    preview = api.plan(
         study,
         store=store,
         cluster=cluster,
@@ -122,7 +123,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Train all trials that are not yet in the store, sync them to MLflow and draw heatmaps. Run again to resume."""
-    from vistudy.study.api import commands
+    from vistudy.study.api import run as api
 
     if detach:
         given: dict[str, object] = {
@@ -143,7 +144,7 @@ def run(
     )  # fmt: skip
     with bar, _stopped_early():
         task = bar.add_task("", total=None)
-        report = commands.run(
+        report = api.run(
             study,
             store=store,
             tracking_uri=tracking_uri,
@@ -217,9 +218,9 @@ def register(
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy status ring-quickstart")
 def status(study: StudyName, store: Store = DEFAULT_STORE, as_json: AsJson = False) -> None:
     """Count trials by state and outcome, and show failures with their traceback."""
-    from vistudy.study.api import commands
+    from vistudy.study.api import status as api
 
-    found = commands.status(name_of(study), store=store)
+    found = api.status(name_of(study), store=store)
     if as_json:
         out.print_json(json.dumps(asdict(found)))
         return

@@ -16,7 +16,7 @@ from vistudy.analysis.ledger import liveness as signs
 from vistudy.analysis.ledger.errors import StudyBusyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.ledger.liveness import SILENT_MS
-from vistudy.study.api.doctor import doctor
+from vistudy.study.api.doctor import examine
 
 HOLD = (
     "import sys, time\n"
@@ -122,4 +122,4 @@ def test_a_pack_that_two_runs_train_at_once_is_never_wrong(tmp_path: Path) -> No
     assert ends == ["complete\n", "complete\n"]
     assert Ledger(both.uri).attempts("p-1") == [1, 2, 3]
     assert bits(both) == whole
-    assert doctor("small", Ledger(both.uri), None, repair=False, stamp="t") == ([], None)
+    assert examine("small", Ledger(both.uri), None, repair=False, stamp="t") == ([], None)

@@ -148,7 +148,7 @@ def test_a_pack_that_is_missing_is_named(tmp_path: Path) -> None:
 
 def test_counting_needs_no_pandas(store: Ledger) -> None:
     code = (
-        "import sys; from vistudy.study.api.commands import status;"
+        "import sys; from vistudy.study.api.status import status;"
         f"status('demo', store={store.uri!r});"
         "print([m for m in ('pandas', 'torch', 'ray', 'scipy', 'matplotlib') if m in sys.modules])"
     )

@@ -78,7 +78,8 @@ def test_json_and_markdown(stores: tuple[Ledger, Ledger]) -> None:
     assert "| gan | ring8 | lr=3 | 0/0 | – |  |" in page
 
 
-def test_functions_of_the_package_stay_functions() -> None:
+def test_public_names_are_there_and_stay_what_they_are() -> None:
+    assert sorted(vistudy.__all__) == vistudy.__all__ == dir(vistudy) == sorted(vistudy._NAMES)
     for _ in range(2):
         for name in vistudy.__all__:
             assert not isinstance(getattr(vistudy, name), type(importlib)), name

@@ -11,7 +11,8 @@ import pytest
 from tests.trainables.configs import gan
 from vistudy.analysis.ledger.errors import StudyBusyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.api.doctor import Finding, doctor
+from vistudy.study.api.doctor import Finding
+from vistudy.study.api.doctor import examine as doctor
 from vistudy.study.packing.packs import resumable
 from vistudy.study.tracking import mirror
 from vistudy.trainables.worker import train_pack

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import typer
 
+import vistudy as vs
 from tests.study.runs import ENVIRONMENT, write
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.api import commands
 from vistudy.study.tracking.locations import mend
 
 STUDY = {
@@ -47,7 +47,7 @@ Commands = list[tuple[str, list[str]]]
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a small study, trained and mirrored."""
     folder = tmp_path_factory.mktemp("watched")
-    report = commands.run(write(folder / "tiny.yaml", STUDY), store=str(folder / "original"), cluster="debug")
+    report = vs.run(write(folder / "tiny.yaml", STUDY), store=str(folder / "original"), cluster="debug")
     assert report.ran == 4
     assert report.tracking_error is None
     return folder / "original"
@@ -75,9 +75,9 @@ def everything(file: str, trial: str) -> Commands:
         ("doctor --repair", ["doctor", "tiny", *store, "--repair"]),
         ("ui", ["ui", *store]),
         ("run --detach", ["run", file, "--store", "/nowhere", "--detach", "--cluster", NOBODY]),
-        ("job list", ["job", "list", "--cluster", NOBODY]),
-        ("job logs", ["job", "logs", "tiny", "--cluster", NOBODY]),
-        ("job stop", ["job", "stop", "tiny", "--cluster", NOBODY]),
+        ("list", ["job", "list", "--cluster", NOBODY]),
+        ("logs", ["job", "logs", "tiny", "--cluster", NOBODY]),
+        ("stop", ["job", "stop", "tiny", "--cluster", NOBODY]),
         ("check", ["cluster", "check", "debug", *store]),
         ("render", ["cluster", "render", "ssh", "--out", "../out/ssh", *SSH]),
         ("options", ["cluster", "options", "ssh"]),
@@ -124,7 +124,7 @@ def test_no_command_writes_elsewhere(original: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    refused = {"run --detach", "job list", "job logs", "job stop"}
+    refused = {"run --detach", "list", "logs", "stop"}
     assert {name for name, (code, _) in found.items() if code == 2} == refused
     assert found["doctor"][0] == 0
     elsewhere = {

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
+import vistudy as vs
 from tests.trainables.configs import gan
 from vistudy.analysis.ledger.errors import RunAbortedError, StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.report.text import provenance as told
 from vistudy.analysis.tables.trials import load_frame
-from vistudy.study.api import commands
-from vistudy.study.api.doctor import doctor
+from vistudy.study.api.doctor import examine
 from vistudy.study.execution.data_changes import other_data
 from vistudy.study.execution.supervisor import MAX_INFRASTRUCTURE_FAILURES, Supervisor
 from vistudy.study.films.retrain import film_trial
@@ -118,9 +118,9 @@ def test_runs_on_two_contents_under_one_name(tmp_path: Path, monkeypatch: pytest
     """The first study's numbers are never shown as the second one's, nor averaged with them."""
     store, said = str(tmp_path / "store"), list[str]()
 
-    def run(name: str, seeds: str) -> commands.RunReport:
+    def run(name: str, seeds: str) -> vs.RunReport:
         study = parse_study(text(name, seeds))
-        return commands.run(study, store=store, cluster="debug", say=said.append)
+        return vs.run(study, store=store, cluster="debug", say=said.append)
 
     assert run("red", "[0]").ran == 1
     first, ledger = load_frame(store, "red"), Ledger(store)
@@ -231,10 +231,10 @@ class TestSchema1:
         frame = load_frame(schema1, "old")
         assert set(frame["state"]) == {"complete"}
         assert set(frame["data_fingerprint"]) == {"data not recorded"}
-        assert commands.status("old", store=schema1.uri).states == {"complete": 4}
+        assert vs.status("old", store=schema1.uri).states == {"complete": 4}
         rows = dict(told(schema1.read_plan("old"), schema1.read_meta("old"), "", frame, [], None))
         assert rows["data"] == "data not recorded"
-        assert doctor("old", schema1, None, repair=False, stamp="t") == ([], None)
+        assert examine("old", schema1, None, repair=False, stamp="t") == ([], None)
 
     def test_its_trials_are_trained_again_and_stay_readable(self, schema1: Ledger) -> None:
         planned = plan(parse_study(schema1.read_study_text("old")))
@@ -257,14 +257,14 @@ class TestSchema1:
 
     def test_files_of_unknown_content_are_a_finding(self, schema1: Ledger) -> None:
         rewrite(schema1, lambda trials: [trial["config"].update(data="mnist") for trial in trials])
-        (found,), _ = doctor("old", schema1, None, repair=False, stamp="t")
+        (found,), _ = examine("old", schema1, None, repair=False, stamp="t")
         assert found.kind == "data not recorded"
         assert "its 4 trials of mnist saw the same files cannot be told" in found.what
 
 
 def test_doctor_finds_a_study_that_mixes_data(schema1: Ledger) -> None:
     rewrite(schema1, lambda trials: trials[0]["config"].update(data_fingerprint="0" * 16))
-    (found,), _ = doctor("old", schema1, None, repair=False, stamp="t")
+    (found,), _ = examine("old", schema1, None, repair=False, stamp="t")
     assert found.kind == "mixed data"
     assert "1 on 0000000000000000, 3 on data that are not recorded" in found.what
 

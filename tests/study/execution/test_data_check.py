@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from ray.exceptions import RayTaskError
 
+import vistudy as vs
 from tests.study.runs import write
 from tests.trainables.data.files import picture, write_idx
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.study.api import commands
 from vistudy.study.cli import main as cli
 from vistudy.study.execution.data_check import data_errors
 from vistudy.trainables.data import DATASETS, DataError
@@ -34,9 +34,9 @@ def refused(tmp_path: Path, study: dict[str, Any]) -> str:
     file, store = write(tmp_path / "few.yaml", STUDY | study), str(tmp_path / "store")
     said = set()
     for ask in (
-        lambda: commands.plan(file, store=store),
-        lambda: commands.plan(file, store=store, pilot=False),
-        lambda: commands.run(file, store=store, cluster="debug"),
+        lambda: vs.plan(file, store=store),
+        lambda: vs.plan(file, store=store, pilot=False),
+        lambda: vs.run(file, store=store, cluster="debug"),
     ):
         with pytest.raises(StudyError) as caught:
             ask()
@@ -100,9 +100,9 @@ def test_a_minibatch_of_more_images_than_there_are(tmp_path: Path, key: str, siz
 
 def test_all_images_are_a_minibatch_and_what_is_drawn_has_no_end(tmp_path: Path) -> None:
     file = write(tmp_path / "all.yaml", STUDY | {"fixed": {"batch_size": 997}})
-    assert len(commands.plan(file, store=str(tmp_path / "store"), pilot=False).plan.trials) == 1
+    assert len(vs.plan(file, store=str(tmp_path / "store"), pilot=False).plan.trials) == 1
     file = write(tmp_path / "points.yaml", STUDY | {"data": "ring8", "fixed": {"batch_size": 100_000}})
-    assert len(commands.plan(file, store=str(tmp_path / "store"), pilot=False).plan.trials) == 1
+    assert len(vs.plan(file, store=str(tmp_path / "store"), pilot=False).plan.trials) == 1
     assert DATASETS["stacked_mnist"].to_learn is None
 
 

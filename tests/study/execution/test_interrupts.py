@@ -17,7 +17,7 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.maps.atlas_page import atlas
 from vistudy.analysis.tables.trials import load_frame
-from vistudy.study.api.commands import RunReport
+from vistudy.study.api.run import RunReport
 from vistudy.study.cli.printing import where
 
 STUDY: dict[str, Any] = {
@@ -30,7 +30,7 @@ HELD = {
     "start-up": ("vistudy.clusters.debug:Node", "no pack is in training yet"),
     "baselines": ("vistudy.study.execution.prepare:references", "no pack is in training yet"),
     "training": ("vistudy.trainables.engine:Engine._evaluate", "writing checkpoints"),
-    "drawing": ("vistudy.study.api.commands:draw", "heatmaps are left out"),
+    "drawing": ("vistudy.study.api.heatmap:draw", "heatmaps are left out"),
     "sync": ("vistudy.study.execution.runner:StudyRunner._finish_mirror", "MLflow gets some seconds more"),
 }
 """Moment -> function that is held at it, and what the first signal says."""
