@@ -236,7 +236,6 @@ def _times(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list
             claim["treatment"],
             claim["baseline"],
             clock,
-            draws=draws,
         )
         if found is not None:
             yield _row(
@@ -263,7 +262,6 @@ def _collapses(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: 
             claim["treatment"],
             claim["baseline"],
             event,
-            draws=draws,
         )
         if found is not None:
             yield _row(

@@ -52,7 +52,7 @@ def store(tmp_path: Path) -> Ledger:
 def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Trials whose records have been judged, in order."""
     found: list[str] = []
-    judge = judged.judge_trial
+    judge = judged.label_trial
 
     def noted(trial_id: str, *args: Any) -> Any:
         found.append(trial_id)
