@@ -88,10 +88,10 @@ def render(
 
 
 @app.command(epilog="Example: vistudy cluster options slurm")
-def settings(name: Annotated[str, typer.Argument(help="ssh, slurm, kubernetes, aws or gcp.")]) -> None:
-    """List what `render` asks for."""
+def options(name: Annotated[str, typer.Argument(help="ssh, slurm, kubernetes, aws or gcp.")]) -> None:
+    """List the options of `render` for a kind of cluster."""
     for setting in _backend(name).settings:
-        default = "has to be given" if setting.default is None else f"default: {setting.default or 'none'}"
+        default = "required" if setting.default is None else f"default: {setting.default or 'none'}"
         out.print(f"{setting.name}: {escape(setting.help)} ({escape(default)})", soft_wrap=True)
 
 

@@ -91,7 +91,7 @@ def detach(study: Path, cluster: str, store: str, options: list[str]) -> None:
     loaded = load_study(study)
     plan(loaded, allow_large="--allow-large" in options)  # refuse here what the job would refuse there
     try:
-        job = Jobs(cluster).submit(loaded.name, study.read_text("utf-8"), ["--store", store, *options])
+        job = Jobs(cluster).submit(loaded.name, loaded.text, ["--store", store, *options])
     except ClusterError as error:
         raise StudyError(str(error)) from error
     out.print(_line(job), soft_wrap=True)

@@ -12,7 +12,9 @@ from rich.console import Console
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-StudyFile = Annotated[Path, typer.Argument(help="Study file (YAML); docs/study-file.md documents it.")]
+StudyFile = Annotated[
+    Path, typer.Argument(help="Study file (YAML, see docs/study-file.md), or the name of a recipe such as quickstart.")
+]
 StudyName = Annotated[str, typer.Argument(help="Study file, or the name of a study in the store.")]
 Store = Annotated[str, typer.Option("--store", help="Ledger: a directory, or a URI such as s3://bucket/folder.")]
 TrackingUri = Annotated[

@@ -33,6 +33,7 @@ from vistudy.trainables.data import DATASETS
 from vistudy.trainables.models import MODELS
 
 _FORMER = {key: former for former, key in FORMER_KEYS.items()}
+RECIPES = Path(__file__).parents[1] / "recipes"
 MOST_REFINED = 500
 """Points of a `boundary` sample."""
 REMOVED = {
@@ -46,12 +47,14 @@ REMOVED = {
 
 
 def load_study(path: str | os.PathLike[str]) -> Study:
-    """Read and check a study file.
+    """Read and check a study file. The name of a recipe (`quickstart`) is its file, if no other has that name.
 
     Raises:
         StudyError: the file cannot be read, or asks for something that does not exist or makes no sense.
     """
-    return parse_study(read_text(Path(path)), str(path))
+    recipe = RECIPES / f"{path}.yaml"
+    file = recipe if not Path(path).exists() and recipe.parent == RECIPES and recipe.is_file() else Path(path)
+    return parse_study(read_text(file), str(path))
 
 
 def parse_study(text: str, name: str = "study.yaml") -> Study:

@@ -486,3 +486,13 @@ class TestFormerKeys:
     def test_both_together_are_refused(self) -> None:
         message = refused(PRESENT + "samples: {evaluations: [0]}\n")
         assert message.startswith("my.yaml:15: samples: 'samples' is the former name of 'save_samples'")
+
+
+def test_a_recipe_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_study("quickstart").name == "ring-quickstart"
+    (tmp_path / "quickstart").write_text(text(study="mine"))
+    assert load_study("quickstart").name == "mine"
+    for absent in ("quickstar", "../recipes/quickstart", "sub/quickstart"):
+        with pytest.raises(StudyError, match="no such file"):
+            load_study(absent)

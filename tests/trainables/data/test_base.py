@@ -89,7 +89,9 @@ def test_features_are_the_classifiers_where_there_are_labels() -> None:
 
 def test_labels_are_refused_where_there_are_none() -> None:
     for name in ("ring8", "polygons", "celeba"):
-        with pytest.raises(DataError, match=f"data '{name}' has no labels: it cannot be evaluated by a metric that needs classes"):
+        with pytest.raises(
+            DataError, match=f"data '{name}' has no labels: it cannot be evaluated by a metric that needs classes"
+        ):
             DATASETS[name].labelled("held_out")
 
 
