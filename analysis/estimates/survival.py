@@ -1,7 +1,7 @@
-"""Time to events: E6, mean time to the sustained threshold, and E7, late collapse with divergence as a competing event.
+"""Time to events: mean time to the sustained threshold, and incidence of late collapse with divergence competing.
 
-A trial that fails to reach the threshold counts with its whole budget, so E6 is a mean of paired differences of
-min(time, budget) and E7 a difference of shares.
+A trial that fails to reach the threshold counts with its whole budget, so the time difference is a mean of paired
+differences of min(time, budget), and the incidence difference one of shares.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TimeDifference:
-    """E6: difference in the restricted mean time to the sustained threshold, treatment - baseline."""
+    """Difference in the restricted mean time to the sustained threshold, treatment - baseline."""
 
     treatment: str
     baseline: str
@@ -58,7 +58,7 @@ class TimeDifference:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IncidenceDifference:
-    """E7: difference in the cumulative incidence of an event within the budget, treatment - baseline."""
+    """Difference in the cumulative incidence of an event within the budget, treatment - baseline."""
 
     treatment: str
     baseline: str
@@ -107,7 +107,7 @@ def restricted_mean_time(
     *,
     alpha: float = 0.05,
 ) -> TimeDifference:
-    """Estimate E6 on one of CLOCKS, up to the budget. Configurations weigh the same.
+    """Estimate the difference in mean time on one of CLOCKS, up to the budget. Configurations weigh the same.
 
     The interval is the cluster t of the configurations' differences (`mean_interval`).
 
@@ -144,7 +144,7 @@ def cumulative_incidence(
     *,
     alpha: float = 0.05,
 ) -> IncidenceDifference:
-    """Estimate E7: the incidence of `collapse` (late collapse) or `divergence` at the budget, the other competing.
+    """Estimate the difference in incidence of `collapse` (late) or `divergence` at the budget, the other competing.
 
     The mean time free of both comes with it: an arm in which trials diverge before they can collapse has a low
     incidence of collapse and a short free time. Intervals as in `restricted_mean_time`.
@@ -181,7 +181,7 @@ def cumulative_incidence(
 def threshold_curve(
     table: pd.DataFrame, arm: str, clock: str = "images", *, alpha: float = 0.05, draws: int = 2000, seed: int = 0
 ) -> TimeCurve:
-    """Share of an arm's trials that have reached the threshold for good, against time. Raises ValueError as E6."""
+    """Share of an arm's trials that have reached the threshold for good, against time. Raises ValueError as `restricted_mean_time`."""
     return _curve(trial_ends(table, arm, "threshold", clock), arm, "threshold", clock, alpha, draws, seed)
 
 
@@ -195,7 +195,7 @@ def incidence_curve(
     draws: int = 2000,
     seed: int = 0,
 ) -> TimeCurve:
-    """Cumulative incidence of `collapse` or `divergence` in one arm, against time. Raises ValueError as E7."""
+    """Cumulative incidence of `collapse` or `divergence` in one arm, against time. Raises ValueError as `restricted_mean_time`."""
     return _curve(trial_ends(table, arm, event, clock), arm, event, clock, alpha, draws, seed)
 
 
