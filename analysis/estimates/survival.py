@@ -181,7 +181,7 @@ def cumulative_incidence(
 def threshold_curve(
     table: pd.DataFrame, arm: str, clock: str = "images", *, alpha: float = 0.05, draws: int = 2000, seed: int = 0
 ) -> TimeCurve:
-    """Share of an arm's trials that have reached the threshold for good, against time. Raises ValueError as `restricted_mean_time`."""
+    """Share of an arm's trials that have reached the threshold for good, against time. Raises ValueError, too."""
     return _curve(trial_ends(table, arm, "threshold", clock), arm, "threshold", clock, alpha, draws, seed)
 
 
@@ -195,7 +195,7 @@ def incidence_curve(
     draws: int = 2000,
     seed: int = 0,
 ) -> TimeCurve:
-    """Cumulative incidence of `collapse` or `divergence` in one arm, against time. Raises ValueError as `restricted_mean_time`."""
+    """Cumulative incidence of `collapse` or `divergence` in one arm, against time. Raises ValueError, too."""
     return _curve(trial_ends(table, arm, event, clock), arm, event, clock, alpha, draws, seed)
 
 
