@@ -111,7 +111,7 @@ def test_what_is_found_later_is_no_traceback_either(
 ) -> None:
     """Whatever command meets it."""
 
-    def app() -> None:
+    def app(args: list[str]) -> None:
         raise DataError("/cache/mnist: the prepared images were changed; delete this folder")
 
     monkeypatch.setattr(cli, "app", app)
