@@ -43,7 +43,7 @@ def test_a_detached_study_makes_the_same_records_and_can_be_followed(head, tmp_p
     file = write(tmp_path / "study.yaml", STUDY)
     output = vistudy("run", file, "--detach", *at, "--store", tmp_path / "job", env=head.env)
     assert "vistudy job logs detached" in output
-    output = vistudy("logs", "detached", *at, "--follow", env=head.env)
+    output = vistudy("job", "logs", "detached", *at, "--follow", env=head.env)
     assert "4 of 4 trials to run" in output
     assert "SUCCEEDED" in output
     assert "detached" in vistudy("jobs", *at, env=head.env)
@@ -60,17 +60,17 @@ def test_a_second_one_is_refused_and_stop_ends_it_resumably(head, tmp_path):
     vistudy("run", file, "--detach", *at, "--store", store, env=head.env)
     deadline = time.monotonic() + 120
     while not (store.exists() and next(iter(Ledger(str(store)).records()), None)):
-        assert time.monotonic() < deadline, vistudy("logs", "long", *at, env=head.env)
+        assert time.monotonic() < deadline, vistudy("job", "logs", "long", *at, env=head.env)
         time.sleep(1)
     assert "already" in vistudy("run", file, "--detach", *at, "--store", store, env=head.env, code=2)
-    output = vistudy("stop", "long", *at, env=head.env)
+    output = vistudy("job", "stop", "long", *at, env=head.env)
     assert "STOPPED" in output
     assert "stopping: writing checkpoints" in output
     assert "stopped by SIGTERM; 0 of 4 trials ended in this run, 0 before it, 4 are left: 4 with a checkpoint" in output
     assert "the same command goes on" in output
     assert Ledger(str(store)).done() == set()
     assert json.loads(vistudy("status", "long", "--store", store, "--json"))["states"] == {"interrupted": 4}
-    assert "it had ended before" in vistudy("stop", "long", *at, env=head.env)
+    assert "it had already ended" in vistudy("job", "stop", "long", *at, env=head.env)
 
 
 def test_what_no_job_can_be_made_of(tmp_path):
