@@ -28,8 +28,8 @@ COLUMNS: dict[str, str] = {
     "anchor": "Which old generator the regularizer compares with.",
     "z_use": "How z is used in the generator steps of a period.",
     "seed": "Seed of the trial's random streams.",
-    "state": "Did it run: planned, running, interrupted (begun, and not being trained now), complete, failed "
-    "(the machine's fault) or censored (stopped early).",
+    "state": "Did it run: planned, running, interrupted (begun, and not being trained now), complete, or "
+    "failed (the machine's fault).",
     "outcome": "What it showed: a label of `docs/outcomes.md`; empty unless the state is complete.",
     "flags": "Flags of the outcome, joined by `;`.",
     "q_final": "Median composite deficiency Q of the last quarter: 0 = as real data, about 1 = untrained. "

@@ -39,7 +39,7 @@ def with_present_names(words: list[str]) -> list[str]:
         if tuple(now[: len(old)]) == old:
             now[: len(old)] = new
             found[" ".join(old)] = " ".join(new)
-    for i, word in enumerate(now):
+    for i, word in enumerate(now[: now.index("--")] if "--" in now else now):
         name, equals, value = word.partition("=")
         if name in RENAMED_OPTIONS:
             now[i] = RENAMED_OPTIONS[name] + equals + value

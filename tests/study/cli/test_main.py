@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.study.runs import start, vistudy, write
+from vistudy.study.cli.main import with_present_names
 
 STUDY = {
     "study": "s",
@@ -149,3 +150,11 @@ def test_a_page_that_is_ended_leaves_no_server(tmp_path):
     while answers():
         assert time.monotonic() < deadline, "its server still listens"
         time.sleep(0.2)
+
+
+def test_words_of_earlier_versions_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["run", "s.yaml", "--yes", "--hang-after=3", "--", "--yes"]
+    assert with_present_names(words) == ["run", "s.yaml", "--allow-large", "--heartbeat-timeout=3", "--", "--yes"]
+    assert with_present_names(["logs", "s"]) == ["job", "logs", "s"]
+    assert with_present_names(["job", "logs", "stop"]) == ["job", "logs", "stop"]
+    assert "`--yes` is now `--allow-large`" in capsys.readouterr().err
