@@ -5,7 +5,6 @@ A thread that the signal wakes prints the message, because the main thread may b
 
 from __future__ import annotations
 
-import _thread
 import contextlib
 import os
 import signal
@@ -111,7 +110,7 @@ class Stop:
         if not self._patient:
             raise Stopping
 
-    def _listen(self, pipe: int, before: int) -> None:
+    def _listen(self, pipe: int, before: int, main_thread: int) -> None:
         """React to signals at once, in a separate thread."""
         count = 0
         while data := os.read(pipe, 1):
@@ -127,8 +126,8 @@ class Stop:
                 self._tell()
             elif self._end_now:
                 self._end_now(data[0])
-            elif count == 2 and not self._twice.wait(LOOK_EVERY_S):  # Python merged two signals into one
-                _thread.interrupt_main(signal.Signals(data[0]))
+            elif count == 2 and not self._twice.wait(LOOK_EVERY_S):  # Python merged two signals: send one more
+                signal.pthread_kill(main_thread, data[0])
 
 
 @contextlib.contextmanager
@@ -151,7 +150,8 @@ def listening(say: Callable[[str], None], end_now: Callable[[int], None] | None 
     os.set_blocking(into, False)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     woken = signal.set_wakeup_fd(into, warn_on_full_buffer=False)
-    thread = threading.Thread(target=stop._listen, args=(out, woken), name="vistudy-signals", daemon=True)
+    arguments = (out, woken, threading.get_ident())
+    thread = threading.Thread(target=stop._listen, args=arguments, name="vistudy-signals", daemon=True)
     thread.start()
     try:
         for number in SIGNALS:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from vistudy.analysis.maps.atlas_page import atlas
 from vistudy.analysis.tables.trials import load_frame
 from vistudy.study.api.run import RunReport
 from vistudy.study.cli.printing import where
+from vistudy.study.execution.interrupts import listening
 
 STUDY: dict[str, Any] = {
     "study": "s", "model": "gan", "data": "ring8", "seeds": [0, 1], "budget": {"d_updates": 40, "evaluations": 10},
@@ -138,6 +141,29 @@ def test_a_second_signal_ends_at_once_and_the_same_command_makes_the_same_record
     run_again(file, store)
     run_again(file, tmp_path / "undisturbed")
     assert records(store) == records(tmp_path / "undisturbed")
+
+
+def test_two_signals_that_python_handles_as_one_interrupt_a_blocking_call() -> None:
+    """Under load the second signal can arrive before the main thread has handled the first."""
+    main_thread = threading.get_ident()
+    lines: list[str] = []
+
+    def send(wakeup: int) -> None:
+        signal.pthread_kill(main_thread, signal.SIGINT)
+        os.write(wakeup, bytes([signal.SIGINT]))  # the second signal, as the listening thread sees it
+
+    def sleep() -> None:
+        with listening(lines.append) as stop, stop.patient("resting"):
+            wakeup = signal.set_wakeup_fd(-1)
+            signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+            threading.Timer(0.1, send, [wakeup]).start()
+            time.sleep(20)
+
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        sleep()
+    assert time.monotonic() - began < 10
+    assert lines == ["stopping: resting (again to end now)"]
 
 
 FROM_PYTHON = """
