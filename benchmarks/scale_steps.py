@@ -119,7 +119,7 @@ def ray(study: Path, store: str) -> Work:
             executed = ray_tune.execute(todo.packs, ledger, on, checkpoint_every_s=20.0, heartbeat_timeout_s=300.0)
             assert not executed.interrupted
             trained = time.perf_counter()
-        assert len(ledger.done()) == len(planned.trials)
+        assert len(ledger.finished_trials()) == len(planned.trials)
         slept = max(sum(SLEEP_S * (p.configs[0].evaluations + 1) for p in todo.packs[i :: on.slots]) for i in (0, 1))
         return {
             "start_s": connected - started,

@@ -34,7 +34,7 @@ class Cluster:
     nodes: tuple[Node, ...]
     local: bool
     """Whether it is this machine only, started for this run."""
-    inline: bool = False
+    in_process: bool = False
     """Whether packs are trained one after another in this process, without Ray."""
     packs_per_gpu: int = 1
     """Packs per GPU, each in its own process."""

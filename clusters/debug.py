@@ -16,4 +16,4 @@ def debug() -> Iterator[Cluster]:
 
     gpus = min(1, torch.cuda.device_count())
     node = Node(name=socket.gethostname(), cpus=1, gpus=gpus)
-    yield Cluster(name="debug", nodes=(node,), local=True, inline=True)
+    yield Cluster(name="debug", nodes=(node,), local=True, in_process=True)

@@ -58,7 +58,7 @@ class Attempt(Protocol):
 class Journal(Protocol):
     """What the worker needs of the ledger."""
 
-    def read_pack(self, pack_id: str) -> dict[str, Any]:
+    def read_pack(self, pack_id: str) -> Mapping[str, Any]:
         """The trials and settings of a pack."""
 
     def open_attempt(self, pack_id: str) -> Attempt:
@@ -67,10 +67,10 @@ class Journal(Protocol):
     def latest_checkpoint(self, pack_id: str) -> tuple[int, bytes] | None:
         """(evaluation, payload) of the newest valid checkpoint; None if there is none."""
 
-    def done(self) -> set[str]:
+    def finished_trials(self) -> set[str]:
         """Ids of the trials that have ended."""
 
-    def finish_trial(self, outcome: dict[str, Any]) -> None:
+    def finish_trial(self, outcome: Mapping[str, Any]) -> None:
         """Store that a trial has ended."""
 
     def stop_requested(self, run: str) -> bool:

@@ -142,7 +142,7 @@ def _train(
 
     def failed(error: _Failure, wall_s: float) -> dict[str, Any]:
         """Blame a trial that is alone in its pack; among several the supervisor finds the guilty one."""
-        unfinished = trial_ids - ledger.done()
+        unfinished = trial_ids - ledger.finished_trials()
         if len(unfinished) > 1:
             return _result(error.status, len(trial_ids), text=error.text)
         for trial_id in unfinished:

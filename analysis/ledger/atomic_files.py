@@ -1,4 +1,4 @@
-"""Whole files under one root, on a local disk or any fsspec filesystem, each read and written in one piece."""
+"""Files under one root, on a local disk or any fsspec filesystem, each read and written atomically."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from vistudy.analysis.ledger.errors import ReadOnlyError, StoreError, StudyBusyE
 from vistudy.analysis.ledger.object_stores import describe_error, open_remote, translate_errors
 
 WAIT_S = 0.2
-"""How long a lock is tried for: whoever looks whether it is held (`holder`) may be in its way for a moment."""
+"""How long to try for a lock: `holder` takes it for a moment."""
 CONDITIONAL = {"s3", "s3a", "gs", "gcs"}
-"""Schemes whose `exclusive` puts are exact: of many at the same moment one wins."""
+"""Schemes with conditional puts: exactly one of many concurrent `exclusive` writers wins."""
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):(//)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Holder:
-    """Who holds a lock."""
+    """Process that holds a lock."""
 
     who: str
-    """Process and host, in words."""
+    """Process, host and time, for messages."""
     since_s: float
     """Unix time."""
 
 
 class FileStore:
-    """Named byte files under a root. A reader sees a file whole or not at all, never half of it.
+    """Files of bytes under a root. A reader sees a whole file or none.
 
-    Local paths use a temporary file and `os.replace`; other filesystems one put, which object stores make atomic. Names
-    that begin with a dot are temporary files of a writer (perhaps a killed one) and are never listed.
+    Local writes use a temporary file and `os.replace`; other filesystems one put, which is atomic on object stores.
+    Names that begin with a dot are temporary files of a writer, perhaps a killed one, and are never listed.
     """
 
     def __init__(self, uri: str | os.PathLike[str]) -> None:
@@ -70,76 +70,76 @@ class FileStore:
 
     @property
     def local(self) -> Path | None:
-        """The root as a path, or None where it is not on a local (or mounted) disk."""
+        """The root as a path; None if it is not on a local or mounted disk."""
         return Path(self._root) if self._fs is None else None
 
-    def name(self, path: str) -> str:
-        """Full name of a file, for messages."""
+    def full_path(self, path: str) -> str:
+        """Full path or URI of a file, for messages."""
         return f"{self.uri}/{path}"
 
     def corruption_error(self, path: str, why: str) -> StoreError:
-        """The error for a file that is not as it was written."""
+        """The error for a file whose content is damaged."""
         return StoreError(
-            f"damaged file in the store: {self.name(path)}: {why}. "
+            f"damaged file in the store: {self.full_path(path)}: {why}. "
             "Bring it back from a copy, or move it away and run the study again; nothing was changed."
         )
 
     def parse(self, path: str, data: bytes) -> dict[str, Any]:
-        """A JSON file's object. Raises StoreError, naming the file, if it is not one."""
+        """Parse a JSON object. Raises StoreError, naming the file, if the content is something else."""
         try:
-            found = json.loads(data)
+            document = json.loads(data)
         except ValueError as error:
             raise self.corruption_error(path, str(error)) from error
-        if not isinstance(found, dict):
-            raise self.corruption_error(path, f"a {type(found).__name__} instead of an object")
-        return found
+        if not isinstance(document, dict):
+            raise self.corruption_error(path, f"a {type(document).__name__} instead of an object")
+        return document
 
     def read_json(self, path: str) -> dict[str, Any]:
-        """`parse` of `read`."""
+        """Read and parse a JSON object."""
         return self.parse(path, self.read(path))
 
     def read(self, path: str) -> bytes:
-        """Bytes of a file. Raises FileNotFoundError if there is none, StoreError if it cannot be read."""
+        """Read a file. Raises FileNotFoundError if there is none, StoreError if it cannot be read."""
         try:
             if self._fs is None:
                 with open(f"{self._root}/{path}", "rb") as file:
                     return file.read()
-            with translate_errors(f"read {self.name(path)}", self.uri):
+            with translate_errors(f"read {self.full_path(path)}", self.uri):
                 return bytes(self._fs.cat_file(f"{self._root}/{path}"))
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise StoreError(f"cannot read {self.name(path)} on {socket.gethostname()}: {error}") from error
+            raise StoreError(f"cannot read {self.full_path(path)} on {socket.gethostname()}: {error}") from error
 
     def read_many(self, paths: Sequence[str]) -> list[bytes]:
-        """`read` of each path, fetched together where the filesystem can do that."""
+        """Read several files, concurrently where the filesystem supports it."""
         if self._fs is None or len(paths) < 2:
             return [self.read(path) for path in paths]
         with translate_errors(f"read files under {self.uri}", self.uri):
-            found = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
-        return [bytes(found[self._fs._strip_protocol(f"{self._root}/{path}")]) for path in paths]
+            contents = self._fs.cat([f"{self._root}/{path}" for path in paths], on_error="raise")
+        return [bytes(contents[self._fs._strip_protocol(f"{self._root}/{path}")]) for path in paths]
 
     def write(self, path: str, data: bytes, *, durable: bool = False, exclusive: bool = False) -> bool:
-        """Write a file whole; returns False, writing nothing, if `exclusive` and it exists.
+        """Write a file atomically. Returns False and writes nothing if `exclusive` and the file exists.
 
         Args:
-            path: name below the root; folders are made as needed.
-            data: the content.
-            durable: on a local disk, outlive a power cut (fsync).
-            exclusive: never replace. Exact on local disks and where the store has conditional puts (S3, GCS).
+            path: relative to the root; folders are created as needed.
+            data: content.
+            durable: survive a power cut (fsync), on a local disk.
+            exclusive: never replace. Exact on local disks and stores with conditional puts (S3, GCS).
         """
         try:
             if self._fs is None:
                 return self._write_local(f"{self._root}/{path}", data, durable, exclusive)
-            with translate_errors(f"write {self.name(path)}", self.uri):
+            with translate_errors(f"write {self.full_path(path)}", self.uri):
                 self._fs.pipe_file(f"{self._root}/{path}", data, mode="create" if exclusive else "overwrite")
             return True
         except FileExistsError:
             return False
-        except FileNotFoundError as error:  # a put makes folders: so it is the bucket
-            raise StoreError(f"cannot write {self.name(path)}: {describe_error(error, self.uri)}") from error
+        except FileNotFoundError as error:  # a put creates folders, so the bucket is missing
+            raise StoreError(f"cannot write {self.full_path(path)}: {describe_error(error, self.uri)}") from error
         except OSError as error:
-            raise StoreError(f"cannot write {self.name(path)} on {socket.gethostname()}: {error}") from error
+            raise StoreError(f"cannot write {self.full_path(path)} on {socket.gethostname()}: {error}") from error
 
     @staticmethod
     def _write_local(target: str, data: bytes, durable: bool, exclusive: bool) -> bool:
@@ -173,23 +173,23 @@ class FileStore:
         return True
 
     def list(self, folder: str) -> list[str]:
-        """Sorted names in a folder, without its path; empty if the folder does not exist."""
+        """List the sorted names in a folder; empty if the folder does not exist."""
         try:
             if self._fs is None:
                 names: Iterable[str] = os.listdir(f"{self._root}/{folder}")
             else:
                 self._fs.invalidate_cache()  # another process may have written since
-                with translate_errors(f"list {self.name(folder)}", self.uri):
-                    found = self._fs.ls(f"{self._root}/{folder}", detail=False)
-                names = [str(name).rstrip("/").rsplit("/", 1)[-1] for name in found]
+                with translate_errors(f"list {self.full_path(folder)}", self.uri):
+                    paths = self._fs.ls(f"{self._root}/{folder}", detail=False)
+                names = [str(path).rstrip("/").rsplit("/", 1)[-1] for path in paths]
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StoreError(f"cannot list {self.name(folder)} on {socket.gethostname()}: {error}") from error
+            raise StoreError(f"cannot list {self.full_path(folder)} on {socket.gethostname()}: {error}") from error
         return sorted(name for name in names if not name.startswith("."))
 
     def list_recursive(self, folder: str) -> Sequence[str]:
-        """Sorted paths, below `folder`, of all files in it and its folders: one pass, where `list` would take many."""
+        """List the sorted paths of all files below a folder, relative to it, in one pass."""
         try:
             if self._fs is None:
                 return sorted(_walk(f"{self._root}/{folder}", ""))
@@ -199,36 +199,36 @@ class FileStore:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise StoreError(f"cannot list {self.name(folder)} on {socket.gethostname()}: {error}") from error
+            raise StoreError(f"cannot list {self.full_path(folder)} on {socket.gethostname()}: {error}") from error
         return sorted(path for path in paths if not any(part.startswith(".") for part in path.split("/")))
 
     def exists(self, path: str) -> bool:
-        """Whether a file or folder is there."""
+        """Whether a file or folder exists."""
         if self._fs is None:
             return os.path.exists(f"{self._root}/{path}")
         self._fs.invalidate_cache()
-        with translate_errors(f"look for {self.name(path)}", self.uri):
+        with translate_errors(f"look for {self.full_path(path)}", self.uri):
             return bool(self._fs.exists(f"{self._root}/{path}"))
 
     def remove(self, path: str) -> None:
-        """Delete a file; nothing happens if it is gone already."""
+        """Delete a file if it exists."""
         try:
             if self._fs is None:
                 os.unlink(f"{self._root}/{path}")
             else:
-                with translate_errors(f"delete {self.name(path)}", self.uri):
+                with translate_errors(f"delete {self.full_path(path)}", self.uri):
                     self._fs.rm_file(f"{self._root}/{path}")
         except FileNotFoundError:
             return
         except OSError as error:
-            raise StoreError(f"cannot delete {self.name(path)}: {error}") from error
+            raise StoreError(f"cannot delete {self.full_path(path)}: {error}") from error
 
-    def claim(self, folder: str) -> bool:
-        """Make a folder that nobody else has made; False if somebody else has, or is doing so at this moment.
+    def create_exclusive(self, folder: str) -> bool:
+        """Create a folder. Returns False if it exists, or another process is creating it at this moment.
 
-        Local disks and NFS: `mkdir`, which is exclusive. S3 and GCS: a conditional put. Elsewhere: put a file of one's
-        own, list, and win only if it is alone; at most one of any number of claimants wins where listings are
-        consistent, but of many at the same moment perhaps none.
+        Local disks and NFS use `mkdir`, which is exclusive; S3 and GCS a conditional put. Elsewhere each process puts
+        a file of its own and wins if a listing shows no other: at most one wins where listings are consistent, and
+        perhaps none of several at the same moment.
         """
         if self._fs is None:
             try:
@@ -236,22 +236,22 @@ class FileStore:
             except FileExistsError:
                 return False
             except OSError as error:
-                raise StoreError(f"cannot make {self.name(folder)} on {socket.gethostname()}: {error}") from error
+                raise StoreError(f"cannot make {self.full_path(folder)} on {socket.gethostname()}: {error}") from error
             return True
         if self.list(folder):
             return False
         if self._conditional:
             return self.write(f"{folder}/claim-0", b"", exclusive=True)
-        mine = f"claim-{uuid.uuid4().hex}"
-        self.write(f"{folder}/{mine}", b"")
-        return self.list(folder) == [mine]
+        claim = f"claim-{uuid.uuid4().hex}"
+        self.write(f"{folder}/{claim}", b"")
+        return self.list(folder) == [claim]
 
     @contextlib.contextmanager
-    def hold(self, folder: str, what: str) -> Iterator[None]:
-        """Hold the lock `<folder>/<what>.lock` of a local root, hardly waiting for it; elsewhere do nothing.
+    def lock(self, folder: str, what: str) -> Iterator[None]:
+        """Hold the lock `<folder>/<what>.lock` of a local root, almost without waiting; elsewhere do nothing.
 
         Raises:
-            StudyBusyError: somebody else holds it.
+            StudyBusyError: another process holds it.
             ReadOnlyError: the store cannot be written to.
         """
         if self.local is None:
@@ -261,10 +261,10 @@ class FileStore:
 
         path = self.local / folder
         holder = path / f".{what}.holder"
-        lock = filelock.FileLock(path / f"{what}.lock", timeout=WAIT_S, thread_local=False)
+        file_lock = filelock.FileLock(path / f"{what}.lock", timeout=WAIT_S, thread_local=False)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
+            file_lock.acquire()
         except filelock.Timeout:
             by = holder.read_text() if holder.exists() else "another process"
             raise StudyBusyError(f"{path} is busy: {what} is being done by {by}. Wait for it, or stop it.") from None
@@ -278,27 +278,24 @@ class FileStore:
             yield
         finally:
             holder.unlink(missing_ok=True)
-            lock.release()
+            file_lock.release()
 
     def holder(self, folder: str, what: str) -> Holder | None:
-        """Who holds the lock that `hold` takes; None if nobody does, or where there are no locks. Writes nothing."""
+        """The holder of the lock that `lock` takes; None if it is free or there are no locks. Writes nothing."""
         if self.local is None:
             return None
         try:
             handle = os.open(self.local / folder / f"{what}.lock", os.O_RDONLY)
-        except (
-            FileNotFoundError,
-            PermissionError,
-        ):  # nobody ever held it; or it is another user's, and not ours to see
+        except (FileNotFoundError, PermissionError):  # never held; or another user's, and unreadable
             return None
         try:
             fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             note = self.local / folder / f".{what}.holder"
-            with contextlib.suppress(FileNotFoundError):  # it is written just after the lock is taken
+            with contextlib.suppress(FileNotFoundError):  # written just after the lock is taken
                 return Holder(who=note.read_text(), since_s=note.stat().st_mtime)
             return Holder(who="another process", since_s=time.time())
-        except OSError:  # a network mount without locks: signs of life have to do
+        except OSError:  # a network mount without locks: heartbeats have to suffice
             return None
         finally:
             os.close(handle)
@@ -306,13 +303,13 @@ class FileStore:
 
 
 def _walk(folder: str, prefix: str) -> Iterator[str]:
-    """Files below a local folder; one that has just been deleted is empty."""
+    """Files below a local folder; a folder that has just been deleted counts as empty."""
     try:
         with os.scandir(folder) as entries:
-            found = [entry for entry in entries if not entry.name.startswith(".")]
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
     except FileNotFoundError:
         return
-    for entry in found:
+    for entry in visible:
         if entry.is_dir():
             yield from _walk(entry.path, f"{prefix}{entry.name}/")
         else:
@@ -320,7 +317,7 @@ def _walk(folder: str, prefix: str) -> Iterator[str]:
 
 
 def sync_path(path: str) -> None:
-    """Push a local file or folder to the disk (fsync)."""
+    """Flush a local file or folder to the disk (fsync)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,13 +1,13 @@
-"""Errors that are the user's to mend: one message, no traceback, exit code 2."""
+"""Errors that the user can fix: one message, no traceback, exit code 2."""
 
 import errno
 
 DISK_FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-"""Failures of a disk that no second try mends."""
+"""errno values of disk failures for which a retry is pointless."""
 
 
 class StudyError(Exception):
-    """A bad request. The message says what, where, the value got, what is allowed and how to mend it."""
+    """A bad request. The message says what, where, the value, what is allowed and the remedy."""
 
 
 class StoreError(StudyError):
@@ -23,8 +23,8 @@ class StudyBusyError(StudyError):
 
 
 class RunAbortedError(StudyError):
-    """The store or a node made a run stop in its middle. What is recorded is whole, and the same command goes on."""
+    """The store or a node ended a run early. Recorded data are intact, and the same command resumes."""
 
 
 class Terminated(BaseException):
-    """SIGTERM came before a study was planned."""
+    """SIGTERM arrived before a study was planned."""

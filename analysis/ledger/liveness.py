@@ -1,4 +1,4 @@
-"""Signs between a run and its workers, as files of the store: a worker's sign of life, a run's wish that they stop."""
+"""Heartbeats, crash logs and stop requests, exchanged between a run and its workers as files in the store."""
 
 from __future__ import annotations
 
@@ -6,116 +6,118 @@ import os
 import socket
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from vistudy.analysis.ledger import attempt as journal
 from vistudy.analysis.ledger.atomic_files import FileStore, Holder
+from vistudy.analysis.ledger.attempt import CRASH_LOG, attempt_path, list_files
+from vistudy.analysis.ledger.documents import Heartbeat, PackRecord
 from vistudy.analysis.ledger.study_files import check_name, to_json_bytes
 
 HEARTBEAT = "heartbeat.json"
-SILENT_MS = 60_000
-"""A pack of a run that holds no lock counts as being trained for so long after its last sign of life."""
-SKEW_MS = 2_000
-"""Clocks of nodes may differ by that."""
+HEARTBEAT_TIMEOUT_MS = 60_000
+"""A pack of a run without a lock counts as being trained for this long after its last heartbeat."""
+CLOCK_SKEW_MS = 2_000
+"""Allowed difference between the clocks of nodes."""
 
 
 class WorkerSignals(ABC):
-    """Part of `analysis.ledger.ledger.Ledger`. Files, because every node sees the store, and nothing else is shared."""
+    """Part of `analysis.ledger.ledger.Ledger`. The store is the only thing that all nodes share."""
 
     uri: str
-    _disk: FileStore
+    _files: FileStore
 
     @abstractmethod
     def attempts(self, pack_id: str) -> list[int]:
         """Numbers of a pack's attempts, ascending."""
 
     @abstractmethod
-    def packs(self) -> dict[str, dict[str, Any]]:
+    def packs(self) -> dict[str, PackRecord]:
         """Every pack: pack_id -> content of its `pack.json`."""
 
     def runner(self, study: str) -> Holder | None:
-        """The process that runs a study at this moment, as far as locks tell."""
-        return self._disk.holder(f"studies/{check_name(study, 'study')}", "run")
+        """The process that holds the lock of a study's run; None if there is none, or no locks."""
+        return self._files.holder(f"studies/{check_name(study, 'study')}", "run")
 
     def live(self, study: str, trial_ids: Collection[str]) -> set[str]:
-        """Those of `trial_ids` that are being trained now, by a run of this study or of another that shares them.
+        """Select those of `trial_ids` that are being trained now, by a run of this study or of another one.
 
-        A run that holds the study's lock trains the packs that have given a sign of life since it took it. Without a
-        lock (object stores; workers that outlive a killed driver for a moment; another study's run) a sign counts
-        while it is fresh and, if it is this machine's, its process is there.
+        A run that holds the study's lock trains the packs with a heartbeat since it took the lock. Without a lock
+        (object stores, workers that outlive a killed driver for a moment, a run of another study) a heartbeat counts
+        while it is recent and, if it comes from this machine, its process exists.
         """
         runner, now = self.runner(study), time.time_ns() // 1_000_000
         since = int(runner.since_s * 1000) if runner else None
-        wanted, found = set(trial_ids), set[str]()
-        for pack_id, pack in self.packs().items() if wanted else ():
-            mine = wanted.intersection(pack.get("trial_ids", ()))
-            if mine and (sign := self.heartbeat(pack_id)) and _alive(sign, since, now):
-                found |= mine
-        return found
+        alive = set[str]()
+        for pack_id, pack in self.packs().items() if trial_ids else ():
+            members = set(trial_ids).intersection(pack.get("trial_ids", ()))
+            if members and (beat := self.heartbeat(pack_id)) and _is_alive(beat, since, now):
+                alive |= members
+        return alive
 
-    def lay_down(self, pack_id: str) -> None:
-        """Say that nobody trains a pack any more, for a worker that was ended before it could."""
-        if sign := self.heartbeat(pack_id):
-            path = f"{journal.attempt_path(pack_id, sign.pop('attempt'))}/{HEARTBEAT}"
-            self._disk.write(path, to_json_bytes(sign | {"over": True}))
+    def mark_stopped(self, pack_id: str) -> None:
+        """Write the last heartbeat of a pack whose worker was ended before it could write it."""
+        if beat := self.heartbeat(pack_id):
+            path = f"{attempt_path(pack_id, beat.pop('attempt'))}/{HEARTBEAT}"
+            self._files.write(path, to_json_bytes(beat | {"over": True}))
 
     def saved_updates(self, pack_id: str) -> int:
-        """Updates of D in the newest checkpoint of a pack, as far as its attempts have said; 0 if there is none."""
-        said = 0
+        """Updates of D in the newest checkpoint of a pack, according to heartbeats; 0 if there is none."""
+        saved = [0]
         for number in self.attempts(pack_id):
-            if journal.list_files(self._disk, pack_id, number, "checkpoint"):
-                said = max(said, int((self._beat(pack_id, number) or {}).get("saved_updates", 0)))
-        return said
+            if list_files(self._files, pack_id, number, "checkpoint"):
+                saved.append(int((self._beat(pack_id, number) or {}).get("saved_updates", 0)))
+        return max(saved)
 
-    def heartbeat(self, pack_id: str) -> dict[str, Any] | None:
-        """What the newest attempt of a pack last said of itself; None if it has said nothing yet.
+    def heartbeat(self, pack_id: str) -> Heartbeat | None:
+        """Read the last heartbeat of a pack's newest attempt; None if there is none yet.
 
-        Clocks of nodes differ and jump: whether it hangs shows in that this changes, not in the time it bears.
+        Clocks of nodes differ and jump: a worker hangs if its heartbeat stops changing, whatever its timestamp.
         """
         return self._beat(pack_id, max(self.attempts(pack_id), default=0))
 
-    def _beat(self, pack_id: str, number: int) -> dict[str, Any] | None:
+    def _beat(self, pack_id: str, number: int) -> Heartbeat | None:
         try:
-            return self._disk.read_json(f"{journal.attempt_path(pack_id, number)}/{HEARTBEAT}") | {"attempt": number}
+            beat = self._files.read_json(f"{attempt_path(pack_id, number)}/{HEARTBEAT}")
+            return cast("Heartbeat", beat | {"attempt": number})
         except FileNotFoundError:
             return None
 
-    def crash(self, pack_id: str) -> str:
-        """Where the newest attempt's process was when it crashed, as Python's fault handler wrote it, or nothing."""
+    def read_crash_log(self, pack_id: str) -> str:
+        """Read the traceback that the fault handler wrote when the newest attempt crashed; empty if there is none."""
         number = max(self.attempts(pack_id), default=0)
         try:
-            return self._disk.read(f"{journal.attempt_path(pack_id, number)}/{journal.CRASH}").decode(errors="replace")
+            return self._files.read(f"{attempt_path(pack_id, number)}/{CRASH_LOG}").decode(errors="replace")
         except FileNotFoundError:
             return ""
 
     def request_stop(self, run: str) -> None:
-        """Ask the workers of a run to write a checkpoint and end."""
-        self._disk.write(f"stops/{check_name(run, 'run')}.json", to_json_bytes({"run": run}))
+        """Ask the workers of a run to write a checkpoint and stop."""
+        self._files.write(f"stops/{check_name(run, 'run')}.json", to_json_bytes({"run": run}))
 
     def stop_requested(self, run: str) -> bool:
-        """Whether the workers of a run are to end."""
-        return bool(run) and self._disk.exists(f"stops/{check_name(run, 'run')}.json")
+        """Whether the workers of a run have been asked to stop."""
+        return bool(run) and self._files.exists(f"stops/{check_name(run, 'run')}.json")
 
     def clear_stop_request(self, run: str) -> None:
-        """Take `request_stop` back: the run has ended."""
-        self._disk.remove(f"stops/{check_name(run, 'run')}.json")
+        """Remove the request once the run has ended."""
+        self._files.remove(f"stops/{check_name(run, 'run')}.json")
 
 
-def _alive(sign: Mapping[str, Any], held_since_ms: int | None, now: int) -> bool:
-    """Whether a pack whose last sign of life was `sign` is being trained."""
-    if sign.get("over"):
+def _is_alive(beat: Heartbeat, locked_since_ms: int | None, now_ms: int) -> bool:
+    """Whether the pack with this heartbeat is being trained."""
+    if beat.get("over"):
         return False
-    said = int(sign.get("unix_ms", 0))
-    if held_since_ms is not None and said >= held_since_ms - SKEW_MS:
+    beat_ms = int(beat.get("unix_ms", 0))
+    if locked_since_ms is not None and beat_ms >= locked_since_ms - CLOCK_SKEW_MS:
         return True
-    there = sign.get("host") != socket.gethostname() or _exists(int(sign["pid"]))
-    return there and now - said < SILENT_MS
+    process_exists = beat.get("host") != socket.gethostname() or _exists(int(beat["pid"]))
+    return process_exists and now_ms - beat_ms < HEARTBEAT_TIMEOUT_MS
 
 
 def _exists(pid: int) -> bool:
-    """Whether a process of this machine is there. One that has ended and waits for its parent is not."""
+    """Whether a process of this machine runs; a zombie does not."""
     try:
         os.kill(pid, 0)
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""Object stores and other remote filesystems: opened by URI, with timeouts, and their many errors as one."""
+"""Object stores and other remote filesystems: opening by URI, timeouts, and translation of their errors."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vistudy.analysis.ledger.errors import StoreError
 OPTIONS: dict[str, dict[str, Any]] = {
     "s3": {"config_kwargs": {"connect_timeout": 4, "read_timeout": 30, "retries": {"max_attempts": 2}}}
 }
-"""Per scheme. The library's own retries of what a server answers come on top of these."""
+"""fsspec options by scheme. The library also retries some responses itself."""
 PACKAGES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs"}
 _SECRET = re.compile(r"(?i)((?:secret|token|signature|password|key)[\w-]*[=:]\s*)[^\s,;&'\"]+")
 
 
 def open_remote(uri: str, scheme: str) -> tuple[Any, str]:
-    """The filesystem of a URI, and the path in it. Touches nothing.
+    """Open the filesystem of a URI. Returns it and the path in it; touches nothing.
 
     Raises:
         StoreError: the scheme is unknown, mistyped, or its package is not installed.
     """
     import fsspec
 
-    known = fsspec.available_protocols()
-    if scheme not in known:
-        near = difflib.get_close_matches(scheme, known, n=1, cutoff=0.5)
+    schemes = fsspec.available_protocols()
+    if scheme not in schemes:
+        near = difflib.get_close_matches(scheme, schemes, n=1, cutoff=0.5)
         hint = f" Did you mean {near[0]}://?" if near else ""
         raise StoreError(
             f"store {uri!r}: unknown scheme {scheme!r}.{hint} Give a directory, or a URI such as s3://bucket/folder, "
@@ -49,9 +49,9 @@ def open_remote(uri: str, scheme: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def translate_errors(what: str, uri: str) -> Iterator[None]:
-    """Errors of a remote filesystem as StoreError, with what to do; FileNotFoundError and FileExistsError as they are.
+    """Raise errors of a remote filesystem as StoreError with a remedy; FileNotFoundError and FileExistsError pass.
 
-    `what` says what was tried. Each of these libraries has exceptions of its own, of no common base.
+    `what`: the attempted operation, for the message. These libraries have exceptions without a common base class.
     """
     try:
         yield
@@ -62,7 +62,7 @@ def translate_errors(what: str, uri: str) -> Iterator[None]:
 
 
 def describe_error(error: BaseException, uri: str) -> str:
-    """What an error says, without secrets, and what to do about it."""
+    """Describe an error without secrets, with a remedy."""
     name, text = type(error).__name__, _SECRET.sub(r"\1***", str(error)) or "no reason given"
     scheme = uri.partition("://")[0]
     where = "the environment (AWS_ACCESS_KEY_ID ...), ~/.aws or the machine's role" if scheme.startswith("s3") else (

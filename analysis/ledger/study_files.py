@@ -1,4 +1,4 @@
-"""What the ledger keeps of studies: their files, plans and registrations. Part of `analysis.ledger.ledger.Ledger`."""
+"""Files of studies in the ledger: study file, plan and registrations. Part of `analysis.ledger.ledger.Ledger`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from vistudy.analysis.ledger.atomic_files import FileStore
+from vistudy.analysis.ledger.documents import Registration, StoredPlan
 from vistudy.analysis.ledger.errors import StoreError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+=@-]{0,199}")
@@ -21,31 +22,31 @@ class StudyFiles(ABC):
     """Files under `studies/` of a store."""
 
     uri: str
-    _disk: FileStore
+    _files: FileStore
 
     @abstractmethod
     def _open_store(self) -> FileStore:
-        """The storage; StoreError if there is no store."""
+        """Files of the store. Raises StoreError if there is none."""
 
     def write_study(self, name: str, text: str, plan: dict[str, Any], meta: dict[str, Any]) -> None:
-        """Store a study's file (every version is kept in its history), its plan and where it ran.
+        """Store a study file (each version is kept in `history/`), its plan and its provenance.
 
-        A plan of trials on other data is kept as a study of its own, see `earlier_name`.
+        A stored plan whose trials have other data is kept as a study of its own, see `earlier_name`.
         """
-        disk, folder, data = self._open_store(), f"studies/{check_name(name, 'study')}", text.encode()
+        files, folder, data = self._open_store(), f"studies/{check_name(name, 'study')}", text.encode()
         if earlier := self.earlier_name(name, meta.get("data", {})):
-            files = ["study.yaml", "meta.json", *self._registration_files(name), "plan.json"]
-            for file in files:
-                disk.write(f"studies/{earlier}/{file}", disk.read(f"{folder}/{file}"), durable=True)
-        disk.write(f"{folder}/history/{hashlib.sha256(data).hexdigest()[:12]}.yaml", data)
-        disk.write(f"{folder}/study.yaml", data)
-        disk.write(f"{folder}/meta.json", to_json_bytes(meta))
-        disk.write(f"{folder}/plan.json", to_json_bytes(plan), durable=True)
+            names = ["study.yaml", "meta.json", *self._registration_files(name), "plan.json"]
+            for file in names:
+                files.write(f"studies/{earlier}/{file}", files.read(f"{folder}/{file}"), durable=True)
+        files.write(f"{folder}/history/{hashlib.sha256(data).hexdigest()[:12]}.yaml", data)
+        files.write(f"{folder}/study.yaml", data)
+        files.write(f"{folder}/meta.json", to_json_bytes(meta))
+        files.write(f"{folder}/plan.json", to_json_bytes(plan), durable=True)
 
     def earlier_name(self, name: str, data: Mapping[str, Any]) -> str | None:
-        """Under which name the stored plan of a study is kept when it is run on `data`; None if they are the same data.
+        """Name under which a stored plan is kept when its study is run on `data`; None if the data are equal.
 
-        It is `<name>@<beginning of the earlier fingerprint>`, or `<name>@data-not-recorded`.
+        It is `<name>@<first 8 digits of the earlier fingerprint>`, or `<name>@data-not-recorded`.
 
         Args:
             name: the study.
@@ -61,32 +62,35 @@ class StudyFiles(ABC):
 
     def study_names(self) -> list[str]:
         """Names of the studies in the store, sorted."""
-        disk = self._open_store()
-        return [name for name in disk.list("studies") if disk.exists(f"studies/{name}/plan.json")]
+        files = self._open_store()
+        return [name for name in files.list("studies") if files.exists(f"studies/{name}/plan.json")]
 
-    def read_plan(self, name: str) -> dict[str, Any]:
-        """The plan of a study: its factors and trials."""
-        return self._disk.parse(f"studies/{name}/plan.json", self._of_study(name, "plan.json"))
+    def read_plan(self, name: str) -> StoredPlan:
+        """Read the plan of a study."""
+        return cast("StoredPlan", self._read_study_json(name, "plan.json"))
 
     def read_meta(self, name: str) -> dict[str, Any]:
-        """Git state, versions and timestamps of a study."""
-        return self._disk.parse(f"studies/{name}/meta.json", self._of_study(name, "meta.json"))
+        """Read the provenance of a study: git state, versions, timestamps and data."""
+        return self._read_study_json(name, "meta.json")
 
     def read_study_text(self, name: str) -> str:
-        """The study file as last run."""
-        return self._of_study(name, "study.yaml").decode()
+        """Read the study file as last run."""
+        return self._read_study_file(name, "study.yaml").decode()
 
-    def _of_study(self, name: str, file: str) -> bytes:
-        disk = self._open_store()
+    def _read_study_json(self, name: str, file: str) -> dict[str, Any]:
+        return self._files.parse(f"studies/{name}/{file}", self._read_study_file(name, file))
+
+    def _read_study_file(self, name: str, file: str) -> bytes:
+        files = self._open_store()
         try:
-            return disk.read(f"studies/{check_name(name, 'study')}/{file}")
+            return files.read(f"studies/{check_name(name, 'study')}/{file}")
         except FileNotFoundError:
-            known = self.study_names()
-            near = difflib.get_close_matches(name, known, n=1)
+            names = self.study_names()
+            near = difflib.get_close_matches(name, names, n=1)
             raise StoreError(
                 f"study {name!r} is not in the store {self.uri} (no {file})."
                 + (f" Did you mean {near[0]!r}?" if near and near[0] != name else "")
-                + f" Studies there: {', '.join(known) or 'none'}."
+                + f" Studies there: {', '.join(names) or 'none'}."
             ) from None
 
     def read_judged(self, name: str) -> bytes | None:
@@ -100,35 +104,37 @@ class StudyFiles(ABC):
         """Replace it. Derived from records and outcomes: it may be deleted at any time."""
         self._open_store().write(f"studies/{check_name(name, 'study')}/judged.json", data)
 
-    def registrations(self, name: str) -> list[dict[str, Any]]:
-        """What `vistudy register` has frozen of a study, oldest first: the first one, then its amendments."""
-        disk, folder = self._open_store(), f"studies/{check_name(name, 'study')}"
-        return [disk.read_json(f"{folder}/{file}") for file in self._registration_files(name)]
+    def registrations(self, name: str) -> list[Registration]:
+        """Read what `vistudy register` froze of a study: the first registration, then its amendments."""
+        files, folder = self._open_store(), f"studies/{check_name(name, 'study')}"
+        return [files.read_json(f"{folder}/{file}") for file in self._registration_files(name)]
 
     def _registration_files(self, name: str) -> list[str]:
-        files = self._open_store().list(f"studies/{check_name(name, 'study')}")
-        return sorted(filter(_REGISTRATION.fullmatch, files), key=_number)
+        names = self._open_store().list(f"studies/{check_name(name, 'study')}")
+        return sorted(filter(_REGISTRATION.fullmatch, names), key=_number)
 
-    def write_registration(self, name: str, registration: dict[str, Any]) -> None:
-        """Add a registration after those that are there; none is ever overwritten.
+    def write_registration(self, name: str, registration: Mapping[str, Any]) -> None:
+        """Append a registration; none is ever overwritten.
 
         Raises:
             StoreError: another process has just written one.
         """
-        disk, number = self._open_store(), max(map(_number, self._registration_files(name)), default=0) + 1
+        files, number = self._open_store(), max(map(_number, self._registration_files(name)), default=0) + 1
         file = "registration.json" if number == 1 else f"registration-{number:03d}.json"
         path = f"studies/{check_name(name, 'study')}/{file}"
-        if not disk.write(path, to_json_bytes(registration), durable=True, exclusive=True):
-            raise StoreError(f"{disk.name(path)} has just been written by another process; look at it, and try again.")
+        if not files.write(path, to_json_bytes(registration), durable=True, exclusive=True):
+            raise StoreError(
+                f"{files.full_path(path)} has just been written by another process; look at it, and try again."
+            )
 
 
 def _number(file: str) -> int:
-    """registration.json is the first one, registration-002.json the second."""
+    """Number of a registration: registration.json is 1, registration-002.json is 2."""
     return int("".join(filter(str.isdigit, file)) or 1)
 
 
 def check_name(name: str, what: str) -> str:
-    """Names become folders: nothing that could climb out of the store."""
+    """Return a name if it is a safe folder name. Raises StoreError, for example for `../x`."""
     if not _NAME.fullmatch(name):
         raise StoreError(f"{what} name {name!r}: use letters, digits and . _ + = @ - (a letter or digit first).")
     return name
@@ -137,10 +143,10 @@ def check_name(name: str, what: str) -> str:
 _encode = json.JSONEncoder(allow_nan=False).encode
 
 
-def to_json_bytes(content: dict[str, Any]) -> bytes:
-    """JSON of a file of the store: a line for each key, and one for each item of a list of objects.
+def to_json_bytes(content: Mapping[str, Any]) -> bytes:
+    """Encode a document of the store: one line per key, and one per item of a list of objects.
 
-    (`indent` of the json module is written in Python, and takes seconds for the plan of 10,000 trials.)
+    The json module's `indent` is pure Python and takes seconds for a plan of 10,000 trials.
     """
     lines = []
     for key, value in content.items():

@@ -77,7 +77,7 @@ def atlas(
 
 def _why_none(ledger: Ledger, study: str) -> str:
     """Why a study has no samples to show, and what to do."""
-    plan, ended, packs = ledger.read_plan(study), ledger.done(), ledger.packs().values()
+    plan, ended, packs = ledger.read_plan(study), ledger.finished_trials(), ledger.packs().values()
     left = [entry["trial_id"] for entry in plan["trials"] if entry["trial_id"] not in ended]
     planned = [e for block in plan.get("blocks", {}).values() for e in block["sample_evaluations"]]
     kept = {trial_id: pack["samples"] for pack in packs for trial_id in pack.get("trial_ids", ())}

@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from vistudy.analysis.ledger.documents import PackRecord, PlannedTrial, Record, StoredPlan, TrialEnd
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.outcomes.rules import VALUES_READ, Outcome, Reference, Thresholds, label
 
-_SERIES_KEYS = ("evaluation", "step")
 
-
-def plan_entries(document: Mapping[str, Any], study: str) -> dict[str, dict[str, Any]]:
+def plan_entries(document: StoredPlan, study: str) -> dict[str, PlannedTrial]:
     """trial_id -> entry of the plan.
 
     Raises:
@@ -44,8 +43,8 @@ def check_all_planned(trial_ids: Iterable[str], plan: Mapping[str, Any], study: 
 
 
 def checked_histories(
-    histories: Iterable[tuple[str, Sequence[Mapping[str, Any]]]], plan: Mapping[str, Any], study: str
-) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    histories: Iterable[tuple[str, Sequence[Record]]], plan: Mapping[str, Any], study: str
+) -> Iterator[tuple[str, list[Record]]]:
     """The ledger's histories, checked: no trial that was not planned, none twice, evaluations in order."""
     done: set[str] = set()
     for trial_id, records in histories:
@@ -66,9 +65,9 @@ def checked_histories(
 def label_trial(
     trial_id: str,
     series: Mapping[str, np.ndarray],
-    plan: Mapping[str, dict[str, Any]],
-    outcomes: Mapping[str, dict[str, Any]],
-    packs: Mapping[str, dict[str, Any]],
+    plan: Mapping[str, PlannedTrial],
+    outcomes: Mapping[str, TrialEnd],
+    packs: Mapping[str, PackRecord],
     thresholds: Thresholds,
 ) -> Outcome:
     """The outcome of a complete trial.
@@ -87,9 +86,12 @@ def label_trial(
         raise StudyError(f"trial {trial_id} of pack {pack_id} cannot be judged: {error}") from error
 
 
-def to_series(records: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+def to_series(records: Sequence[Record]) -> dict[str, np.ndarray]:
     """Arrays (T,) of evaluation, step and every value that any record has and the outcome rules read."""
-    series = {key: np.array([record[key] for record in records], dtype=np.float64) for key in _SERIES_KEYS}
+    series = {
+        "evaluation": np.array([record["evaluation"] for record in records], np.float64),
+        "step": np.array([record["step"] for record in records], np.float64),
+    }
     values = [record["values"] for record in records]
     present = set[str]().union(*values)
     names = [name for name in VALUES_READ if name in present]

@@ -11,11 +11,12 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from vistudy.analysis.ledger.documents import PlannedTrial, Record, StoredPlan, TrialEnd
 from vistudy.analysis.ledger.errors import StoreError
 from vistudy.analysis.outcomes.histories import (
     check_all_planned,
@@ -52,11 +53,11 @@ class InProgress:
 class LabelledStudy:
     """Where the trials of a study stand."""
 
-    plan: dict[str, Any]
+    plan: StoredPlan
     """Content of `plan.json`."""
-    entries: dict[str, dict[str, Any]]
+    entries: dict[str, PlannedTrial]
     """trial_id -> entry of the plan."""
-    ended: dict[str, dict[str, Any]]
+    ended: dict[str, TrialEnd]
     """trial_id -> outcome file, of those that have ended."""
     outcomes: dict[str, Outcome]
     """trial_id -> what it showed, of those that are complete, by the present rules."""
@@ -114,11 +115,11 @@ def label_study(ledger: Ledger, study: str) -> LabelledStudy:
 
 
 def _label_pending(
-    ledger: Ledger, study: str, complete: Mapping[str, dict[str, Any]], entries: Mapping[str, dict[str, Any]]
+    ledger: Ledger, study: str, complete: Mapping[str, TrialEnd], entries: Mapping[str, PlannedTrial]
 ) -> dict[str, tuple[int | None, Outcome]]:
     """trial_id -> (when its first record was written, what it showed) of complete trials; many: in two processes."""
     other = helper_process(len(complete))
-    if other is None or ledger.disk.local is None:  # a store in this process's memory is seen by no other
+    if other is None or ledger.files.local is None:  # a store in this process's memory is seen by no other
         return _label_in_process(ledger, study, complete, entries)
     packs = sorted({outcome["pack_id"] for outcome in complete.values()})
     theirs = set(packs[::2])  # a pack is read by one of the two
@@ -140,7 +141,7 @@ def _label_pending(
 
 
 def _label_in_process(
-    ledger: Ledger, study: str, complete: Mapping[str, dict[str, Any]], entries: Mapping[str, dict[str, Any]]
+    ledger: Ledger, study: str, complete: Mapping[str, TrialEnd], entries: Mapping[str, PlannedTrial]
 ) -> dict[str, tuple[int | None, Outcome]]:
     found: dict[str, tuple[int | None, Outcome]] = {}
     for trial_id, records in checked_histories(ledger.histories(complete.keys(), complete), entries, study):
@@ -154,9 +155,9 @@ def _label_in_process(
 def _outcome(
     ledger: Ledger,
     trial_id: str,
-    records: list[Mapping[str, Any]],
-    entries: Mapping[str, dict[str, Any]],
-    complete: Mapping[str, dict[str, Any]],
+    records: Sequence[Record],
+    entries: Mapping[str, PlannedTrial],
+    complete: Mapping[str, TrialEnd],
 ) -> Outcome:
     pack_id = complete[trial_id]["pack_id"]
     try:
@@ -166,7 +167,7 @@ def _outcome(
     return label_trial(trial_id, to_series(records), entries, complete, packs, Thresholds())
 
 
-def _cache_key(outcome: Mapping[str, Any], segments: Mapping[str, Mapping[int, int]]) -> str:
+def _cache_key(outcome: TrialEnd, segments: Mapping[str, Mapping[int, int]]) -> str:
     """What an outcome was judged from: pack and attempt that ended the trial, and how much the pack has recorded."""
     recorded = sorted(segments.get(outcome["pack_id"], {}).items())
     return f"{outcome['pack_id']} {outcome['attempt']} {outcome['unix_ms']} {recorded}"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
+from vistudy.analysis.ledger.documents import PackRecord, Registration
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.outcomes.histories import checked_histories, label_trial, to_series
 from vistudy.analysis.outcomes.label_study import LabelledStudy, label_study
@@ -21,11 +22,11 @@ class StudyTrials(LabelledStudy):
 
     ledger: Ledger
     study: str
-    registrations: tuple[dict[str, Any], ...]
+    registrations: tuple[Registration, ...]
     """Registrations of the study's claim, oldest first."""
 
     @functools.cached_property
-    def packs(self) -> dict[str, dict[str, Any]]:
+    def packs(self) -> dict[str, PackRecord]:
         """pack_id -> what is stored of it. Read when first asked for."""
         return self.ledger.packs()
 

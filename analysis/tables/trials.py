@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from vistudy.analysis.ledger.documents import Record, TrialEnd
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.outcomes.histories import checked_histories, label_trial, plan_entries, to_series
 from vistudy.analysis.outcomes.rules import Outcome, Reference, Thresholds, deficiency
@@ -56,8 +57,8 @@ def load_frame(
 def label_trials(
     ledger: Ledger,
     study: str,
-    records: Mapping[str, Sequence[Mapping[str, Any]]],
-    outcomes: Mapping[str, dict[str, Any]],
+    records: Mapping[str, Sequence[Record]],
+    outcomes: Mapping[str, TrialEnd],
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[int, float]]]:
     """Label trials whose records are read already: (trial_id -> fields of its Outcome, trial_id -> evaluation -> Q).
 
@@ -71,7 +72,7 @@ def label_trials(
     labels: dict[str, dict[str, Any]] = {}
     q: dict[str, dict[int, float]] = {}
     for trial_id, found in records.items():
-        if outcomes.get(trial_id, {}).get("state") == "complete":
+        if trial_id in outcomes and outcomes[trial_id]["state"] == "complete":
             outcome = label_trial(trial_id, to_series(found), plan, outcomes, packs, Thresholds())
             labels[trial_id] = dataclasses.asdict(outcome)
         series = to_series(found)
@@ -94,7 +95,7 @@ def load_records(store: Ledger | str | os.PathLike[str], study: str) -> pd.DataF
     for _, records in checked_histories(ledger.histories(list(plan)), plan, study):
         for record in records:
             for name in head:
-                head[name].append(record[name])
+                head[name].append(record[name])  # type: ignore[literal-required]
             for name, value in record["values"].items():
                 column = values.setdefault(name, [])
                 column.extend([float("nan")] * (count - len(column)))

@@ -18,21 +18,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vistudy.analysis.ledger import attempt as journal
 from vistudy.analysis.ledger.atomic_files import FileStore
+from vistudy.analysis.ledger.attempt import Kind, file_of_attempt, is_intact_checkpoint
+from vistudy.analysis.ledger.documents import Record, TrialEnd
 from vistudy.analysis.ledger.errors import StoreError, StudyBusyError
 from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.ledger.record_segments import decode
 from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.tracking.client import Experiment, connect
 from vistudy.study.tracking.locations import (
     OWNER,
-    elsewhere,
-    elsewhere_in,
-    elsewhere_text,
+    describe_move,
+    former_place_of_files,
+    former_places,
     is_own,
-    mend,
+    moved_message,
     other_owner,
-    was,
+    rewrite_locations,
 )
 from vistudy.study.tracking.uri import (
     TrackingError,
@@ -44,7 +46,7 @@ from vistudy.study.tracking.uri import (
 
 LIVE_S = 60.0
 """A temporary file that is younger may have a writer."""
-KINDS: tuple[journal.Kind, ...] = ("records", "samples", "weights", "checkpoint")
+KINDS: tuple[Kind, ...] = ("records", "samples", "weights", "checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,24 +104,24 @@ def examine(
         StoreError: there is no such store.
     """
     if not ledger.exists():
-        ledger.done()  # raises, and says what is there
+        ledger.finished_trials()  # raises, and says what is there
     try:
         with _locked(study, ledger, repair):
             # First: what is connected to a database that is replaced would write into the one that it was linked to.
-            moved = [_treat(one, ledger.disk, stamp, repair) for one in _moved(study, tracking_uri)]
+            moved = [_treat(one, ledger.files, stamp, repair) for one in _moved(study, tracking_uri)]
             wrong = list(_examine(study, ledger, tracking_uri))
-            return moved + [_treat(one, ledger.disk, stamp, repair) for one in wrong], None
+            return moved + [_treat(one, ledger.files, stamp, repair) for one in wrong], None
     except StudyBusyError as busy:
         if repair:
             raise
         wrong = [one for one in _examine(study, ledger, None) if one.kind != "half-written"]
-        return [_treat(one, ledger.disk, stamp, False) for one in (*_moved(study, tracking_uri), *wrong)], str(busy)
+        return [_treat(one, ledger.files, stamp, False) for one in (*_moved(study, tracking_uri), *wrong)], str(busy)
 
 
 @contextlib.contextmanager
 def _locked(study: str, ledger: Ledger, repair: bool) -> Iterator[None]:
     """Hold the study's locks; only looking at a store that cannot be written to needs none."""
-    root = ledger.disk.local
+    root = ledger.files.local
     if not repair and root is not None and not os.access(root / "studies" / study, os.W_OK):
         yield
         return
@@ -134,9 +136,13 @@ def _moved(study: str, tracking_uri: str | None) -> Iterator[_Wrong]:
         return
     only = None if is_own(path) else study
     with contextlib.suppress(TrackingError):  # one that cannot be read is met again
-        if places := elsewhere(path, only):
-            what = f"{was(places)} The next command that writes corrects its locations, `--repair` does it now"
-            yield _Wrong(kind="moved database", where=str(path), what=what, act=functools.partial(mend, path, only))
+        if places := former_places(path, only):
+            what = (
+                f"{describe_move(places)} The next command that writes corrects its locations, `--repair` does it now"
+            )
+            yield _Wrong(
+                kind="moved database", where=str(path), what=what, act=functools.partial(rewrite_locations, path, only)
+            )
 
 
 def _treat(wrong: _Wrong, disk: FileStore, stamp: str, repair: bool) -> Finding:
@@ -160,7 +166,7 @@ def _prune(disk: FileStore, path: str) -> None:
 
 
 def _examine(study: str, ledger: Ledger, tracking_uri: str | None) -> Iterator[_Wrong]:
-    disk = ledger.disk
+    disk = ledger.files
     yield from _leftovers(disk)
     try:
         plan = ledger.read_plan(study)
@@ -173,8 +179,8 @@ def _examine(study: str, ledger: Ledger, tracking_uri: str | None) -> Iterator[_
         return
     trials = {trial["trial_id"]: trial for trial in plan["trials"]}
     yield from _data(study, trials)
-    outcomes: dict[str, dict[str, Any]] = {}
-    for trial_id in sorted(trials.keys() & ledger.done()):
+    outcomes: dict[str, TrialEnd] = {}
+    for trial_id in sorted(trials.keys() & ledger.finished_trials()):
         try:
             outcomes |= ledger.read_outcomes([trial_id])
         except StoreError as error:
@@ -216,7 +222,7 @@ class _PackFiles:
 
     def __init__(self, disk: FileStore, name: str, wanted: Any) -> None:
         self.name, self.wrong, self.mine = name, list[_Wrong](), False
-        self.records: dict[str, dict[int, dict[str, Any]]] = {}
+        self.records: dict[str, dict[int, Record]] = {}
         """Trial -> evaluation -> record, of the highest attempt."""
         self.checkpoints: list[tuple[int, str]] = []
         """(evaluation, path)."""
@@ -240,7 +246,7 @@ class _PackFiles:
     def _look(self, disk: FileStore, folder: str) -> None:
         for name in disk.list(folder):
             path, kind = f"{folder}/{name}", name.partition("-")[0]
-            match = journal.file_of_attempt(name)
+            match = file_of_attempt(name)
             if match is None:
                 self._found("foreign", path, "no such file belongs in the folder of an attempt", path)
             elif kind in KINDS and (why := self._damage(disk, path, kind, match)):
@@ -251,10 +257,10 @@ class _PackFiles:
         data = disk.read(path)
         try:
             if kind == "records":
-                for record in journal.decode(disk, path, evaluation, data):
+                for record in decode(disk, path, evaluation, data):
                     self.records.setdefault(record["trial_id"], {})[evaluation] = record
             elif kind == "checkpoint":
-                if not journal.good_checkpoint(data):
+                if not is_intact_checkpoint(data):
                     return "its checksum is not that of its content"
                 self.checkpoints.append((evaluation, path))
             else:
@@ -377,8 +383,10 @@ def _mlflow(
         what = f"experiment {study!r} is the mirror of the store {other}, which is still there; its runs are left alone"
         yield _Wrong(kind="another store's mirror", where=without_password(uri), what=what)
         return
-    if path is None and (place := elsewhere_in(found.artifact_location, study, artifact_location(uri, ledger.uri))):
-        yield _Wrong(kind="moved store", where=without_password(uri), what=elsewhere_text(study, place, uri))
+    if path is None and (
+        place := former_place_of_files(found.artifact_location, study, artifact_location(uri, ledger.uri))
+    ):
+        yield _Wrong(kind="moved store", where=without_password(uri), what=moved_message(study, place, uri))
     fullest: dict[str, Any] = {}
     for run in runs:
         trial_id = run.tags.get("vistudy.trial_id", "")
@@ -386,7 +394,9 @@ def _mlflow(
             fullest[trial_id] = run
     count = Counter(run.tags.get("vistudy.trial_id", "") for run in runs)
     # Of any plan: trials of an earlier one, on other data say, are no orphans, whether they ended or not.
-    stored = {trial_id for pack in ledger.packs().values() for trial_id in pack.get("trial_ids", ())} | ledger.done()
+    stored = {
+        trial_id for pack in ledger.packs().values() for trial_id in pack.get("trial_ids", ())
+    } | ledger.finished_trials()
     for run in runs:
         trial_id = run.tags.get("vistudy.trial_id", "")
         if trial_id not in ids and trial_id not in stored:

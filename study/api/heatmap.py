@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.execution.runner import LogFn, no_op
-from vistudy.study.tracking.locations import unshare
+from vistudy.study.tracking.locations import detach_links
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +41,7 @@ def draw(
     frame = load_frame(ledger, study)
     folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "heatmaps", study)
     say(f"drawing heatmaps into {folder}")
-    unshare(folder)
+    detach_links(folder)
     files = save_heatmaps(frame, factors, folder, study)
     meta = ledger.read_meta(study)
     page = folder / f"{study}.html"

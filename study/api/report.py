@@ -10,7 +10,7 @@ from vistudy.analysis.ledger.errors import ReadOnlyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.execution.runner import sync_all
-from vistudy.study.tracking.locations import unshare
+from vistudy.study.tracking.locations import detach_links
 
 if TYPE_CHECKING:
     from vistudy.analysis.report.report import Report
@@ -41,7 +41,7 @@ def report(
     ledger.read_plan(study)
     uri = tracking_uri or default_tracking_uri(store)
     folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "reports", study)
-    unshare(folder)
+    detach_links(folder)
     made = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
     try:
         sync_all(ledger, study, uri, [made.html, made.markdown])

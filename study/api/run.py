@@ -16,7 +16,7 @@ from vistudy.study.api.heatmap import draw
 from vistudy.study.api.plan import as_study
 from vistudy.study.api.status import DEFAULT_STORE, counts, standing
 from vistudy.study.execution.interrupts import DRAWING, SYNCING, Stop, Stopping, listening
-from vistudy.study.execution.runner import LogFn, ProgressFn, StudyRunner, judged_all, no_op
+from vistudy.study.execution.runner import LogFn, ProgressFn, StudyRunner, final_labels, no_op
 
 if TYPE_CHECKING:
     from vistudy.study.planning.plan import Plan
@@ -88,7 +88,7 @@ def run(
 
     Running again is resuming: what is done is kept, packs that were begun go on from their checkpoints. Ctrl-C and
     SIGTERM (in the main thread) stop a run in order: packs write checkpoints, heatmaps are left out, MLflow gets
-    LAST_SYNC_S seconds, and the report says what is left.
+    FINAL_SYNC_TIMEOUT_S seconds, and the report says what is left.
 
     Args:
         study: a Study, or the path of its file.
@@ -165,12 +165,12 @@ def _run(
             if not trainer.mirrors:
                 say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
             stop.doing = DRAWING
-            drawn = trainer.release_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say)[1])
+            drawn = trainer.disconnect_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say)[1])
             stop.settle(SYNCING)
         except (Stopping, KeyboardInterrupt, SystemExit) as error:
             if not stop.here(error):
                 raise
-            trainer.release()
+            trainer.disconnect()
         if ended or trainer.mirrors:
             trainer.finish_mirror(wanted.name, drawn)
         return _report(ledger, planned, trainer, drawn, stop)
@@ -180,7 +180,7 @@ def _report(ledger: Ledger, planned: Plan, trainer: StudyRunner, drawn: Sequence
     """What a run did, counted in the ledger."""
     name, found = planned.study.name, standing(ledger, planned)
     ended = found.states.keys() - found.left
-    outcomes = judged_all(ledger, name, ended) if name in ledger.study_names() else {}
+    outcomes = final_labels(ledger, name, ended) if name in ledger.study_names() else {}
     return RunReport(
         study=name,
         trials=len(planned.trials),

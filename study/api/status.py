@@ -31,7 +31,7 @@ class Standing:
 
 
 def standing(ledger: Ledger, planned: Plan) -> Standing:
-    """Read listings, ends and signs of life. Nothing is judged, and the store need not know the plan yet."""
+    """Read listings, trial ends and heartbeats. Labels nothing; the store need not know the plan yet."""
     updates = {trial.trial_id: trial.config.d_updates for trial in planned.trials}
     if not ledger.exists():
         return Standing(states=dict.fromkeys(updates, "planned"), left=frozenset(updates), saved={})
@@ -98,7 +98,7 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
     total = sum(evaluations.values())
     shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in known.begun.items()]
     runner = ledger.runner(study)
-    orphaned = bool(known.live) and runner is None and ledger.disk.local is not None
+    orphaned = bool(known.live) and runner is None and ledger.files.local is not None
     return Status(
         study=study,
         trials=len(known.entries),
@@ -110,7 +110,9 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
         runner=runner.who if runner else None,
         orphaned=orphaned,
         eta_s=(total - done) / pace if pace and not orphaned else None,
-        errors={trial_id: known.ended[trial_id]["error"] for trial_id, state in states.items() if state == "failed"},
+        errors={
+            trial_id: str(known.ended[trial_id]["error"]) for trial_id, state in states.items() if state == "failed"
+        },
     )
 
 

@@ -40,7 +40,7 @@ def check(
         Ledger(store).create()
     with reached(address) as connected:
         found = preflight.inspect(connected, store, _host_and_port(tracking_uri))
-        on, problems = found.on, list(found.problems)
+        on, problems = found.cluster, list(found.problems)
         if on.gpus < gpus:
             problems.append(f"{address} has {on.gpus} GPUs; {gpus} were asked for. Add nodes with GPUs.")
     if as_json:
@@ -128,7 +128,7 @@ def _table(found: Preflight, *, store: bool, tracking: bool) -> Table:
         clock = "?" if report.skew_s is None else f"{report.skew_s:+.1f} s"
         row += ["no" if facts.store else "yes"] * store + [free, clock] + ["no" if facts.tracking else "yes"] * tracking
         table.add_row(*row)
-    for node in found.left:
+    for node in found.departed:
         table.add_row(node.name, str(node.cpus), str(node.gpus), "has left")
     return table
 

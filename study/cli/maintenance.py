@@ -77,7 +77,7 @@ def doctor(
         for one in found:
             state = "[green]repaired[/] " if one.repaired else ""
             out.print(f"{state}[bold]{one.kind}[/] {escape(one.where)}: {escape(one.what)}", soft_wrap=True)
-        if ledger.disk.exists(f"aside/{stamp}"):
+        if ledger.files.exists(f"aside/{stamp}"):
             out.print(f"files were moved to {store}/aside/{stamp}; now run the study again", soft_wrap=True)
         if not found:
             out.print(f"{name}: nothing is wrong")

@@ -18,7 +18,7 @@ def other_data(planned: Plan, ledger: Ledger) -> Iterator[str]:
     """Yield sentences on data sets of a plan that have changed since trials of the store were trained."""
     if not ledger.exists():
         return
-    done, now = ledger.done(), planned.data
+    done, now = ledger.finished_trials(), planned.data
     kept = earlier_study(planned, ledger)
     before = ledger.read_meta(planned.study.name).get("data") or {} if kept else {}
     new = {_but_data(trial.config.to_dict()) for trial in planned.trials if trial.trial_id not in done}

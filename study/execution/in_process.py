@@ -37,15 +37,15 @@ def execute_in_process(
         train_pack, journal=functools.partial(Ledger, ledger.uri), checkpoint_every_s=checkpoint_every_s, run=run
     )
 
-    def ask() -> None:
+    def request_stop() -> None:
         supervisor.stop()
         try:
             ledger.request_stop(run)
         except StudyError as error:
-            _log.warning("the pack cannot be asked for a checkpoint: %s", error)
+            _log.warning("cannot request a checkpoint of the pack: %s", error)
 
     try:
-        with (stop or Stop()).patient(TRAINING, ask):
+        with (stop or Stop()).patient(TRAINING, request_stop):
             while not supervisor.finished:
                 pack = supervisor.next()
                 if pack is None:  # one pack waits for its next attempt
@@ -53,8 +53,8 @@ def execute_in_process(
                     continue
                 supervisor.ended(pack.pack_id, train({"pack_id": pack.pack_id}))
     finally:
-        with contextlib.suppress(StudyError):  # a file that nobody reads again
+        with contextlib.suppress(StudyError):  # nobody reads this file again
             ledger.clear_stop_request(run)
-    if supervisor.broken is not None:
-        raise supervisor.broken
-    return ExecutionResult(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)
+    if supervisor.fatal_error is not None:
+        raise supervisor.fatal_error
+    return ExecutionResult(wall_s=time.monotonic() - started, interrupted=supervisor.n_unfinished > 0)

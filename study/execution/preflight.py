@@ -69,55 +69,55 @@ class NodeReport:
 class Preflight:
     """Result of the check: the usable cluster and its problems."""
 
-    on: Cluster
+    cluster: Cluster
     """The cluster without nodes that left during the check."""
     nodes: tuple[NodeReport, ...]
-    left: tuple[Node, ...]
+    departed: tuple[Node, ...]
     problems: tuple[str, ...]
     """One message per problem: which node, what is wrong, what to do."""
 
 
-def require_usable(on: Cluster, store: str) -> Cluster:
+def require_usable(cluster: Cluster, store: str) -> Cluster:
     """Refuse a cluster on which records would be lost or would differ. Returns it without nodes that have just left.
 
     Raises:
         StudyError: all problems, one line per problem.
     """
-    if on.local:
-        return on
-    found = inspect(on, store)
-    if found.problems:
-        raise StudyError(f"cluster {on.name}: " + "\n".join(found.problems))
-    for node in found.left:
+    if cluster.local:
+        return cluster
+    result = inspect(cluster, store)
+    if result.problems:
+        raise StudyError(f"cluster {cluster.name}: " + "\n".join(result.problems))
+    for node in result.departed:
         _log.warning("%s has left the cluster; the study runs on the other nodes", node.name)
-    return validated(found.on)
+    return validated(result.cluster)
 
 
-def validated(on: Cluster) -> Cluster:
+def validated(cluster: Cluster) -> Cluster:
     """Return the cluster. Raises StudyError if it cannot hold a pack or has too few GPUs."""
     try:
-        on.check()
+        cluster.check()
     except ClusterError as error:
         raise StudyError(str(error)) from error
-    return on
+    return cluster
 
 
-def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = None) -> Preflight:
+def inspect(cluster: Cluster, store: str | None, tracking: tuple[str, int] | None = None) -> Preflight:
     """Query every node and compare it with this machine. `tracking`: host and port of a server."""
     from vistudy.clusters.broadcast import in_this_process, on_every_node
 
-    ask = in_this_process if on.inline else on_every_node
+    call = in_this_process if cluster.in_process else on_every_node
     with _nonce(store) as (nonce, answers):
-        asked = ask(collect_node_info, store, nonce, tracking, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
+        replies = call(collect_node_info, store, nonce, tracking, nodes=cluster.nodes, within_s=ANSWER_WITHIN_S)
         before = time.time()
-        clocks = ask(clock, nodes=on.nodes, within_s=ANSWER_WITHIN_S)
+        clocks = call(clock, nodes=cluster.nodes, within_s=ANSWER_WITHIN_S)
         after = time.time()
         here = collect_node_info(store, nonce, None)
-        answers += [here.answer, *(answer.value.answer for answer in asked if answer.value)]
-        problems, reports, left = [], [], []
-        for answer, read in zip(asked, clocks, strict=True):
+        answers += [here.answer, *(answer.value.answer for answer in replies if answer.value)]
+        problems, reports, departed = [], [], []
+        for answer, read in zip(replies, clocks, strict=True):
             if answer.departed or read.departed:
-                left.append(answer.node)
+                departed.append(answer.node)
                 continue
             skew = None if read.value is None else _clock_skew(read.value, before, after)
             reports.append(NodeReport(node=answer.node, facts=answer.value, skew_s=skew))
@@ -127,12 +127,12 @@ def inspect(on: Cluster, store: str | None, tracking: tuple[str, int] | None = N
                     "what it needs must be installed there, in the versions of requirements.lock."
                 )
                 continue
-            there = answer.value
-            if there.store is None and store is not None and not FileStore(store).exists(there.answer):
-                there = replace(there, store="what it wrote there does not arrive here")
-            problems += _compare(answer.node.name, there, here, store, skew)
-    still = replace(on, nodes=tuple(report.node for report in reports))
-    return Preflight(on=still, nodes=tuple(reports), left=tuple(left), problems=tuple(problems))
+            info = answer.value
+            if info.store is None and store is not None and not FileStore(store).exists(info.answer):
+                info = replace(info, store="files written there do not appear here")
+            problems += _compare(answer.node.name, info, here, store, skew)
+    remaining = replace(cluster, nodes=tuple(report.node for report in reports))
+    return Preflight(cluster=remaining, nodes=tuple(reports), departed=tuple(departed), problems=tuple(problems))
 
 
 def collect_node_info(store: str | None, nonce: str, tracking: tuple[str, int] | None) -> NodeInfo:
@@ -157,10 +157,10 @@ def clock() -> float:
 
 def code_hash() -> str:
     """Hash every Python file of vistudy, as this process imports it."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(PACKAGE.glob("*/**/*.py")):
-        found.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
-    return found.hexdigest()[:12]
+        digest.update(f"{path.relative_to(PACKAGE)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 def _version(package: str) -> str:
@@ -177,24 +177,24 @@ def _nonce(store: str | None) -> Iterator[tuple[str, list[str]]]:
     if store is None:
         yield nonce, answers
         return
-    disk = FileStore(store)
-    disk.write(nonce, nonce.encode())
+    files = FileStore(store)
+    files.write(nonce, nonce.encode())
     try:
         yield nonce, answers
     finally:
         for name in (nonce, *answers):
-            disk.remove(name)
+            files.remove(name)
 
 
 def _check_store_access(store: str, nonce: str, answer: str) -> str | None:
     """Return None if this machine reads the driver's file and can write next to it, else the reason."""
-    disk = FileStore(store)
+    files = FileStore(store)
     try:
-        if disk.read(nonce) != nonce.encode():
-            return "it reads other bytes than were written"
-        disk.write(answer, nonce.encode())
+        if files.read(nonce) != nonce.encode():
+            return "it reads other bytes than this machine wrote"
+        files.write(answer, nonce.encode())
     except FileNotFoundError:
-        return "it does not see what was written there from here"
+        return "it does not see a file that this machine wrote"
     except StoreError as error:
         return str(error)
     return None
@@ -222,44 +222,44 @@ def _without_local_version(text: str) -> str:
     return text.partition("+")[0]
 
 
-def _compare(name: str, there: NodeInfo, here: NodeInfo, store: str | None, skew_s: float | None) -> Sequence[str]:
-    found = []
-    if there.store:
-        found.append(
-            f"{name} does not share the store {store}: {there.store}. A study on several machines needs one store "
+def _compare(name: str, info: NodeInfo, here: NodeInfo, store: str | None, skew_s: float | None) -> Sequence[str]:
+    problems = []
+    if info.store:
+        problems.append(
+            f"{name} does not share the store {store}: {info.store}. A study on several machines needs one store "
             "that all of them see: a folder on NFS or a parallel file system, mounted at the same path everywhere, "
             "or an object store (s3://bucket/folder)."
         )
-    if there.store_free_gb is not None and there.store_free_gb < MIN_FREE_GB:
-        found.append(f"{name}: {there.store_free_gb} GB are free in the store {store}; {MIN_FREE_GB} are needed.")
-    if there.scratch_free_gb < MIN_FREE_GB:
-        found.append(f"{name}: {there.scratch_free_gb} GB are free for temporary files; {MIN_FREE_GB} are needed.")
-    other = [
-        f"{what} {there.versions[what]} (here {mine})"
-        for what, mine in here.versions.items()
-        if _without_local_version(there.versions[what]) != _without_local_version(mine)
+    if info.store_free_gb is not None and info.store_free_gb < MIN_FREE_GB:
+        problems.append(f"{name}: {info.store_free_gb} GB are free in the store {store}; {MIN_FREE_GB} are needed.")
+    if info.scratch_free_gb < MIN_FREE_GB:
+        problems.append(f"{name}: {info.scratch_free_gb} GB are free for temporary files; {MIN_FREE_GB} are needed.")
+    different = [
+        f"{what} {info.versions[what]} (here {own})"
+        for what, own in here.versions.items()
+        if _without_local_version(info.versions[what]) != _without_local_version(own)
     ]
-    if other:
-        found.append(
-            f"{name} has other versions: {', '.join(other)}. Records would depend on where a trial ran. Install the "
-            "same requirements.lock everywhere, or use one image."
+    if different:
+        problems.append(
+            f"{name} has other versions: {', '.join(different)}. Records would depend on where a trial ran. Install "
+            "the same requirements.lock everywhere, or use one image."
         )
-    elif there.code != here.code:
-        found.append(
-            f"{name} runs other code of vistudy: {there.code} (here {here.code}). Submit from the code that the "
+    elif info.code != here.code:
+        problems.append(
+            f"{name} runs other code of vistudy: {info.code} (here {here.code}). Submit from the code that the "
             "image has, or build the image anew."
         )
     if skew_s is not None and abs(skew_s) > MAX_SKEW_S:
-        found.append(
+        problems.append(
             f"{name}: its clock is {abs(skew_s):.1f} s {'ahead' if skew_s > 0 else 'behind'}; at most {MAX_SKEW_S:.0f} "
-            "s are allowed, since records bear times. Start NTP (chrony, systemd-timesyncd) there."
+            "s are allowed, since records have timestamps. Start NTP (chrony, systemd-timesyncd) info."
         )
-    if there.tracking:
-        found.append(
-            f"{name} does not reach the tracking server: {there.tracking}. Where the run itself is sent to the "
+    if info.tracking:
+        problems.append(
+            f"{name} does not reach the tracking server: {info.tracking}. Where the run itself is sent to the "
             "cluster (--detach), its head must; workers need not."
         )
-    return found
+    return problems
 
 
 def local_cluster(packs_per_gpu: int = 1, gpus: int = 0) -> Cluster:

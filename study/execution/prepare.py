@@ -35,14 +35,14 @@ def evaluation_protocols(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def prepare(
-    plan: Plan, todo: Workload, ledger: Ledger, known: Mapping[str, Mapping[str, float]], *, now_ms: int
+    plan: Plan, workload: Workload, ledger: Ledger, references: Mapping[str, dict[str, float]], *, now_ms: int
 ) -> None:
     """Write the packs to the ledger, with the metric references of their trials."""
     blocks = {block.name: block for block in plan.study.blocks}
     block_of = {trial.trial_id: blocks[trial.block] for trial in plan.trials}
-    for key, values in known.items():
-        ledger.write_reference(key, dict(values))
-    for pack in todo.packs:
+    for key, values in references.items():
+        ledger.write_reference(key, values)
+    for pack in workload.packs:
         if pack.resumed:
             continue
         trial_ids = [config.trial_id() for config in pack.configs]
@@ -52,7 +52,7 @@ def prepare(
                 "pack_id": pack.pack_id,
                 "trial_ids": trial_ids,
                 "trials": [config.to_dict() for config in pack.configs],
-                "reference": known[reference_key(pack.configs[0])],
+                "reference": references[reference_key(pack.configs[0])],
                 "samples": list(block.sample_evaluations),
                 "keep_checkpoints": block.keep_checkpoints,
                 "created_ms": now_ms,

@@ -44,7 +44,7 @@ _log = logging.getLogger("vistudy.supervisor")
 def execute(
     packs: Sequence[Pack],
     ledger: Ledger,
-    on: Cluster,
+    cluster: Cluster,
     *,
     checkpoint_every_s: float,
     heartbeat_timeout_s: float,
@@ -60,26 +60,26 @@ def execute(
     """
     started, run = time.monotonic(), f"run-{secrets.token_hex(6)}"
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables even when told to be silent
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one prints tables even at verbose=0
     os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")  # the last result has no Q
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # signals are those of `vistudy.study.execution.interrupts`
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(on.slots, 200)))
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max(1, min(cluster.slots, 200)))
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # the supervisor reports deaths, in one line
     scratch = tempfile.mkdtemp(prefix="vistudy-tune-")
-    supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=on.local)
+    supervisor = Supervisor(packs, ledger, clock=time.monotonic, now_ms=now_ms, one_machine=cluster.local)
     watch = Watchdog(ledger, heartbeat_timeout_s, _kill)
-    told, asked = _TuneCallback(supervisor, watch), _StopRequested(supervisor, ledger, run)
+    callback, stopper = _TuneCallback(supervisor, watch), _StopRequested(supervisor, ledger, run)
     train = functools.partial(
         _train,
         journal=functools.partial(Ledger, ledger.uri),
         checkpoint_every_s=checkpoint_every_s,
         run=run,
-        gpu_share=on.gpu_share,
-        metric_threads=on.cpus,
+        gpu_share=cluster.gpu_share,
+        metric_threads=cluster.cpus,
         expected=versions(),
     )
     tuner = tune.Tuner(
-        tune.with_resources(train, on.resources),
+        tune.with_resources(train, cluster.resources),
         # One process trains pack after pack: importing torch costs seconds. The engine keeps nothing between packs.
         tune_config=tune.TuneConfig(
             search_alg=_PackSearcher(supervisor),
@@ -91,24 +91,24 @@ def execute(
             storage_path=scratch,
             verbose=0,
             failure_config=tune.FailureConfig(max_failures=0),
-            callbacks=[told],
-            stop=asked,
+            callbacks=[callback],
+            stop=stopper,
         ),
     )
     try:
-        waiting = _reuse_prestarted_workers() if on.local else contextlib.nullcontext()
-        with watch, waiting, asked, (stop or Stop()).patient(TRAINING, asked.stop):
+        workers = _reuse_prestarted_workers() if cluster.local else contextlib.nullcontext()
+        with watch, workers, stopper, (stop or Stop()).patient(TRAINING, stopper.stop):
             tuner.fit()
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-        with contextlib.suppress(StudyError):  # a file that nobody reads again
+        with contextlib.suppress(StudyError):  # nobody reads this file again
             ledger.clear_stop_request(run)
-        supervisor.lay_down()
-    if told.error is not None:
-        raise told.error
-    if supervisor.broken is not None:
-        raise supervisor.broken
-    return ExecutionResult(wall_s=time.monotonic() - started, interrupted=supervisor.left > 0)
+        supervisor.mark_stopped()
+    if callback.error is not None:
+        raise callback.error
+    if supervisor.fatal_error is not None:
+        raise supervisor.fatal_error
+    return ExecutionResult(wall_s=time.monotonic() - started, interrupted=supervisor.n_unfinished > 0)
 
 
 @contextlib.contextmanager
@@ -129,7 +129,7 @@ def _train(config: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
     return train_pack(config, node_id=ray.get_runtime_context().get_node_id(), **settings)
 
 
-_NOT_LOADED = "failed to import on the worker"
+_IMPORT_FAILED = "failed to import on the worker"
 """Ray's message when unpickling an actor's class fails, before the traceback."""
 
 
@@ -173,7 +173,7 @@ class _StopRequested(tune.Stopper):
         try:
             self._ledger.request_stop(self._run)
         except StudyError as error:
-            _log.warning("packs cannot be asked for checkpoints: %s", error)
+            _log.warning("cannot request checkpoints of the packs: %s", error)
             self._late = True
         self._late |= not self._ended.wait(0.0 if self._late else GRACE_S)
 
@@ -210,20 +210,20 @@ class _TuneCallback(tune.Callback):
         """Report that `train_pack` has returned."""
         pack_id = trial.config["pack_id"]
         self._watch.ended(pack_id)
-        self._tell(self._supervisor.ended, pack_id, trial.last_result)
+        self._report(self._supervisor.ended, pack_id, trial.last_result)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Report that a worker or its node is gone."""
         pack_id = trial.config["pack_id"]
         hung, text = self._watch.ended(pack_id), _error_text(trial)
-        if (lacks := not_loaded(text)) is not None:
-            self._tell(self._supervisor.ended, pack_id, {"status": "node", "text": lacks, "errno": 0})
+        if (lacks := import_failure(text)) is not None:
+            self._report(self._supervisor.ended, pack_id, {"status": "node", "text": lacks, "errno": 0})
         else:
-            self._tell(self._supervisor.died, pack_id, hung or _death_reason(text), hung=hung is not None)
+            self._report(self._supervisor.died, pack_id, hung or _death_reason(text), hung=hung is not None)
 
-    def _tell(self, how: Any, *what: Any, **more: Any) -> None:
+    def _report(self, method: Any, *args: Any, **kwargs: Any) -> None:
         try:
-            how(*what, **more)
+            method(*args, **kwargs)
         except Exception as error:  # the store is full, damaged or gone
             self.error = self.error or error
             self._supervisor.stop()
@@ -237,32 +237,31 @@ def _error_text(trial: Any) -> str:
     return path.read_text(errors="replace") if path and path.exists() else "no reason is known"
 
 
-def not_loaded(text: str) -> str | None:
+def import_failure(text: str) -> str | None:
     """Explain in a sentence that a worker could not import this code; None if the text says otherwise."""
-    if _NOT_LOADED not in text:
+    if _IMPORT_FAILED not in text:
         return None
-    lines = [line.strip() for line in text.rpartition(_NOT_LOADED)[2].splitlines()]
+    lines = [line.strip() for line in text.rpartition(_IMPORT_FAILED)[2].splitlines()]
     error = next((line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)), "no reason given")
     files = [line for line in lines if line.startswith("File ")]
     node = next((line.strip()[4:] for line in text.splitlines() if line.strip().startswith("ip: ")), "a node")
-    wanted = re.search(r"No module named '(\w+)", error)
-    names = ("vistudy/__init__.py", "vistudy.py") if wanted and wanted[1] == "vistudy" else ()
-    shadow = next(
-        (path for name in names if (path := Path(name).absolute()).exists()), None
-    )  # workers search this folder, too
-    mend = (
+    module = re.search(r"No module named '(\w+)", error)
+    names = ("vistudy/__init__.py", "vistudy.py") if module and module[1] == "vistudy" else ()
+    # Workers search the working directory, too.
+    shadow = next((path for name in names if (path := Path(name).absolute()).exists()), None)
+    remedy = (
         f"{shadow} is found in place of vistudy's: start vistudy from another folder, or rename that one"
         if shadow
         else "Install vistudy and requirements.lock on that node, in the versions of this one"
     )
-    return f"{node} cannot load this code: {error}, by {files[-1] if files else 'an unknown file'}. {mend}"
+    return f"{node} cannot load this code: {error}, by {files[-1] if files else 'an unknown file'}. {remedy}"
 
 
 def _death_reason(text: str) -> str:
     """Extract the reason of a worker's death from Ray's text, without the stack."""
     lines = [line.strip() for line in text.splitlines()]
-    found = [line for line in lines if line.startswith(("The actor is dead because", "The actor died because"))]
-    return (found or [line for line in lines if line] or [text])[-1][:2000]
+    reasons = [line for line in lines if line.startswith(("The actor is dead because", "The actor died because"))]
+    return (reasons or [line for line in lines if line] or [text])[-1][:2000]
 
 
 def _kill(node: str, pid: int) -> None:

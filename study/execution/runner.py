@@ -12,6 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from vistudy.analysis.ledger.documents import TrialEnd
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.execution.interrupts import LOOK_EVERY_S, Stop
 from vistudy.study.execution.provenance import now_ms, provenance
@@ -29,8 +30,8 @@ MIRROR_RUNNING_EVERY_S = 60.0
 """Finished trials are synced soon and only once; running trials rarely, because each sync takes processor time from
 training. The ledger is always up to date."""
 
-LAST_SYNC_S = 6.0
-"""Seconds that MLflow may take after a signal."""
+FINAL_SYNC_TIMEOUT_S = 6.0
+"""Seconds that the final sync may take after a signal."""
 
 T = TypeVar("T")
 LogFn = Callable[[str], None]
@@ -59,16 +60,16 @@ class StudyRunner:
         say: LogFn,
         tick: ProgressFn,
     ) -> None:
-        self._ledger, self._cluster, self._uri, self._retry = ledger, cluster, uri, retry_failed
+        self._ledger, self._cluster, self._uri, self._retry_failed = ledger, cluster, uri, retry_failed
         self._gpus, self._packs_per_gpu = gpus, packs_per_gpu
         self._checkpoint_every_s, self._heartbeat_timeout_s = checkpoint_every_s, heartbeat_timeout_s
         self._stop, self._say, self._tick = stop, say, tick
         self._mirror: Mirror | None = None
         self._started: Future[None] | None = None
-        self._on: Cluster | None = None
+        self._connected: Cluster | None = None
         self._connection = contextlib.ExitStack()
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="vistudy-aside")
-        self.before = ledger.done()
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="vistudy-background")
+        self.before = ledger.finished_trials()
         """Trials that had finished before this run, without those that are trained again."""
         self.train_s = 0.0
         self.synced = False
@@ -81,9 +82,9 @@ class StudyRunner:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and self._mirror is not None and not self._stop.again:
             self._stop_mirror()  # after an error, too: close all runs
-        self.release()
+        self.disconnect()
         stopped = self._stop.asked.is_set()  # do not wait for background work then
-        self._aside.shutdown(wait=not stopped, cancel_futures=stopped)
+        self._background.shutdown(wait=not stopped, cancel_futures=stopped)
 
     def train(self, planned: Plan) -> None:
         """Train the pending trials of a plan.
@@ -98,40 +99,40 @@ class StudyRunner:
 
         ledger, name, ids = self._ledger, planned.study.name, {trial.trial_id for trial in planned.trials}
         if ledger.exists():
-            done = ledger.done() & ids
+            done = ledger.finished_trials() & ids
             ended = ledger.read_outcomes(done)
             cut_short = done - ended.keys()
             if cut_short:
                 self._say(f"{len(cut_short)} trials that an earlier version stopped early are trained to their end")
             failed = {trial_id for trial_id, outcome in ended.items() if outcome["state"] == "failed"}
-            forgotten = cut_short | failed if self._retry else cut_short
-            ledger.discard_outcomes(forgotten)
-            self.before -= forgotten
-        before = ledger.done() & ids
+            retried = cut_short | failed if self._retry_failed else cut_short
+            ledger.discard_outcomes(retried)
+            self.before -= retried
+        before = ledger.finished_trials() & ids
         write = functools.partial(ledger.write_study, name, planned.study.text, planned.to_json())
         if before == ids:
             write(provenance(name, ledger, planned.data))
             return
-        meanwhile = self._aside.submit(self._get_ready, planned)
-        self._aside.submit(open_database, self._uri)  # takes seconds; training does not wait for it
-        on = self._connect()
-        known, metrics = self._stop.wait(meanwhile)
+        warm_up = self._background.submit(self._warm_up, planned)
+        self._background.submit(open_database, self._uri)  # takes seconds; training does not wait for it
+        cluster = self._connect()
+        references, metrics = self._stop.wait(warm_up)
         write(provenance(name, ledger, planned.data, metrics))  # a cluster that refuses leaves no trace in the store
-        costs = profile_packs([trial.config for trial in planned.trials if trial.trial_id not in before], on)
-        todo = plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
-        prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
+        costs = profile_packs([trial.config for trial in planned.trials if trial.trial_id not in before], cluster)
+        workload = plan_workload(planned, ledger, slots=cluster.slots, gpu=cluster.gpus > 0, costs=costs)
+        prepare.prepare(planned, workload, ledger, references, now_ms=now_ms())
         self._say(
-            f"{len(todo.pending)} of {len(ids)} trials to run, in {len(todo.packs)} packs "
-            f"on {on.slots} {'GPU' if on.gpus else 'CPU'} slots of {on.name}"
+            f"{len(workload.pending)} of {len(ids)} trials to run, in {len(workload.packs)} packs "
+            f"on {cluster.slots} {'GPU' if cluster.gpus else 'CPU'} slots of {cluster.name}"
         )
         self._start_mirror(name)
-        with report_progress(ledger, set(todo.pending), self._tick):
-            executed = self._execute(todo.packs, on)
-        self.train_s += executed.wall_s
+        with report_progress(ledger, set(workload.pending), self._tick):
+            result = self._execute(workload.packs, cluster)
+        self.train_s += result.wall_s
         self._stop.check()
 
-    def _execute(self, packs: Sequence[Pack], on: Cluster) -> ExecutionResult:
-        if on.inline:
+    def _execute(self, packs: Sequence[Pack], cluster: Cluster) -> ExecutionResult:
+        if cluster.in_process:
             from vistudy.study.execution.in_process import execute_in_process
 
             return execute_in_process(packs, self._ledger, checkpoint_every_s=self._checkpoint_every_s, stop=self._stop)
@@ -140,13 +141,13 @@ class StudyRunner:
         return ray_tune.execute(
             packs,
             self._ledger,
-            on,
+            cluster,
             checkpoint_every_s=self._checkpoint_every_s,
             heartbeat_timeout_s=self._heartbeat_timeout_s,
             stop=self._stop,
         )
 
-    def _get_ready(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
+    def _warm_up(self, planned: Plan) -> tuple[dict[str, dict[str, float]], dict[str, dict[str, Any]]]:
         """Prepare training while Ray starts its processes."""
         from vistudy.clusters import needs_ray
         from vistudy.study.execution import prepare
@@ -161,12 +162,12 @@ class StudyRunner:
         from vistudy.study.execution.connect import connected
         from vistudy.study.execution.preflight import require_usable
 
-        if self._on is None:
-            on = self._connection.enter_context(connected(self._cluster, self._packs_per_gpu, self._gpus))
-            self._on = require_usable(on, self._ledger.uri)
-        return self._on
+        if self._connected is None:
+            cluster = self._connection.enter_context(connected(self._cluster, self._packs_per_gpu, self._gpus))
+            self._connected = require_usable(cluster, self._ledger.uri)
+        return self._connected
 
-    def release(self) -> None:
+    def disconnect(self) -> None:
         """Disconnect from the cluster.
 
         Collecting a Ray object during `ray.shutdown` crashes the process, and Tune leaves reference cycles that another
@@ -189,17 +190,17 @@ class StudyRunner:
         from vistudy.study.tracking.mirror import Mirror
 
         if self._mirror is None:
-            judge = functools.partial(judged, self._ledger, name)
+            label = functools.partial(mirror_labels, self._ledger, name)
             self._mirror = Mirror(
                 self._ledger,
                 name,
                 self._uri,
-                judge,
+                label,
                 MIRROR_EVERY_S,
                 running_every_s=MIRROR_RUNNING_EVERY_S,
                 modes=real_modes(),
             )
-            self._started = self._aside.submit(self._mirror.start)  # when its database is open
+            self._started = self._background.submit(self._mirror.start)  # when its database is open
 
     def _stop_mirror(self, artifacts: Sequence[Path] = ()) -> MirrorStatus:
         assert self._mirror is not None
@@ -207,18 +208,18 @@ class StudyRunner:
         self._started.result()
         return self._mirror.stop(final=True, artifacts=artifacts)
 
-    def release_while(self, work: Callable[[], T]) -> T:
+    def disconnect_while(self, work: Callable[[], T]) -> T:
         """Disconnect in this thread while another thread does `work`. Returns the result of `work`.
 
         Raises:
             Stopping: the run was asked to stop.
         """
-        meanwhile = self._aside.submit(work)
-        self.release()
-        return self._stop.wait(meanwhile)
+        future = self._background.submit(work)
+        self.disconnect()
+        return self._stop.wait(future)
 
     def finish_mirror(self, name: str, artifacts: Sequence[Path]) -> None:
-        """Sync everything and close all runs, within LAST_SYNC_S seconds of a signal."""
+        """Sync everything and close all runs, within FINAL_SYNC_TIMEOUT_S seconds of a signal."""
         self.synced = True
         last: Future[str | None] = Future()
 
@@ -231,8 +232,10 @@ class StudyRunner:
         threading.Thread(target=finish, name="vistudy-last-sync", daemon=True).start()
         while not wait([last], LOOK_EVERY_S).done and not self._stop.asked.is_set():
             pass
-        late = not wait([last], LAST_SYNC_S if self._stop.asked.is_set() else None).done
-        self.behind = f"left after {LAST_SYNC_S:.0f} s; `vistudy sync` goes on" if late else last.result()
+        late = not wait([last], FINAL_SYNC_TIMEOUT_S if self._stop.asked.is_set() else None).done
+        self.behind = (
+            f"left after {FINAL_SYNC_TIMEOUT_S:.0f} s; `vistudy sync` writes the rest" if late else last.result()
+        )
 
     def _finish_mirror(self, name: str, artifacts: Sequence[Path]) -> str | None:
         from vistudy.study.tracking.mirror import TrackingError
@@ -246,8 +249,8 @@ class StudyRunner:
         return None
 
 
-def judged(
-    ledger: Ledger, name: str, records: Mapping[str, Records], outcomes: Mapping[str, dict[str, Any]]
+def mirror_labels(
+    ledger: Ledger, name: str, records: Mapping[str, Records], outcomes: Mapping[str, TrialEnd]
 ) -> tuple[Labels, Series]:
     """Return outcomes as MLflow tags, and Q."""
     from vistudy.analysis.tables.trials import label_trials
@@ -256,12 +259,12 @@ def judged(
     return {trial_id: _tags(fields) for trial_id, fields in labels.items()}, q
 
 
-def judged_all(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
+def final_labels(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
     """Return outcomes of the complete trials among `ids`, by the current rules."""
     from vistudy.analysis.outcomes.label_study import label_study
 
-    found, wanted = label_study(ledger, name).outcomes, set(ids)
-    return {trial_id: _tags(dataclasses.asdict(found[trial_id])) for trial_id in found.keys() & wanted}
+    outcomes = label_study(ledger, name).outcomes
+    return {trial_id: _tags(dataclasses.asdict(outcomes[trial_id])) for trial_id in outcomes.keys() & set(ids)}
 
 
 def _tags(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,11 +285,13 @@ def sync_all(
         ledger,
         name,
         uri,
-        judge=functools.partial(judged, ledger, name),
+        label=functools.partial(mirror_labels, ledger, name),
         relabel=True,
         artifacts=artifacts,
         modes=real_modes(),
-        final=not ledger.live(name, {trial["trial_id"] for trial in ledger.read_plan(name)["trials"]} - ledger.done()),
+        final=not ledger.live(
+            name, {trial["trial_id"] for trial in ledger.read_plan(name)["trials"]} - ledger.finished_trials()
+        ),
         progress=tick,
     )
 
@@ -298,7 +303,7 @@ def report_progress(ledger: Ledger, pending: set[str], tick: ProgressFn) -> Iter
 
     def count() -> None:
         while not stop.wait(1.0):
-            tick(len(ledger.done() & pending), len(pending))
+            tick(len(ledger.finished_trials() & pending), len(pending))
 
     thread = threading.Thread(target=count, name="vistudy-progress", daemon=True)
     thread.start()
@@ -307,7 +312,7 @@ def report_progress(ledger: Ledger, pending: set[str], tick: ProgressFn) -> Iter
     finally:
         stop.set()
         thread.join()
-        tick(len(ledger.done() & pending), len(pending))
+        tick(len(ledger.finished_trials() & pending), len(pending))
 
 
 def real_modes() -> dict[str, Any]:

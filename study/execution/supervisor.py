@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vistudy.analysis.ledger.documents import PackRecord
 from vistudy.analysis.ledger.errors import DISK_FULL_ERRNOS, RunAbortedError, StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.packing.packs import Pack, pack_id
@@ -24,12 +25,12 @@ MAX_STALLED_DEATHS = 3
 """Consecutive deaths without progress after which a pack is split."""
 BACKOFF_S, LONGEST_BACKOFF_S = 1.0, 60.0
 """Delay in seconds before the second attempt; doubled for each further one."""
-STAND_IN_SEEDS = 1_000_003
+FILLER_SEED_OFFSET = 1_000_003
 """Offset between the seeds of filler trials and of real ones."""
 MAX_INFRASTRUCTURE_FAILURES = 5
 """Consecutive failures of the store or of nodes, without a success in between, after which the run stops."""
 
-PLACES = {
+INFRASTRUCTURE = {
     "store": "the store failed",
     "node": "a node cannot train it",
     "data": "a node has other data",
@@ -53,11 +54,11 @@ class _Job:
     """A queued pack."""
 
     pack: Pack
-    suspect: bool = False
+    is_half: bool = False
     """Whether it is half of a pack that was split."""
     ready_at: float = 0.0
     deaths: int = 0
-    furthest: tuple[int, int] = (-1, -1)
+    progress: tuple[int, int] = (-1, -1)
     """Last recorded evaluation and D updates in the last checkpoint, at its latest death."""
     tries: int = 0
     """Consecutive failed attempts, for any reason."""
@@ -79,12 +80,12 @@ class Supervisor:
         self._ledger, self._clock, self._now_ms, self._one_machine = ledger, clock, now_ms, one_machine
         self._waiting = [_Job(pack=pack) for pack in packs]
         self._running: dict[str, _Job] = {}
-        self._place_failures = 0
+        self._infrastructure_failures = 0
         self.stopping = False
         """Whether no further pack is started."""
-        self.unfinished = 0
+        self.abandoned = 0
         """Number of packs that were abandoned."""
-        self.broken: RunAbortedError | None = None
+        self.fatal_error: RunAbortedError | None = None
         """Failure of the store or of a node that stopped the run."""
         self.splits = self.retries = 0
 
@@ -94,19 +95,19 @@ class Supervisor:
         return self.stopping or not (self._waiting or self._running)
 
     @property
-    def left(self) -> int:
+    def n_unfinished(self) -> int:
         """Number of unfinished packs."""
-        return self.unfinished + len(self._waiting) + len(self._running)
+        return self.abandoned + len(self._waiting) + len(self._running)
 
     def stop(self) -> None:
         """Start no further packs."""
         self.stopping = True
 
-    def lay_down(self) -> None:
+    def mark_stopped(self) -> None:
         """Record in the store that packs whose workers were killed from outside are not running."""
         for name in self._running:
             with contextlib.suppress(StudyError):  # the watchdog will notice then
-                self._ledger.lay_down(name)
+                self._ledger.mark_stopped(name)
 
     def next(self) -> Pack | None:
         """Return the first pack that is due, None if there is none now."""
@@ -124,30 +125,30 @@ class Supervisor:
         """Report that an attempt has returned; `result` is that of `train_pack`."""
         job, end = self._running.pop(name), str(result["status"])
         if end == "complete":
-            self._place_failures = 0
+            self._infrastructure_failures = 0
         elif end == "stopped":
-            self.unfinished += 1
-        elif end in PLACES:
-            self._place_failed(job, end, str(result["text"]), int(result["errno"]))
+            self.abandoned += 1
+        elif end in INFRASTRUCTURE:
+            self._infrastructure_failed(job, end, str(result["text"]), int(result["errno"]))
         else:
             self._split_or_fail(job, str(result["text"]), memory=end == "memory")
 
     def died(self, name: str, error: str, *, hung: bool = False) -> None:
         """Report that the process of an attempt has died of `error`. `hung`: the watchdog killed it."""
         job = self._running.pop(name)
-        if not self._open(job.pack):
+        if not self._unfinished(job.pack):
             return
         beat = self._ledger.heartbeat(name) or {}
-        furthest = max(job.furthest, (self._ledger.progress_of(name), int(beat.get("saved_updates", -1))))
-        job.deaths = job.deaths + 1 if furthest <= job.furthest else 1
-        job.furthest = furthest
-        crash = self._ledger.crash(name)
-        if job.deaths < MAX_STALLED_DEATHS and not (job.suspect and len(self._open(job.pack)) > 1):
-            _log.warning("pack %s: its process died (%s); it goes on from its checkpoint", name, _first_line(error))
+        progress = max(job.progress, (self._ledger.progress_of(name), int(beat.get("saved_updates", -1))))
+        job.deaths = job.deaths + 1 if progress <= job.progress else 1
+        job.progress = progress
+        crash = self._ledger.read_crash_log(name)
+        if job.deaths < MAX_STALLED_DEATHS and not (job.is_half and len(self._unfinished(job.pack)) > 1):
+            _log.warning("pack %s: its process died (%s); it resumes from its checkpoint", name, _first_line(error))
             self._retry(job)
             return
         where = f" after update {beat['d_updates']} of D" if beat else ""
-        known = f"the worker process died {job.deaths} times without getting further, the last time{where}: {error}"
+        known = f"the worker process died {job.deaths} times without progress, the last time{where}: {error}"
         # A process without a last message may have been killed for its memory: then only smaller packs help.
         self._split_or_fail(job, f"{known}\n{crash}" if crash else known, memory=not (crash or hung))
 
@@ -157,69 +158,72 @@ class Supervisor:
         self.retries += 1
         self._waiting.append(job)
 
-    def _place_failed(self, job: _Job, place: str, text: str, number: int) -> None:
-        self._place_failures += 1
-        hopeless = number in DISK_FULL_ERRNOS or (place != "store" and self._one_machine)
-        if not hopeless and self._place_failures < MAX_INFRASTRUCTURE_FAILURES:
-            _log.warning("pack %s: %s (%s); it is tried again", job.pack.pack_id, PLACES[place], _last_line(text))
+    def _infrastructure_failed(self, job: _Job, kind: str, text: str, number: int) -> None:
+        self._infrastructure_failures += 1
+        hopeless = number in DISK_FULL_ERRNOS or (kind != "store" and self._one_machine)
+        if not hopeless and self._infrastructure_failures < MAX_INFRASTRUCTURE_FAILURES:
+            _log.warning(
+                "pack %s: %s (%s); it is tried again", job.pack.pack_id, INFRASTRUCTURE[kind], _last_line(text)
+            )
             self._retry(job)
             return
-        self.unfinished += 1
+        self.abandoned += 1
         why = os.strerror(number) if number in DISK_FULL_ERRNOS else _last_line(text)
-        if place == "data":
-            self.broken = RunAbortedError(f"{text}. The run has stopped; what is recorded is whole.")
+        if kind == "data":
+            self.fatal_error = RunAbortedError(f"{text}. The run has stopped; recorded data are intact.")
             self.stop()
             return
-        what, mend = (
-            (f"store {self._ledger.uri}: {why}", "Mend that (space, rights)")
-            if place == "store"
-            else (f"cluster: {why}", "Mend that")  # the message of a node says how
+        what, remedy = (
+            (f"store {self._ledger.uri}: {why}", "Fix that (space, permissions)")
+            if kind == "store"
+            else (f"cluster: {why}", "Fix that")  # the message of a node says how
         )
-        self.broken = RunAbortedError(
-            f"{what}. The run has stopped; what is recorded is whole. {mend}; the same command goes on from the last "
+        self.fatal_error = RunAbortedError(
+            f"{what}. The run has stopped; recorded data are intact. {remedy}; the same command resumes from the last "
             "checkpoints."
         )
         self.stop()
 
-    def _open(self, pack: Pack) -> list[TrainConfig]:
-        done = self._ledger.done()
+    def _unfinished(self, pack: Pack) -> list[TrainConfig]:
+        done = self._ledger.finished_trials()
         return [config for config in pack.configs if config.trial_id() not in done]
 
     def _split_or_fail(self, job: _Job, why: str, *, memory: bool) -> None:
-        left = self._open(job.pack)
-        if len(left) > 1:
-            _log.warning("pack %s is split to find the trial to blame: %s", job.pack.pack_id, _last_line(why))
-            middle = (len(left) + 1) // 2
-            self._waiting += [self._half(job.pack, half, memory=memory) for half in (left[:middle], left[middle:])]
+        unfinished = self._unfinished(job.pack)
+        if len(unfinished) > 1:
+            _log.warning("pack %s is split to find the trial that fails: %s", job.pack.pack_id, _last_line(why))
+            middle = (len(unfinished) + 1) // 2
+            self._waiting += [
+                self._split_off(job.pack, half, memory=memory) for half in (unfinished[:middle], unfinished[middle:])
+            ]
             self.splits += 1
-        for config in left if len(left) == 1 else ():
+        for config in unfinished if len(unfinished) == 1 else ():
             self._fail(job.pack, config.trial_id(), why)
 
-    def _half(self, parent: Pack, configs: Sequence[TrainConfig], *, memory: bool) -> _Job:
+    def _split_off(self, parent: Pack, configs: Sequence[TrainConfig], *, memory: bool) -> _Job:
         """Create and store a new pack. It is newer than its parent, so a later run prefers it.
 
         Unless it must need less memory, it keeps its parent's size, and each trial keeps its slot: matrix libraries
         choose kernels by size, so only then do records stay bitwise equal. Filler trials occupy the other slots.
         """
         ids = [config.trial_id() for config in configs]
-        stored = dict(self._ledger.read_pack(parent.pack_id))
-        slots = stored.pop("slots", stored["trials"])
-        if not memory:
-            mine = {c.trial_id(): c for c in configs}
-            there = [config_from_dict(slot) for slot in slots]
-            kept = [mine.get(c.trial_id()) or filler_trial(configs[0], place) for place, c in enumerate(there)]
-            stored["slots"] = [c.to_dict() for c in kept]
+        stored = self._ledger.read_pack(parent.pack_id)
         half = Pack(pack_id=pack_id(ids), configs=tuple(configs), cost=parent.cost)
-        self._ledger.write_pack(
-            stored
-            | {
-                "pack_id": half.pack_id,
-                "trial_ids": ids,
-                "trials": [config.to_dict() for config in configs],
-                "created_ms": max(self._now_ms(), stored["created_ms"] + 1),
-            }
-        )
-        return _Job(pack=half, suspect=True)
+        record: PackRecord = {
+            **stored,
+            "pack_id": half.pack_id,
+            "trial_ids": ids,
+            "trials": [config.to_dict() for config in configs],
+            "created_ms": max(self._now_ms(), stored["created_ms"] + 1),
+        }
+        slots = record.pop("slots", stored["trials"])
+        if not memory:
+            members = {c.trial_id(): c for c in configs}
+            parents = [config_from_dict(slot) for slot in slots]
+            filled = [members.get(c.trial_id()) or filler_trial(configs[0], i) for i, c in enumerate(parents)]
+            record["slots"] = [c.to_dict() for c in filled]
+        self._ledger.write_pack(record)
+        return _Job(pack=half, is_half=True)
 
     def _fail(self, pack: Pack, trial_id: str, why: str) -> None:
         self._finish(pack, trial_id, "failed", 0.0, why)
@@ -242,7 +246,7 @@ class Supervisor:
 
 def filler_trial(like: TrainConfig, place: int) -> TrainConfig:
     """Return a dummy trial that fills a slot and is not recorded."""
-    return dataclasses.replace(like, seed=like.seed + STAND_IN_SEEDS * (place + 1))
+    return dataclasses.replace(like, seed=like.seed + FILLER_SEED_OFFSET * (place + 1))
 
 
 def _last_line(text: str) -> str:

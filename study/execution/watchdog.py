@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from vistudy.analysis.ledger.documents import Heartbeat
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 
@@ -55,25 +56,25 @@ class Watchdog:
                 try:
                     self._check_heartbeat(pack_id, self._ledger.heartbeat(pack_id))
                 except StudyError as error:
-                    _log.warning("cannot see whether pack %s is alive: %s", pack_id, error)
+                    _log.warning("cannot read the heartbeat of pack %s: %s", pack_id, error)
                 except Exception:  # whatever it is, keep watching the other packs
-                    _log.exception("pack %s cannot be watched", pack_id)
+                    _log.exception("the watchdog failed for pack %s", pack_id)
 
-    def _check_heartbeat(self, pack_id: str, sign: dict[str, Any] | None) -> None:
+    def _check_heartbeat(self, pack_id: str, beat: Heartbeat | None) -> None:
         now = time.monotonic()
         with self._lock:
             if pack_id not in self._since:
                 return
             last, since, longest = self._since[pack_id]
-            if sign != last:
-                self._since[pack_id] = (sign, now, max(longest, now - since) if last is not None else longest)
+            if beat != last:
+                self._since[pack_id] = (beat, now, max(longest, now - since) if last is not None else longest)
                 return
             # Each time that a pack is considered hung, its limit doubles: it may only be slow.
             limit = max(self._heartbeat_timeout_s, HANG_FACTOR * longest) * 2 ** self._times.get(pack_id, 0)
-            if sign is None or now - since < limit:
+            if beat is None or now - since < limit:
                 return
-            self._hung[pack_id] = f"it gave no sign of life for {now - since:.0f} s and was killed"
+            self._hung[pack_id] = f"it sent no heartbeat for {now - since:.0f} s and was killed"
             self._times[pack_id] = self._times.get(pack_id, 0) + 1
-            self._since[pack_id] = (sign, now, longest)
-        _log.warning("pack %s hangs: process %s on %s is killed", pack_id, sign["pid"], sign["host"])
-        self._kill(str(sign["place"]), int(sign["pid"]))
+            self._since[pack_id] = (beat, now, longest)
+        _log.warning("pack %s hangs: process %s on %s is killed", pack_id, beat["pid"], beat["host"])
+        self._kill(str(beat["place"]), int(beat["pid"]))

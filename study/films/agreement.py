@@ -1,4 +1,4 @@
-"""Do the records of a trial that was trained again agree with the stored ones?"""
+"""Agreement of the records of a repeated training with the stored ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 AGREEMENT_TOLERANCE = 1e-4
-"""Relative difference of records up to which two runs are said to agree; single precision adds up to less."""
+"""Relative difference up to which records agree; accumulated single-precision rounding stays below it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,21 +15,21 @@ class Agreement:
     """Comparison of the records of a repeated training with the stored ones."""
 
     compared: int
-    """Evaluations that both have."""
+    """Number of evaluations that both have."""
     exact: bool
-    """Every value of all of them is equal, bit for bit."""
+    """Whether all their values are equal bit for bit."""
     difference: float
-    """Largest difference of a value, relative to its size (absolute below 1)."""
+    """Largest relative difference of a value (absolute for values below 1)."""
     first: int | None
-    """First evaluation whose values differ by more than 1e-4; None if none does."""
+    """First evaluation with a difference above AGREEMENT_TOLERANCE; None if there is none."""
 
     @property
     def text(self) -> str:
-        """One sentence."""
+        """Result as a sentence."""
         if not self.compared:
             return "The store has no records of this trial to compare with."
         if self.exact:
-            return f"All {self.compared} stored evaluations came out bit for bit the same."
+            return f"All {self.compared} stored evaluations are bit for bit the same."
         if self.first is None:
             return f"All {self.compared} stored evaluations agree to {self.difference:.0e}."
         return (
@@ -41,9 +41,9 @@ class Agreement:
 def compare_records(
     stored: Mapping[int, Mapping[str, float]], repeated: Mapping[int, Mapping[str, float]]
 ) -> Agreement:
-    """Compare records by evaluation. A value that is finite on one side only is infinitely different.
+    """Compare records by evaluation. A value that is finite on one side only differs infinitely.
 
-    Values that were not recorded when the trial was trained, of metrics that came later, are not compared.
+    Metrics that did not exist when the trial was trained are not compared.
     """
     both = sorted(stored.keys() & repeated.keys())
     differences = {e: _difference(stored[e], repeated[e]) for e in both}

@@ -1,4 +1,4 @@
-"""Frames of samples -> a GIF, an MP4 where there is ffmpeg, and a strip for print."""
+"""Write frames of samples as a GIF, an MP4 (if ffmpeg is installed) and a strip for print."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from vistudy.analysis.figures.sample_images import Image, draw_points, tile_imag
 from vistudy.analysis.ledger.errors import StudyError
 
 PANELS = 8
-"""Pictures of a strip, at most."""
+"""Maximum number of pictures in a strip."""
 FRAME_MS, LAST_MS = 100, 2000
-"""Time for which a GIF shows a frame, and its last one."""
+"""Duration in ms of a GIF's frame, and of its last frame."""
 _BAR = 26
-"""Pixels of the line under a picture."""
+"""Height in pixels of the line under a picture."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
-    """A trial's samples at one moment."""
+    """Samples of a trial at one step."""
 
     step: int
-    """Discriminator updates done."""
+    """Updates of D."""
     samples: np.ndarray
     """Points (n, 2) or images (n, C, H, W)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caption:
-    """What is written, and the scene in which points are drawn."""
+    """Texts of a film, and the frame in which points are drawn."""
 
     trial_id: str
     what: str
@@ -46,7 +46,7 @@ class Caption:
 
 
 def write_film(frames: Sequence[Frame], caption: Caption, folder: Path) -> tuple[Path, Path | None, Path]:
-    """Write `<trial_id>.gif`, `.mp4` and `-strip.png` into a folder. The second is None where there is no ffmpeg."""
+    """Write `<trial_id>.gif`, `.mp4` and `-strip.png` into a folder. The second is None without ffmpeg."""
     folder.mkdir(parents=True, exist_ok=True)
     pictures = [_picture(frame, caption) for frame in frames]
     gif, mp4, strip = (folder / f"{caption.trial_id}{end}" for end in (".gif", ".mp4", "-strip.png"))
@@ -65,7 +65,7 @@ def _picture(frame: Frame, caption: Caption) -> Image:
 
 
 def _captioned(picture: Image, step: int, caption: Caption) -> Image:
-    """With a line under it; height and width are even, as video wants them."""
+    """Picture with a line under it; height and width are even, as video codecs require."""
     from matplotlib import get_data_path
     from PIL import Image as Pillow
     from PIL import ImageDraw, ImageFont
@@ -90,13 +90,13 @@ def _write_gif(pictures: Sequence[Image], path: Path) -> None:
 
 
 def _write_mp4(pictures: Sequence[Image], path: Path) -> bool:
-    """Whether there is an ffmpeg that wrote it. Raises StudyError if there is one that fails."""
+    """Write a video. Returns False without ffmpeg; raises StudyError if ffmpeg fails."""
     program = shutil.which("ffmpeg")
     if program is None:
         return False
     height, width, _ = pictures[0].shape
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(1000 // FRAME_MS), "-i", "-"]
-    # yuv420p: what browsers and slides can play.
+    # yuv420p: the format that browsers and slides can play.
     coding = ["-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-movflags", "+faststart"]
     done = subprocess.run(
         [program, "-loglevel", "error", "-y", *source, *coding, str(path)],
@@ -111,7 +111,7 @@ def _write_mp4(pictures: Sequence[Image], path: Path) -> bool:
 
 
 def _write_strip(frames: Sequence[Frame], pictures: Sequence[Image], caption: Caption, path: Path) -> None:
-    """A row of pictures over training time."""
+    """Write a row of pictures over training time."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

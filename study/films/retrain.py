@@ -1,13 +1,10 @@
 """Train one trial again and film it: an animation of its samples and a strip like the figures of GAN papers.
 
-**Is it the same trial?** By default the whole pack is trained, composed as the store has it. With the code, versions
-and processor that recorded the trial every record then comes out bit for bit; elsewhere it agrees to rounding, which
-a chaotic game can amplify until it is another run. With `without_pack=True` only the trial is trained, which is
-quicker; a pack of one is not bitwise the same, for its sums of floats are taken in another order: toys in double
-precision agree to about 1e-9, while single-precision GANs begin to differ by rounding and drift apart within some
-hundred steps. The new records are compared with the stored ones either way, and the result says how far they agree.
-
-Nothing is written into the store.
+By default the whole stored pack is trained. With the code, versions and processor of the original run, all records are
+bitwise equal; elsewhere they differ by rounding, which chaotic training can amplify. `without_pack=True` trains the
+trial alone, which is faster but sums floats in another order: toys in double precision agree to about 1e-9, while
+single-precision GANs drift apart within some hundred steps. The new records are compared with the stored ones, and the
+result says how far they agree. Nothing is written into the store.
 """
 
 from __future__ import annotations
@@ -22,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vistudy.analysis.figures.sample_images import drawable
+from vistudy.analysis.ledger.documents import PackRecord, Record
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.films.agreement import Agreement, compare_records
@@ -36,13 +34,13 @@ FRAMES = 60
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Film:
-    """Files of a film, and how far the training agreed with the stored one."""
+    """Files of a film, and the agreement of the repeated training with the stored one."""
 
     trial_id: str
     frames: int
     gif: Path
     mp4: Path | None
-    """None where there is no ffmpeg."""
+    """None without ffmpeg."""
     strip: Path
     agreement: Agreement
 
@@ -66,9 +64,9 @@ def film_trial(
     Args:
         trial_id: as `vistudy plan --trials` lists it, or an unambiguous beginning.
         store: the ledger, which is only read.
-        out: folder for the files; made if it is not there.
-        frames: pictures besides the first; fewer if the trial has fewer periods.
-        without_pack: train without the rest of its pack; see the head of this file.
+        out: folder for the files; created if it does not exist.
+        frames: number of pictures after the first; fewer if the trial has fewer periods.
+        without_pack: train the trial without the rest of its pack; see the module docstring.
         tick: called with (D updates done, D updates in all).
 
     Raises:
@@ -107,24 +105,26 @@ def film_trial(
     return Film(trial_id=config.trial_id(), frames=len(filmed), gif=gif, mp4=mp4, strip=strip, agreement=agreement)
 
 
-def _find(ledger: Ledger, wanted: str) -> tuple[str, TrainConfig, Mapping[str, Any]]:
-    """Study, configuration and pack of the trial whose id begins so."""
-    found = {
+def _find(ledger: Ledger, prefix: str) -> tuple[str, TrainConfig, PackRecord]:
+    """Study, configuration and pack of the trial whose id begins with `prefix`."""
+    matches = {
         entry["trial_id"]: (study, entry["config"])
         for study in ledger.study_names()
         for entry in ledger.read_plan(study)["trials"]
-        if wanted and entry["trial_id"].startswith(wanted)
+        if prefix and entry["trial_id"].startswith(prefix)
     }
-    if wanted in found:
-        found = {wanted: found[wanted]}
-    if len(found) != 1:
+    if prefix in matches:
+        matches = {prefix: matches[prefix]}
+    if len(matches) != 1:
         several = (
-            f"{len(found)} trials begin so: {', '.join(sorted(found)[:5])}" if found else "no study there plans it"
+            f"{len(matches)} trials begin so: {', '.join(sorted(matches)[:5])}"
+            if matches
+            else "no study there plans it"
         )
         raise StudyError(
-            f"trial {wanted!r} in the store {ledger.uri}: {several}. `vistudy plan FILE --trials` lists ids."
+            f"trial {prefix!r} in the store {ledger.uri}: {several}. `vistudy plan FILE --trials` lists ids."
         )
-    ((trial_id, (study, config)),) = found.items()
+    ((trial_id, (study, config)),) = matches.items()
     outcome = ledger.read_outcomes([trial_id]).get(trial_id)
     packs = ledger.packs()
     if outcome is not None:
@@ -135,7 +135,7 @@ def _find(ledger: Ledger, wanted: str) -> tuple[str, TrainConfig, Mapping[str, A
     return study, _config(config), max(begun, key=lambda pack: int(pack["created_ms"]))
 
 
-def _configs(pack: Mapping[str, Any]) -> list[TrainConfig]:
+def _configs(pack: PackRecord) -> list[TrainConfig]:
     return [_config(trial) for trial in pack.get("slots", pack["trials"])]  # as it was trained
 
 
@@ -151,9 +151,9 @@ def _config(stored: Mapping[str, Any]) -> TrainConfig:
 def _frames(
     configs: Sequence[TrainConfig], config: TrainConfig, frames: int
 ) -> Iterator[Frame | tuple[int, Mapping[str, float]]]:
-    """Frames, and (evaluation, values) of the trial's records, in order.
+    """Train and yield, in order, frames and (evaluation, values) of the trial's records.
 
-    Frames between two evaluations are taken between periods: they draw no random number and change nothing.
+    Frames are taken between periods and draw no random numbers, so they do not change the training.
     """
     from vistudy.trainables.data import DATASETS
     from vistudy.trainables.engine import Engine
@@ -179,7 +179,7 @@ def _frames(
 
 
 def _between(engine: Engine, times: list[float]) -> Iterator[int]:
-    """Train on to each time that lies before the next evaluation's last period, and take it from the list."""
+    """Train up to each time before the last period of the next evaluation, and remove it from the list."""
     from vistudy.trainables.device import flush_denormals
 
     c = engine.configs[0]
@@ -202,8 +202,8 @@ def _frame(step: int, samples: np.ndarray) -> Frame:
     return Frame(step=step, samples=samples)
 
 
-def _label(ledger: Ledger, study: str, trial_id: str, records: list[dict[str, Any]]) -> str:
-    """The stored outcome in words, or the state of a trial that has none."""
+def _label(ledger: Ledger, study: str, trial_id: str, records: list[Record]) -> str:
+    """The stored outcome in words; the state of a trial without one."""
     from vistudy.analysis.outcomes.labels import LABEL_TEXT
     from vistudy.analysis.tables.trials import label_trials
 

@@ -40,7 +40,7 @@ def plan_workload(
 ) -> Workload:
     """Compare a plan with the ledger and pack pending trials. Packs that have started keep their trials."""
     exists = ledger.exists()
-    done = ledger.done() if exists else set()
+    done = ledger.finished_trials() if exists else set()
     pending = {trial.trial_id: trial.config for trial in plan.trials if trial.trial_id not in done}
     begun = resumable(ledger.packs(), pending, done, costs) if exists and pending else []
     in_begun = {config.trial_id() for pack in begun for config in pack.configs}

@@ -59,7 +59,7 @@ def rounds(
 def plan_from_store(study: Study, ledger: Ledger, *, allow_large: bool = False) -> Plan:
     """The plan of a study as far as the store tells: with the scales of matched arms if their pilots are done."""
     planned = plan(study, allow_large=allow_large)
-    if planned.unmatched_arms and ledger.exists() and pilot_trial_ids(planned) <= ledger.done():
+    if planned.unmatched_arms and ledger.exists() and pilot_trial_ids(planned) <= ledger.finished_trials():
         return plan(study, allow_large=allow_large, matched=match_drift(planned, ledger.records))
     return planned
 

@@ -1,8 +1,8 @@
-"""The calls of `Experiment` on a database that we open ourselves: rows of many runs in one transaction.
+"""The calls of `Experiment` as bulk SQL: rows of many runs in one transaction.
 
-MLflow's own way takes a trial's 450 metrics through its object mapper, 0.12 s of a processor. Here the same rows go
-into the same tables by few statements. What MLflow checks and adds is checked and added here, by MLflow's own functions
-where it has them. `docs/decisions/017-mlflow-rows-in-bulk.md` says what guards that. Only a known schema is written.
+MLflow's client sends a trial's 450 metrics through an object mapper, which takes 0.12 s of processor time. Here few
+statements write the same rows into the same tables. Validation uses MLflow's own functions where it has them, and only
+known schemas are written; see `docs/decisions/017-mlflow-rows-in-bulk.md`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vistudy.study.tracking.client import SOURCE_TYPE, Experiment, shared_metric
 from vistudy.study.tracking.sync import Point, Run
 
 REVISIONS = frozenset({"dc11669786a5"})
-"""Schemas of MLflow (their alembic revisions) for which the tests have compared our rows with MLflow's own."""
+"""Alembic revisions of MLflow for which tests compare our rows with MLflow's own."""
 COLUMNS = {
     "experiments": {
         "experiment_id", "name", "workspace", "artifact_location", "lifecycle_stage", "creation_time",
@@ -41,23 +41,23 @@ COLUMNS = {
     },
     "inputs": {"input_uuid", "source_type", "source_id", "destination_type", "destination_id", "step"},
 }  # fmt: skip
-"""Table -> its columns, as they are in REVISIONS."""
+"""Table -> columns in REVISIONS."""
 
-_MOST_POINTS = 40_000
-"""Metrics that are kept in memory, about, before `pause` writes them."""
-_IN = 500
-"""Values in one IN (...)."""
+_MAX_BUFFERED_METRICS = 40_000
+"""Approximate number of buffered metrics at which `flush_if_large` writes them."""
+_MAX_IN_VALUES = 500
+"""Values in one `IN (...)`."""
 _CACHE_KIB = 65_536
-"""Pages of an SQLite database that are kept in memory: its default of 2 MB is less than one transaction's indexes."""
+"""SQLite page cache: the default of 2 MB is smaller than the indexes of one transaction."""
 
 _log = logging.getLogger("vistudy.tracking")
 
 
 def writable(client: Any) -> bool:
-    """Whether the store behind an `MlflowClient` is a database whose tables are known here, in every column."""
+    """Whether the store behind an `MlflowClient` is a database with a known schema."""
     try:
         store = client._tracking_client.store
-        if type(store) is not _mlflow().Store:  # a server, or a kind of database store that is new
+        if type(store) is not _mlflow().Store:  # a server, or an unknown kind of database store
             return False
         reason = _unknown(store.engine)
     except (ImportError, AttributeError) as error:
@@ -72,7 +72,7 @@ def _unknown(engine: Any) -> str:
     import sqlalchemy as sa
 
     if engine.dialect.name not in ("sqlite", "postgresql"):
-        return f"no test has written a {engine.dialect.name} database"
+        return f"{engine.dialect.name} databases are not tested"
     with engine.connect() as connection:
         revisions = set(connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalars())
     if len(revisions) != 1 or not revisions <= REVISIONS:
@@ -85,7 +85,7 @@ def _unknown(engine: Any) -> str:
 
 @functools.cache
 def _mlflow() -> Any:
-    """What is needed of MLflow's inside. Raises ImportError if it is no longer there."""
+    """Internals of MLflow that are used here. Raises ImportError if MLflow no longer has them."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import INVALID_STATE
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
@@ -116,9 +116,9 @@ def _tables() -> dict[str, Any]:
 
 
 class BulkExperiment(Experiment):
-    """An experiment whose calls are put off until `flush`, which carries them out in one transaction.
+    """An experiment whose calls are buffered until `flush`, which writes them in one transaction.
 
-    Files are the exception: `upload` stores them at once, in the folder of a run that is there already.
+    Only `upload` acts at once: it stores files in the folder of a run that exists already.
     """
 
     def __init__(self, client: Any, name: str, location: str | None = None) -> None:
@@ -143,38 +143,40 @@ class BulkExperiment(Experiment):
     # -- reading -------------------------------------------------------------------------------------------------------
 
     def runs(self) -> Iterator[Run]:
-        """All runs of the experiment."""
+        """Iterate over all runs of the experiment."""
         import sqlalchemy as sa
 
         runs, tags, params = (_tables()[name] for name in ("runs", "tags", "params"))
-        mine = sa.and_(runs.c.experiment_id == int(self.id), runs.c.lifecycle_stage == "active")
+        active = sa.and_(runs.c.experiment_id == int(self.id), runs.c.lifecycle_stage == "active")
         has_params = sa.exists().where(params.c.run_uuid == runs.c.run_uuid)
         with self._engine.connect() as connection:
-            found: dict[str, dict[str, str]] = {}
+            run_tags: dict[str, dict[str, str]] = {}
             pairs = sa.select(tags.c.run_uuid, tags.c.key, tags.c.value).join(runs, runs.c.run_uuid == tags.c.run_uuid)
-            for run_id, key, value in connection.execute(pairs.where(mine)):
-                found.setdefault(run_id, {})[key] = value
-            heads = sa.select(runs.c.run_uuid, runs.c.status, runs.c.artifact_uri, has_params).where(mine)
+            for run_id, key, value in connection.execute(pairs.where(active)):
+                run_tags.setdefault(run_id, {})[key] = value
+            heads = sa.select(runs.c.run_uuid, runs.c.status, runs.c.artifact_uri, has_params).where(active)
             rows = connection.execute(heads.order_by(runs.c.start_time.desc(), runs.c.run_uuid)).all()
-        for run_id, status, folder, some in rows:
+        for run_id, status, folder, any_params in rows:
             self._folders[run_id] = folder
-            yield Run(run_id=run_id, status=status, tags=found.get(run_id, {}), has_params=bool(some), found=True)
+            yield Run(
+                run_id=run_id, status=status, tags=run_tags.get(run_id, {}), has_params=bool(any_params), existed=True
+            )
 
     def last_step(self, run: Run, names: Collection[str]) -> int:
-        """Highest step that a metric of the run has, one of names that are logged together; -1 if none is there."""
+        """Highest step of one of the metrics `names`, which are logged together; -1 if the run has none."""
         import sqlalchemy as sa
 
         latest = _tables()["latest_metrics"]
-        mine = sa.select(latest.c.key, latest.c.step).where(latest.c.run_uuid == run.run_id)
+        of_run = sa.select(latest.c.key, latest.c.step).where(latest.c.run_uuid == run.run_id)
         with self._engine.connect() as connection:
-            steps = {key: int(step) for key, step in connection.execute(mine)}
+            steps = {key: int(step) for key, step in connection.execute(of_run)}
         metric = shared_metric(steps.keys(), names)
         return steps[metric] if metric else -1
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
     def create(self, name: str, tags: Mapping[str, str], start_ms: int) -> Run:
-        """Put off a run with its tags, as `MlflowClient.create_run` would make it."""
+        """Buffer a run with its tags, with the rows that `MlflowClient.create_run` writes."""
         run = Run(run_id=uuid.uuid4().hex, status="RUNNING", tags=dict(tags))
         self._folders[run.run_id] = _mlflow().below(self._location, run.run_id, "artifacts")
         self._runs.append(
@@ -199,8 +201,8 @@ class BulkExperiment(Experiment):
             self._tags[run.run_id, key] = value
         return run
 
-    def learns(self, run: Run, data: Mapping[str, str]) -> None:
-        """Put off the inputs of a new run, as `MlflowClient.log_inputs` would make them."""
+    def log_datasets(self, run: Run, data: Mapping[str, str]) -> None:
+        """Buffer the inputs of a new run, with the rows that `MlflowClient.log_inputs` writes."""
         for name, digest in data.items():
             self._inputs.append(
                 {
@@ -214,16 +216,16 @@ class BulkExperiment(Experiment):
             )
 
     def _dataset(self, name: str, digest: str) -> str:
-        """MLflow's id of a dataset of this experiment; one that is new is put off."""
+        """MLflow's id of a dataset of this experiment; a new dataset is buffered."""
         if (name, digest) not in self._known_data:
             import sqlalchemy as sa
 
             of = _tables()["datasets"].c
-            mine = sa.and_(of.experiment_id == int(self.id), of.name == name, of.digest == digest)
+            same = sa.and_(of.experiment_id == int(self.id), of.name == name, of.digest == digest)
             with self._engine.connect() as connection:
-                found = connection.execute(sa.select(of.dataset_uuid).where(mine)).scalar()
-            self._known_data[name, digest] = str(found or uuid.uuid4().hex)
-            if found is None:
+                existing = connection.execute(sa.select(of.dataset_uuid).where(same)).scalar()
+            self._known_data[name, digest] = str(existing or uuid.uuid4().hex)
+            if existing is None:
                 self._datasets.append(
                     {
                         "dataset_uuid": self._known_data[name, digest],
@@ -237,7 +239,7 @@ class BulkExperiment(Experiment):
         return self._known_data[name, digest]
 
     def log(self, run: Run, points: Sequence[Point], params: Mapping[str, str], tags: Mapping[str, str]) -> None:
-        """Put off metrics, params (once a run) and those tags that differ."""
+        """Buffer metrics, params (once per run) and the tags that differ."""
         mlflow, run_id, latest = _mlflow(), run.run_id, self._latest
         for key, value, timestamp, step in points:
             assert math.isfinite(value), (key, value)
@@ -255,12 +257,12 @@ class BulkExperiment(Experiment):
             run.has_params = bool(params)
         for name, text in tags.items():
             if run.tags.get(name) != text:
-                assert name != "mlflow.runName", "MLflow keeps the name in two places"
+                assert name != "mlflow.runName", "MLflow stores the name twice"
                 self._tags[run_id, name] = mlflow.tag(name, text).value
                 run.tags[name] = text
 
     def set_status(self, run: Run, status: str, end_ms: int | None = None) -> None:
-        """Put off RUNNING, or an end status with its time."""
+        """Buffer RUNNING, or an end status with its time."""
         if run.status != status:
             before = self._states.get(run.run_id, {"ended": None})
             self._states[run.run_id] = {"run": run.run_id, "now": status, "ended": end_ms or before["ended"]}
@@ -268,47 +270,49 @@ class BulkExperiment(Experiment):
 
     def upload(self, run: Run, files: Files, known: str | None) -> tuple[str, int]:
         """Store files, unless their fingerprint is `known`. Returns the fingerprint and the number of files sent."""
-        assert all(row["run_uuid"] != run.run_id for row in self._runs), "flush first: else a kill leaves stray files"
+        assert all(row["run_uuid"] != run.run_id for row in self._runs), (
+            "flush first: otherwise a kill leaves stray files"
+        )
         folder = self._folders[run.run_id]
         if not _mlflow().is_local(folder):
             return super().upload(run, files, known)
-        found = fingerprint(files)
-        if not files or found == known:
-            return found, 0
+        digest = fingerprint(files)
+        if not files or digest == known:
+            return digest, 0
         for name, content in files.items():
             path = Path(_mlflow().local_path(folder), name)
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)  # it may be a link to the file of another store
+            path.unlink(missing_ok=True)  # may be a link to a file of another store
             path.write_bytes(content)
-        return found, len(files)
+        return digest, len(files)
 
-    def pause(self) -> None:
-        """Between two runs: write what is put off if it is much."""
-        if len(self._metrics) > _MOST_POINTS:
+    def flush_if_large(self) -> None:
+        """Write the buffer if it is large."""
+        if len(self._metrics) > _MAX_BUFFERED_METRICS:
             self.flush()
 
     def flush(self) -> None:
-        """Write all that was put off, or nothing."""
-        do = self._statements
+        """Write the buffer in one transaction."""
+        sql = self._statements
         tags = [{"run_uuid": run, "key": key, "value": value} for (run, key), value in self._tags.items()]
         latest = [
             {"run_uuid": run, "key": key, "step": step, "timestamp": timestamp, "value": value, "is_nan": False}
             for (run, key), (step, timestamp, value) in self._latest.items()
         ]
         steps = (
-            (do.runs, self._runs),
-            (do.datasets, self._datasets),
-            (do.inputs, self._inputs),
-            (do.params, self._params),
-            (do.metrics, self._metrics),
-            (do.latest, latest),
-            (do.tags, tags),
-            (do.states, list(self._states.values())),
+            (sql.runs, self._runs),
+            (sql.datasets, self._datasets),
+            (sql.inputs, self._inputs),
+            (sql.params, self._params),
+            (sql.metrics, self._metrics),
+            (sql.latest, latest),
+            (sql.tags, tags),
+            (sql.states, list(self._states.values())),
         )
         if not any(rows for _, rows in steps):
             return
         with self._engine.begin() as connection:
-            if self._engine.dialect.name == "sqlite":  # as MLflow's own sessions do; a server's page may be open
+            if self._engine.dialect.name == "sqlite":  # as in MLflow's own sessions; a server may read at the same time
                 connection.exec_driver_sql("PRAGMA foreign_keys = ON")
                 connection.exec_driver_sql("PRAGMA busy_timeout = 20000")
                 connection.exec_driver_sql(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -319,7 +323,7 @@ class BulkExperiment(Experiment):
         self._clear()
 
     def _check_active(self, connection: Any) -> None:
-        """Refuse, as MLflow does, to write into an experiment or a run that its user has moved to the bin."""
+        """Refuse, as MLflow does, to write into a deleted experiment or run."""
         import sqlalchemy as sa
 
         experiments, runs = _tables()["experiments"], _tables()["runs"]
@@ -330,16 +334,16 @@ class BulkExperiment(Experiment):
         touched = {run for run, _ in self._tags} | {row["run_uuid"] for row in self._metrics} | self._states.keys()
         touched |= {row["run_uuid"] for row in self._params}
         old = sorted(touched - new)
-        for start in range(0, len(old), _IN):
-            some = old[start : start + _IN]
-            active = sa.select(runs.c.run_uuid).where(runs.c.run_uuid.in_(some), runs.c.lifecycle_stage == "active")
-            gone = set(some) - set(connection.execute(active).scalars())
+        for start in range(0, len(old), _MAX_IN_VALUES):
+            chunk = old[start : start + _MAX_IN_VALUES]
+            active = sa.select(runs.c.run_uuid).where(runs.c.run_uuid.in_(chunk), runs.c.lifecycle_stage == "active")
+            gone = set(chunk) - set(connection.execute(active).scalars())
             if gone:
                 raise _mlflow().refusal(f"The run {min(gone)} must be in the 'active' state.")
 
 
 class _Statements:
-    """What `flush` executes, each with many rows. Doing it twice changes nothing."""
+    """The idempotent statements that `flush` executes, each with many rows."""
 
     def __init__(self, dialect: str) -> None:
         import sqlalchemy as sa
@@ -372,5 +376,5 @@ class _Statements:
 
 
 def _many(upsert: Any, dialect: str) -> Any:
-    """For many rows. To PostgreSQL SQLAlchemy sends an upsert row by row, unless something is to be returned."""
+    """An upsert of many rows. For PostgreSQL, SQLAlchemy batches it only if it returns something."""
     return upsert.returning(upsert.table.c.key) if dialect == "postgresql" else upsert

@@ -1,4 +1,4 @@
-"""Where MLflow is: the default, what is refused, how it is served, and what to search for there. Does not import it."""
+"""Tracking URIs: default, checks, the command that serves MLflow, and example filters. Does not import MLflow."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ EXAMPLE_FILTERS: tuple[tuple[str, str], ...] = (
     ("the regularizer's gradient outweighs the adversarial one", "metrics.rho > 1"),
     ("trials that a machine failed; the tag vistudy.error has the traceback", "tags.vistudy.state = 'failed'"),
 )
-"""(what it finds, filter) to type into the search field of an experiment."""
+"""(description, filter) for the search field of an experiment."""
 
 UI_ENVIRONMENT = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "true",
 }
-"""Environment for `ui_command`: without its job runners a server takes a third of the memory."""
+"""Environment for `ui_command`; without job runners a server takes a third of the memory."""
 
 DATABASE = "mlflow.db"
-"""In a store."""
+"""Name of a store's own database."""
 FILES = "mlartifacts"
-"""Folder of runs' files, beside a database."""
+"""Folder of runs' files, next to a database."""
 
 _SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql")
 
 
 class TrackingError(StudyError):
-    """MLflow cannot be reached or refuses. The ledger has everything; `vistudy sync` catches up."""
+    """MLflow cannot be reached or refuses. The ledger is complete; `vistudy sync` catches up."""
 
 
 def default_tracking_uri(store: str | os.PathLike[str]) -> str:
-    """MLflow's database inside a local store.
+    """URI of MLflow's database in a local store.
 
     Raises:
         TrackingError: the store is not a local directory; a database file needs one.
@@ -59,12 +59,12 @@ def default_tracking_uri(store: str | os.PathLike[str]) -> str:
 
 
 def sqlite_uri(path: Path) -> str:
-    """URI of an SQLite file: SQLAlchemy decodes it, and ends the path at a question mark."""
+    """URI of an SQLite file. SQLAlchemy decodes it and ends the path at a question mark."""
     return "sqlite:///" + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def check_tracking_uri(uri: str) -> None:
-    """Refuse what MLflow would refuse later, or take for something else.
+    """Refuse URIs that MLflow would refuse later, or misread.
 
     Raises:
         TrackingError: not a database or server URI.
@@ -79,7 +79,7 @@ def check_tracking_uri(uri: str) -> None:
 
 
 def ui_command(tracking_uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """Command that serves MLflow's pages; run it with UI_ENVIRONMENT.
+    """Build the command that serves MLflow's pages; run it with UI_ENVIRONMENT.
 
     Raises:
         TrackingError: the URI is a server already.
@@ -89,13 +89,13 @@ def ui_command(tracking_uri: str, host: str = "127.0.0.1", port: int = 5000) -> 
         raise TrackingError(f"{tracking_uri} is a server already: open it in a browser.")
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", tracking_uri]
     location = artifact_location(tracking_uri)
-    if location:  # the second is where it would put what clients send through it: else into the present folder
+    if location:  # the second stores what clients upload through it; otherwise the working directory would
         command += ["--default-artifact-root", location, "--artifacts-destination", location]
     return [*command, "--host", host, "--port", str(port), "--workers", "1"]
 
 
 def artifact_location(uri: str, store: str | None = None) -> str | None:
-    """Folder for artifacts: beside a database file, of another database in a local store; else None: MLflow decides."""
+    """URI of the folder for artifacts: next to a database file, else in a local store, else None (MLflow decides)."""
     path = database_file(uri)
     if path is None and not uri.startswith("http") and store is not None and "://" not in store:
         return (Path(store).absolute() / FILES).as_uri()
@@ -103,13 +103,13 @@ def artifact_location(uri: str, store: str | None = None) -> str | None:
 
 
 def database_file(uri: str) -> Path | None:
-    """Absolute path of an SQLite URI, read as SQLAlchemy reads it; None for others."""
+    """Absolute path of an SQLite URI, as SQLAlchemy parses it; None for other URIs."""
     match = re.match(r"sqlite(?:\+\w+)?:///([^?]+)", uri)
     return Path(os.path.abspath(urllib.parse.unquote(match[1]))) if match else None
 
 
 def check_database(uri: str) -> None:
-    """Make the folder of an SQLite database; refuse at once what MLflow would try again for minutes.
+    """Create the folder of an SQLite database, and refuse at once what MLflow would retry for minutes.
 
     Raises:
         TrackingError: the file is no database, or cannot be written.
@@ -131,6 +131,6 @@ def check_database(uri: str) -> None:
 
 
 def without_password(uri: str) -> str:
-    """The URI as it may be shown."""
+    """The URI without its password, for messages."""
     parts = urllib.parse.urlsplit(uri)
     return uri.replace(f":{parts.password}@", ":***@") if parts.password else uri

@@ -165,7 +165,7 @@ def write_trials(
             ]  # fmt: skip
             attempt.append(records, unix_ms=first_ms + start + evaluation)
         for entry in part:
-            ledger._disk.write(  # not finish_trial: its fsyncs are not what is measured
+            ledger._files.write(  # not finish_trial: its fsyncs are not what is measured
                 f"trials/{entry['trial_id']}.json",
                 json.dumps({
                     "trial_id": entry["trial_id"], "state": "complete", "wall_s": 25.0, "error": None,

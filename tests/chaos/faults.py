@@ -153,7 +153,7 @@ class Scene:
     def working(self) -> list[int]:
         """Process ids of the workers that train a pack now, one of their trials not having ended."""
         ledger = Ledger(self.store)
-        done, found = ledger.done(), []
+        done, found = ledger.finished_trials(), []
         for name, pack in ledger.packs().items():
             beat = ledger.heartbeat(name)
             if beat and not done.issuperset(pack["trial_ids"]):
@@ -319,7 +319,9 @@ def disk_full(scene: Scene) -> None:
         code = scene.end(driver)
     finally:
         filler.unlink()
-    if code == 0 and len(Ledger(scene.store).done()) < len(Ledger(scene.store).read_plan(scene.file.stem)["trials"]):
+    if code == 0 and len(Ledger(scene.store).finished_trials()) < len(
+        Ledger(scene.store).read_plan(scene.file.stem)["trials"]
+    ):
         raise AssertionError("a full disk ended in success")
 
 

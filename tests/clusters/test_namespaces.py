@@ -51,7 +51,7 @@ def test_a_host_that_loses_its_link_costs_time_and_nothing_else(tmp_path):
             time.sleep(5)
     vistudy("run", file, "--store", tmp_path / "here", "--cluster", "debug")
     assert records(store) == records(tmp_path / "here")
-    assert len(Ledger(str(store)).done()) == 8
+    assert len(Ledger(str(store)).finished_trials()) == 8
 
 
 def _trains_on(pids: dict[int, str]) -> bool:

@@ -31,7 +31,7 @@ def test_a_pack_that_is_asked_to_stop_writes_a_checkpoint_between_periods(tmp_pa
     monkeypatch.setattr(GanPack, "period", period)
     assert train(cut, every_s=1e9, run="run-1")["status"] == "stopped"
     assert calls["n"] == 13
-    assert cut.done() == set()
+    assert cut.finished_trials() == set()
     assert (cut.heartbeat("p-1") or {})["saved_updates"] == 13
     assert train(cut, run="run-1")["status"] == "stopped"  # nothing is begun while the wish stands
     assert cut.attempts("p-1") == [1]
@@ -85,7 +85,7 @@ def test_a_crash_leaves_its_traceback_beside_the_records(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, ledger.uri], check=False, capture_output=True)
     assert done.returncode == -signal.SIGSEGV
-    assert "Segmentation fault" in ledger.crash("p-1")
-    assert "_train_and_evaluate" in ledger.crash("p-1")
+    assert "Segmentation fault" in ledger.read_crash_log("p-1")
+    assert "_train_and_evaluate" in ledger.read_crash_log("p-1")
     train(ledger)
-    assert ledger.crash("p-1") == ""
+    assert ledger.read_crash_log("p-1") == ""

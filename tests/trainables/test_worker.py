@@ -63,7 +63,7 @@ def test_what_a_worker_does_not_know_is_no_failure_of_the_store(tmp_path, change
     result = train_pack({"pack_id": "p-2"}, journal=lambda: ledger, checkpoint_every_s=0.0)
     assert ended(result) == ("node", 2, 0)
     assert re.match(f"{socket.gethostname()} cannot build it: {says}", result["text"])
-    assert ledger.done() == set()
+    assert ledger.finished_trials() == set()
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_a_machine_lacks_fails_no_trial(tmp_path, monkeypatch, when, error,
     result = train(ledger)
     assert ended(result) == ("node", 1, 0)
     assert re.match(f"{socket.gethostname()} {says}", result["text"])
-    assert ledger.done() == set()
+    assert ledger.finished_trials() == set()
 
 
 def test_a_killed_process_goes_on_from_its_checkpoint_bitwise(tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_a_killed_process_goes_on_from_its_checkpoint_bitwise(tmp_path, monkeypa
     monkeypatch.setattr(GanPack, "period", dies)
     with pytest.raises(KeyboardInterrupt):
         train(cut)
-    assert cut.done() == set()
+    assert cut.finished_trials() == set()
     train(cut)
     assert periods["n"] == 13 + 20 - 10  # from the checkpoint at update 10 of 20, not from the start
     assert bits(cut) == bits(whole)
@@ -120,7 +120,7 @@ def test_a_pack_killed_after_its_last_checkpoint_is_only_closed(tmp_path, monkey
     before = bits(ledger)
     assert ended(train(ledger)) == ("complete", 2, 0)
     assert bits(ledger) == before
-    assert len(ledger.done()) == 2
+    assert len(ledger.finished_trials()) == 2
 
 
 def broken(error: Exception) -> Any:
@@ -153,7 +153,7 @@ def test_an_error_in_a_pack_of_several_fails_none_of_them_yet(tmp_path, monkeypa
     result = train(ledger)
     assert ended(result) == (end, 2, 0)
     assert str(error) in result["text"]
-    assert ledger.done() == set()
+    assert ledger.finished_trials() == set()
 
 
 def test_a_broken_device_leaves_the_process(tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_a_broken_device_leaves_the_process(tmp_path, monkeypatch):
     monkeypatch.setattr(GanPack, "period", broken(torch.AcceleratorError("CUDA error: uncorrectable ECC error")))
     with pytest.raises(torch.AcceleratorError, match="ECC"):
         train(ledger)
-    assert ledger.done() == set()
+    assert ledger.finished_trials() == set()
 
 
 def test_divergence_is_an_outcome_not_an_error(tmp_path):
@@ -183,4 +183,4 @@ def test_errors_of_the_store_are_the_machines(tmp_path, monkeypatch, where):
     monkeypatch.setattr(Attempt, where, lambda *_: (_ for _ in ()).throw(stale))
     result = train(ledger)
     assert (result["status"], result["errno"]) == ("store", errno.ESTALE)
-    assert ledger.done() == set()
+    assert ledger.finished_trials() == set()

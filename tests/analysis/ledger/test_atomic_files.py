@@ -15,7 +15,7 @@ from tests.study.api.test_doctor import bits, trained
 from vistudy.analysis.ledger import liveness as signs
 from vistudy.analysis.ledger.errors import StudyBusyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.ledger.liveness import SILENT_MS
+from vistudy.analysis.ledger.liveness import HEARTBEAT_TIMEOUT_MS
 from vistudy.study.api.doctor import examine
 
 HOLD = (
@@ -74,14 +74,14 @@ def test_a_trial_is_live_while_its_pack_gives_signs_of_life(store: Ledger) -> No
     assert live(over=True) == set()
     assert live(pid=gone.pid) == set()
     assert live(pid=gone.pid, host="another") == {"a"}
-    assert live(host="another", unix_ms=now - SILENT_MS) == set()
-    store.lay_down("p-1")
+    assert live(host="another", unix_ms=now - HEARTBEAT_TIMEOUT_MS) == set()
+    store.mark_stopped("p-1")
     assert (store.heartbeat("p-1") or {})["over"]
     assert store.runner("small") is None
 
 
 def test_while_a_run_holds_its_lock_what_it_has_begun_is_live(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signs, "SILENT_MS", 0)  # no sign is fresh
+    monkeypatch.setattr(signs, "HEARTBEAT_TIMEOUT_MS", 0)  # no sign is fresh
     disk.write_pack({"pack_id": "p-1", "trials": [], "trial_ids": ["a"], "created_ms": 1})
     attempt = disk.open_attempt("p-1")
     attempt.write_heartbeat({"host": "another", "pid": 7, "unix_ms": 0})

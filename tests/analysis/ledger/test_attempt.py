@@ -42,7 +42,7 @@ def test_segment_cut_or_changed_anywhere_is_named(disk: Ledger) -> None:
 def test_damaged_and_foreign_files_are_named(disk: Ledger, path: str, content: bytes) -> None:
     disk.write_pack(pack())
     disk.open_attempt("p1").append([record(0)], 0)
-    disk._disk.write(path, content)
+    disk._files.write(path, content)
     with pytest.raises(StoreError, match=path.replace(".", r"\.")):  # noqa: PT012 (whichever reader meets it first)
         fresh = Ledger(disk.uri)
         fresh.read_outcomes()
@@ -57,12 +57,12 @@ def test_temporary_files_of_a_killed_writer_are_ignored(disk: Ledger) -> None:
         (Path(disk.uri) / folder).mkdir(exist_ok=True)
         (Path(disk.uri) / folder / ".0123abcd.tmp").write_bytes(b"half a rec")
     assert len(list(disk.records())) == 1
-    assert disk.done() == set()
+    assert disk.finished_trials() == set()
 
 
 def test_other_format_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger.json").write_text(json.dumps({"format": 99}))
-    for act in (Ledger(tmp_path).create, Ledger(tmp_path).done):
+    for act in (Ledger(tmp_path).create, Ledger(tmp_path).finished_trials):
         with pytest.raises(StoreError, match=r"format 99.*reads 1"):
             act()
 
@@ -71,7 +71,7 @@ def test_missing_store_is_not_an_empty_one(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "nothing")
     assert not ledger.exists()
     with pytest.raises(StoreError, match=r"no vistudy store.*--store"):
-        ledger.done()
+        ledger.finished_trials()
     assert not (tmp_path / "nothing").exists()
 
 
@@ -198,4 +198,4 @@ def test_state_file_cut_anywhere_is_named(disk: Ledger, path: str) -> None:
             fresh.packs()
             fresh.read_outcomes()
         if path == "trials/a.json":
-            assert fresh.done() == {"a"}  # it ended, and how cannot be read: that is not "planned"
+            assert fresh.finished_trials() == {"a"}  # it ended, and how cannot be read: that is not "planned"

@@ -30,7 +30,7 @@ def test_study_round_trip_and_history(store: Ledger) -> None:
     assert store.read_plan("ring")["trials"] == []
     assert store.read_meta("ring") == {"git": {"sha": "abc"}}
     assert store.read_study_text("ring") == "study: ring\nseeds: [0]\n"
-    assert len(store._disk.list("studies/ring/history")) == 2
+    assert len(store._files.list("studies/ring/history")) == 2
 
 
 def test_unknown_study_names_the_known_and_the_nearest(store: Ledger) -> None:
@@ -122,11 +122,11 @@ def test_forget_only_failed_trials(store: Ledger) -> None:
     store.write_pack(pack())
     store.finish_trial(outcome("a", state="failed"))
     store.finish_trial(outcome("b"))
-    with pytest.raises(StoreError, match="cannot be forgotten: b"):
+    with pytest.raises(StoreError, match="cannot be removed: b"):
         store.discard_outcomes(["a", "b"])
-    assert store.done() == {"a", "b"}
+    assert store.finished_trials() == {"a", "b"}
     store.discard_outcomes(["a", "never-heard-of"])
-    assert store.done() == {"b"}
+    assert store.finished_trials() == {"b"}
     assert set(store.read_outcomes(["a", "b"])) == {"b"}
 
 
@@ -134,8 +134,8 @@ def test_a_trial_in_two_packs_is_taken_from_one(store: Ledger) -> None:
     for number, pack_id in enumerate(["old", "new"]):
         store.write_pack(pack(pack_id, created_ms=number))
         store.open_attempt(pack_id).append([record(0, dist=float(number)), record(0, "b", dist=float(number))], 0)
-    store._disk.write("packs/new/attempt-001/records-00001.jsonl", b"")
-    store._disk.remove("packs/new/attempt-001/records-00001.jsonl")
+    store._files.write("packs/new/attempt-001/records-00001.jsonl", b"")
+    store._files.remove("packs/new/attempt-001/records-00001.jsonl")
     store.finish_trial(outcome("a", pack_id="old"))
     assert [(r["trial_id"], r["values"]["dist"]) for r in store.records()] == [("a", 0.0), ("b", 1.0)]
     for wanted in ("a", "b"):
@@ -201,7 +201,7 @@ def test_last_two_checkpoints_are_kept(store: Ledger) -> None:
     attempt = store.open_attempt("p1")
     for evaluation in (10, 20, 30):
         attempt.checkpoint(evaluation, b"state %d" % evaluation)
-    assert [n for n in store._disk.list("packs/p1/attempt-001") if "check" in n] == [
+    assert [n for n in store._files.list("packs/p1/attempt-001") if "check" in n] == [
         "checkpoint-00020.pt",
         "checkpoint-00030.pt",
     ]

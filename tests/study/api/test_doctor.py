@@ -118,8 +118,8 @@ def test_damage_is_found_moved_aside_and_trained_again_bitwise(tmp_path, path, d
         assert (tmp_path / "aside/t" / path).read_bytes() == left
     # What `vistudy run` does: packs that were begun go on, trials without a pack get a new one.
     fresh = Ledger(tmp_path)
-    pending = {i: c for i, c in zip(IDS, CONFIGS, strict=True) if i not in fresh.done()}
-    for pack in resumable(fresh.packs(), pending, fresh.done()):
+    pending = {i: c for i, c in zip(IDS, CONFIGS, strict=True) if i not in fresh.finished_trials()}
+    for pack in resumable(fresh.packs(), pending, fresh.finished_trials()):
         train(fresh, pack.pack_id)
     if not fresh.packs():
         trained_again = {"reference": {}, "samples": [2], "keep_checkpoints": "final", "created_ms": 2}
@@ -128,7 +128,7 @@ def test_damage_is_found_moved_aside_and_trained_again_bitwise(tmp_path, path, d
         train(fresh, "p-2")
     assert examine(ledger) == []
     assert bits(ledger) == whole
-    assert Ledger(tmp_path).done() == set(IDS)
+    assert Ledger(tmp_path).finished_trials() == set(IDS)
 
 
 def test_a_segment_lost_under_a_newer_checkpoint_is_found_though_no_record_follows_it(tmp_path):

@@ -172,7 +172,7 @@ def test_a_killed_driver_changes_no_bit(finished, tmp_path, kill):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(beat["pid"]), signal.SIGKILL)
     code = driver.wait(timeout=120)
-    done = Ledger(store).done()
+    done = Ledger(store).finished_trials()
     assert len(done) < TRIALS
     if kill != signal.SIGKILL:  # SIGTERM is what Slurm and spot instances send: it leaves in order
         assert code == (75 if kill == signal.SIGTERM else 130)

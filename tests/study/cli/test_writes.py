@@ -15,7 +15,7 @@ import typer
 import vistudy as vs
 from tests.study.runs import ENVIRONMENT, write
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.tracking.locations import mend
+from vistudy.study.tracking.locations import rewrite_locations
 
 STUDY = {
     "study": "tiny",
@@ -100,11 +100,11 @@ def test_no_command_writes_elsewhere(original: Path, tmp_path: Path) -> None:
     for name in ("home", "cwd", "tmp", "cache", "out"):
         places[name].mkdir()
     shutil.copytree(original, places["original"])
-    mend(places["original"] / "mlflow.db")
+    rewrite_locations(places["original"] / "mlflow.db")
     for name in ("copy", "other"):
         shutil.copytree(places["original"], places[name])
     file = str(write(tmp_path / "tiny.yaml", STUDY))
-    (trial, *_) = sorted(Ledger(original).done())
+    (trial, *_) = sorted(Ledger(original).finished_trials())
     todo = everything(file, trial)
     assert {name.split()[0] for name, _ in todo} == names_of_commands()
     environment = {

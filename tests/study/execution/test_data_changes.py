@@ -159,7 +159,7 @@ def test_a_worker_with_other_data_records_nothing(disk: Ledger, monkeypatch: pyt
     for print_ in (here, config.data_fingerprint):
         assert str(print_) in result["text"]
     assert disk.attempts(pack) == []
-    assert not disk.done()
+    assert not disk.finished_trials()
 
 
 def test_a_pack_does_not_go_on_on_other_data(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +185,7 @@ def test_a_worker_without_the_data_is_no_failure_of_its_trials(disk: Ledger, mon
 
     monkeypatch.setattr("vistudy.trainables.node_checks.refuse_other_data", gone)
     result = train(disk, pack)
-    assert (result["status"], disk.done()) == ("node", set())
+    assert (result["status"], disk.finished_trials()) == ("node", set())
     assert "data 'ring8' is not there" in result["text"]
 
 
@@ -195,16 +195,16 @@ def test_a_run_whose_nodes_have_other_data_stops_and_names_both(disk: Ledger, mo
     supervisor = Supervisor([pack], disk, clock=lambda: now[0], now_ms=lambda: 1)
     here = wider(monkeypatch)
     for _ in range(MAX_INFRASTRUCTURE_FAILURES):  # another node may have the right ones
-        assert supervisor.broken is None
+        assert supervisor.fatal_error is None
         now[0] += 100
         assert supervisor.next() == pack
         supervisor.ended(pack.pack_id, train(disk, pack.pack_id))
-    assert isinstance(supervisor.broken, RunAbortedError)
-    assert here in str(supervisor.broken)
-    assert str(config.data_fingerprint) in str(supervisor.broken)
-    assert "Put those data back" in str(supervisor.broken)
-    assert supervisor.left == 1
-    assert not disk.done()
+    assert isinstance(supervisor.fatal_error, RunAbortedError)
+    assert here in str(supervisor.fatal_error)
+    assert str(config.data_fingerprint) in str(supervisor.fatal_error)
+    assert "Put those data back" in str(supervisor.fatal_error)
+    assert supervisor.n_unfinished == 1
+    assert not disk.finished_trials()
 
 
 def test_a_film_of_other_data_is_refused(disk: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

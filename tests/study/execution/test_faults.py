@@ -47,10 +47,10 @@ def guilty_of(store: Path) -> dict[str, str]:
 @pytest.mark.parametrize(
     ("do", "options", "known"),
     [
-        ("exit", [], "died 3 times without getting further"),
+        ("exit", [], "died 3 times without progress"),
         ("segfault", [], "Segmentation fault"),
         ("raise", [], "ZeroDivisionError: seed 5 divides by zero"),
-        ("hang", ["--heartbeat-timeout", "3"], "it gave no sign of life for"),
+        ("hang", ["--heartbeat-timeout", "3"], "it sent no heartbeat for"),
     ],
 )
 def test_the_guilty_trial_fails_and_the_others_keep_their_bits(undisturbed, tmp_path, do, options, known):

@@ -86,7 +86,7 @@ def test_one_signal_outside_training(tmp_path: Path, moment: str, number: signal
     else:
         assert f"s: stopped by {how}; 0 of 4 trials ended in this run, 0 before it, 4 are left: 4 not begun" in output
         assert "MLflow was not synced: nothing was trained in this run" in output
-        assert Ledger(store).done() == set()
+        assert Ledger(store).finished_trials() == set()
     again = run_again(file, store)
     assert (again.ran, again.already) == ((0, 4) if trained else (4, 0))
 

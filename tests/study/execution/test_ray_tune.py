@@ -98,7 +98,7 @@ def test_code_that_a_worker_cannot_import_is_named(
     if shadow:
         (tmp_path / shadow).parent.mkdir(exist_ok=True)
         (tmp_path / shadow).touch()
-    said = ray_tune.not_loaded(NOT_LOADED)
+    said = ray_tune.import_failure(NOT_LOADED)
     assert said is not None
     assert (
         "10.0.0.7 cannot load this code: ModuleNotFoundError: No module named 'vistudy.analysis.outcomes.rules'" in said
@@ -109,4 +109,4 @@ def test_code_that_a_worker_cannot_import_is_named(
 
 
 def test_another_death_is_a_death() -> None:
-    assert ray_tune.not_loaded("The actor is dead because its node has died.") is None
+    assert ray_tune.import_failure("The actor is dead because its node has died.") is None

@@ -125,7 +125,7 @@ def test_of_many_writers_one_is_first(bucket):
 
 def test_a_server_without_conditional_puts_is_refused(bucket, monkeypatch):
     ledger = Ledger(f"s3://{bucket}/store")
-    fs = ledger._disk._fs
+    fs = ledger._files._fs
     monkeypatch.setattr(fs, "pipe_file", lambda path, data, mode="", put=fs.pipe_file: put(path, data))
     with pytest.raises(StoreError, match="replaces files although it was asked not to"):
         ledger.create()

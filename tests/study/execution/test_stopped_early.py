@@ -23,10 +23,10 @@ def test_trials_stopped_early_are_trained_to_their_end(tmp_path: Path) -> None:
     run = ("run", file, "--store", store, "--cluster", "debug")
     vistudy(*run)
     whole, ledger = records(store), Ledger(str(store))
-    stopped = min(ledger.done())
+    stopped = min(ledger.finished_trials())
     path = store / "trials" / f"{stopped}.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"state": "censored"}))
-    assert ledger.read_outcomes().keys() == ledger.done() - {stopped}
+    assert ledger.read_outcomes().keys() == ledger.finished_trials() - {stopped}
     vistudy("status", "stopped-early", "--store", store)
     assert "1 trials that an earlier version stopped early are trained to their end" in vistudy(*run)
     assert {outcome["state"] for outcome in ledger.read_outcomes().values()} == {"complete"}

@@ -76,13 +76,13 @@ def play(s: Supervisor, clock: Clock, ledger: Ledger, try_: Callable[[Pack, list
     while not s.finished:
         pack = next_due(s, clock)
         tries += 1
-        left = [c for c in pack.configs if c.trial_id() not in ledger.done()]
+        left = [c for c in pack.configs if c.trial_id() not in ledger.finished_trials()]
         found = try_(pack, left)
         if isinstance(found, str):
             s.died(pack.pack_id, found)
             continue
         if found["status"] == "complete":
-            for trial_id in {c.trial_id() for c in left} - ledger.done():
+            for trial_id in {c.trial_id() for c in left} - ledger.finished_trials():
                 ledger.finish_trial(outcome(trial_id, pack))
         s.ended(pack.pack_id, found)
     return tries
@@ -105,7 +105,7 @@ def test_an_undisturbed_run_hands_out_each_pack_once_in_order(disk: Ledger) -> N
     seen: list[Pack] = []
     play(s, clock, disk, lambda pack, _: seen.append(pack) or COMPLETE)
     assert seen == packs
-    assert (s.left, s.splits, s.retries, s.broken) == (0, 0, 0, None)
+    assert (s.n_unfinished, s.splits, s.retries, s.fatal_error) == (0, 0, 0, None)
 
 
 def test_deaths_are_retried_with_growing_delay_as_long_as_the_pack_gets_further(disk: Ledger) -> None:
@@ -121,7 +121,7 @@ def test_deaths_are_retried_with_growing_delay_as_long_as_the_pack_gets_further(
         )
         s.died(pack.pack_id, "the node is gone")
     assert delays == [0, 1, 2, 4, 8, 16, 32, 60]
-    assert disk.done() == set()
+    assert disk.finished_trials() == set()
 
 
 def test_a_checkpoint_between_evaluations_is_getting_further_too(disk: Ledger) -> None:
@@ -194,9 +194,9 @@ def test_a_full_store_stops_the_run_at_once_and_fails_no_trial(disk: Ledger) -> 
     next_due(s, clock)
     s.ended(packs[0].pack_id, error("OSError: no space", "store") | {"errno": errno.ENOSPC})
     assert s.finished
-    assert s.left == 2
-    assert "No space left on device" in str(s.broken)
-    assert disk.done() == set()
+    assert s.n_unfinished == 2
+    assert "No space left on device" in str(s.fatal_error)
+    assert disk.finished_trials() == set()
 
 
 def test_a_store_that_fails_now_and_then_is_tried_again_and_one_that_always_does_is_not(disk: Ledger) -> None:
@@ -207,8 +207,8 @@ def test_a_store_that_fails_now_and_then_is_tried_again_and_one_that_always_does
         next_due(s, clock)
         s.ended(pack.pack_id, error("OSError: stale handle", "store") | {"errno": errno.ESTALE})
     assert s.finished
-    assert f"store {disk.uri}: OSError: stale handle" in str(s.broken)
-    assert disk.done() == set()
+    assert f"store {disk.uri}: OSError: stale handle" in str(s.fatal_error)
+    assert disk.finished_trials() == set()
 
 
 def test_a_node_with_other_versions_stops_the_run_if_nothing_else_trains(disk: Ledger) -> None:
@@ -226,8 +226,8 @@ def test_a_node_with_other_versions_stops_the_run_if_nothing_else_trains(disk: L
     assert not s.finished
     s.ended(packs[0].pack_id, other)
     assert s.finished
-    assert "cluster: n7 has torch 2.0.1 (the run: 2.14.1)" in str(s.broken)
-    assert disk.done() == set()
+    assert "cluster: n7 has torch 2.0.1 (the run: 2.14.1)" in str(s.fatal_error)
+    assert disk.finished_trials() == set()
 
 
 def test_what_the_only_machine_lacks_stops_the_run_at_once(disk: Ledger) -> None:
@@ -236,9 +236,9 @@ def test_what_the_only_machine_lacks_stops_the_run_at_once(disk: Ledger) -> None
     assert s.next() == packs[0]
     s.ended(packs[0].pack_id, error("n7 cannot build it: model 'mine' is unknown. Add it there", "node"))
     assert s.finished
-    assert s.left == 2
-    assert "cluster: n7 cannot build it: model 'mine' is unknown. Add it there. The run has stopped" in str(s.broken)
-    assert disk.done() == set()
+    assert s.n_unfinished == 2
+    assert "cluster: n7 cannot build it: model 'mine' is unknown. Add it there. The run has stopped" in str(s.fatal_error)
+    assert disk.finished_trials() == set()
 
 
 def test_stopped_packs_are_left_for_the_next_run(disk: Ledger) -> None:
@@ -249,7 +249,7 @@ def test_stopped_packs_are_left_for_the_next_run(disk: Ledger) -> None:
     assert s.next() is None
     s.ended(packs[0].pack_id, {"status": "stopped"})
     assert s.finished
-    assert s.left == 2
+    assert s.n_unfinished == 2
 
 
 def test_a_pack_that_dies_after_its_last_outcome_is_done(disk: Ledger) -> None:
@@ -260,7 +260,7 @@ def test_a_pack_that_dies_after_its_last_outcome_is_done(disk: Ledger) -> None:
         disk.finish_trial(outcome(trial_id, pack))
     s.died(pack.pack_id, "killed")
     assert s.finished
-    assert s.left == 0
+    assert s.n_unfinished == 0
 
 
 def test_halves_keep_the_bits_of_their_trials_by_stand_ins_and_give_them_up_for_memory(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def test_silence_is_killed_and_told(disk: Ledger, clock: dict[str, float], kille
     clock["s"] += 1.0
     watch._check_heartbeat("p-1", sign(at))
     assert killed == [("node", 7)]
-    assert "no sign of life for 300 s" in str(watch.ended("p-1"))
+    assert "no heartbeat for 300 s" in str(watch.ended("p-1"))
     assert watch.ended("p-1") is None
 
 

@@ -90,7 +90,7 @@ def test_records_come_out_bit_for_bit_and_the_store_is_untouched(
         made = film_trial(config.trial_id(), store, tmp_path, frames=3)
         assert made.agreement.exact, made.agreement
         assert made.agreement.compared == EVALUATIONS + 1
-        assert made.agreement.text == "All 5 stored evaluations came out bit for bit the same."
+        assert made.agreement.text == "All 5 stored evaluations are bit for bit the same."
     assert packs == [[*(c.trial_id() for c in GANS), "1"]] * 3
     assert files_of(store) == before
     assert torch.get_num_threads() == 2
@@ -241,7 +241,7 @@ def test_command(store: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     assert (tmp_path / f"{GANS[0].trial_id()}.gif").is_file()
-    assert "3 frames. All 5 stored evaluations came out bit for bit the same." in " ".join(done.output.split())
+    assert "3 frames. All 5 stored evaluations are bit for bit the same." in " ".join(done.output.split())
 
 
 def test_a_trial_of_a_model_that_this_code_lacks_is_refused(tmp_path: Path) -> None:

@@ -20,7 +20,13 @@ from tests.study.runs import vistudy
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
 from vistudy.study.api.doctor import examine
 from vistudy.study.tracking import mirror
-from vistudy.study.tracking.locations import elsewhere, elsewhere_in, mend, one_at_a_time, unshare
+from vistudy.study.tracking.locations import (
+    detach_links,
+    exclusive,
+    former_place_of_files,
+    former_places,
+    rewrite_locations,
+)
 from vistudy.study.tracking.mirror import TrackingError, default_tracking_uri, sync
 
 # MLflow leaves its SQLite connections to the garbage collector.
@@ -104,8 +110,8 @@ def test_a_copy_below_the_place_where_it_was(original: Path) -> None:
         change = f"UPDATE runs SET artifact_uri = replace(artifact_uri, ?, ?) WHERE {one}"
         database.execute(change, (str(original), str(copy)))
     database.close()
-    mend(copy / "mlflow.db")
-    assert elsewhere(copy / "mlflow.db") == []
+    rewrite_locations(copy / "mlflow.db")
+    assert former_places(copy / "mlflow.db") == []
 
 
 @pytest.mark.parametrize("link", [os.link, os.symlink])
@@ -128,13 +134,13 @@ def test_a_copy_by_links_gets_files_of_its_own(original: Path, link: Callable[[s
 def test_one_process_at_a_time_gives_a_database_its_own_file(original: Path) -> None:
     """Else one replaces what another has written since by a copy of what was there before."""
     copy = Path(shutil.copytree(original, original.parent / "copy"))
-    mending = threading.Thread(target=mend, args=(copy / "mlflow.db",))
-    with one_at_a_time(copy / "mlflow.db"):
+    mending = threading.Thread(target=rewrite_locations, args=(copy / "mlflow.db",))
+    with exclusive(copy / "mlflow.db"):
         mending.start()
         mending.join(0.5)
-        assert elsewhere(copy / "mlflow.db") == [original]
+        assert former_places(copy / "mlflow.db") == [original]
     mending.join()
-    assert elsewhere(copy / "mlflow.db") == []
+    assert former_places(copy / "mlflow.db") == []
 
 
 def test_pictures_drawn_anew_are_not_drawn_through_a_link(tmp_path: Path) -> None:
@@ -143,7 +149,7 @@ def test_pictures_drawn_anew_are_not_drawn_through_a_link(tmp_path: Path) -> Non
     old.write_text("old")
     os.link(old, new)
     kept.symlink_to(old)
-    unshare(new.parent)
+    detach_links(new.parent)
     assert (new.read_text(), kept.read_text(), kept.is_symlink()) == ("old", "old", False)
     new.write_text("new")
     assert old.read_text() == "old"
@@ -155,7 +161,7 @@ def test_other_names_of_a_store_are_the_store(original: Path, monkeypatch: pytes
     link.symlink_to(original)
     database = original / "mlflow.db"
     before = database.read_bytes()
-    assert elsewhere(link / "mlflow.db") == []
+    assert former_places(link / "mlflow.db") == []
     monkeypatch.chdir(original.parent)
     for name in (str(link), "store", "./link/../store"):
         mirror.connect(default_tracking_uri(name))
@@ -168,7 +174,7 @@ def test_a_link_that_leads_to_a_copy_now(original: Path) -> None:
     link.symlink_to(original)
     new = Path(shutil.copytree(original, original.parent / "new"))
     write(link)
-    mend(new / "mlflow.db")
+    rewrite_locations(new / "mlflow.db")
     link.unlink()
     link.symlink_to(new)
     before = look(new)
@@ -226,7 +232,7 @@ def test_a_writer_that_was_killed_in_the_middle_does_not_stop_the_next(original:
     database.execute("ROLLBACK")
     database.close()
     assert (copy / "mlflow.db-journal").stat().st_size
-    assert elsewhere(copy / "mlflow.db") == [original]
+    assert former_places(copy / "mlflow.db") == [original]
     assert write(copy) == content(default_tracking_uri(original))
 
 
@@ -307,10 +313,10 @@ def test_a_database_beside_which_its_files_no_longer_lie(study: tuple[Ledger, At
 def test_files_of_a_server_without_folders_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     here, there = ((tmp_path / name / "mlartifacts") for name in ("here", "there"))
-    assert elsewhere_in(f"{here.as_uri()}/{STUDY}", STUDY, here.as_uri()) is None
-    assert elsewhere_in(f"{there.as_uri()}/{STUDY}", STUDY, here.as_uri()) == tmp_path / "there"
-    assert elsewhere_in(f"{there.as_uri()}/{STUDY}", STUDY, None) is None, "an HTTP server decides itself"
-    assert elsewhere_in("s3://bucket/7", STUDY, here.as_uri()) is None, "a place that users chose"
+    assert former_place_of_files(f"{here.as_uri()}/{STUDY}", STUDY, here.as_uri()) is None
+    assert former_place_of_files(f"{there.as_uri()}/{STUDY}", STUDY, here.as_uri()) == tmp_path / "there"
+    assert former_place_of_files(f"{there.as_uri()}/{STUDY}", STUDY, None) is None, "an HTTP server decides itself"
+    assert former_place_of_files("s3://bucket/7", STUDY, here.as_uri()) is None, "a place that users chose"
 
 
 # -- without the right to write --------------------------------------------------------------------------------------

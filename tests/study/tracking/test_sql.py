@@ -63,7 +63,7 @@ def rows(uri: str) -> dict[str, list[str]]:
 
 
 def plain(ledger: Ledger, attempt: Attempt, uri: str) -> None:
-    sync(ledger, STUDY, uri, outcomes=LABELS, judge=lambda records, ended: ({}, {"t1-a": {0: 0.9, 2: math.nan}}))
+    sync(ledger, STUDY, uri, outcomes=LABELS, label=lambda records, ended: ({}, {"t1-a": {0: 0.9, 2: math.nan}}))
 
 
 def killed_then_finished(ledger: Ledger, attempt: Attempt, uri: str) -> None:
@@ -277,9 +277,9 @@ def test_memory_holds_few_trials(
         return {}, {}
 
     monkeypatch.setattr("vistudy.study.tracking.sync.CHUNK_RECORDS", 1)
-    monkeypatch.setattr(sql, "_MOST_POINTS", 1)
+    monkeypatch.setattr(sql, "_MAX_BUFFERED_METRICS", 1)
     told: list[tuple[int, int]] = []
-    report = sync(study[0], STUDY, uri, outcomes=LABELS, judge=judge, progress=lambda *done: told.append(done))
+    report = sync(study[0], STUDY, uri, outcomes=LABELS, label=judge, progress=lambda *done: told.append(done))
     assert (report.runs_created, report.metrics_written) == (3, 22)
     assert asked == [1, 1, 1]
     assert told[-1] == (4, 4)  # of t1-d there is nothing yet

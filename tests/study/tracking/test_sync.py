@@ -28,7 +28,7 @@ def test_what_the_runs_hold(study: tuple[Ledger, Attempt], uri: str, tmp_path: P
     heatmap = tmp_path / "heatmap.png"
     heatmap.write_bytes(b"png")
     q = {"t1-a": {0: 0.9, 3: 0.1, 2: math.nan}}
-    report = sync(study[0], STUDY, uri, judge=lambda records, ended: (LABELS, q), artifacts=[heatmap])
+    report = sync(study[0], STUDY, uri, label=lambda records, ended: (LABELS, q), artifacts=[heatmap])
     assert report == SyncReport(runs_created=3, runs_finished=2, metrics_written=24, images_written=1, behind=0)
     found = content(uri)
     assert set(found) == {"parent", "t1-a", "t1-b", "t1-c"}
@@ -131,7 +131,7 @@ def test_relabel_changes_tags_of_ended_runs_only(study: tuple[Ledger, Attempt], 
 
 def test_judge_relabels_what_has_ended(study: tuple[Ledger, Attempt], uri: str) -> None:
     """Tags of ended runs follow the judge; nothing else of them is written again, no picture made."""
-    sync(study[0], STUDY, uri, judge=lambda records, ended: (LABELS, {}))
+    sync(study[0], STUDY, uri, label=lambda records, ended: (LABELS, {}))
     before = content(uri)
     asked: list[list[str]] = []
 
@@ -139,7 +139,7 @@ def test_judge_relabels_what_has_ended(study: tuple[Ledger, Attempt], uri: str) 
         asked.append(sorted(found))
         return {"t1-a": {"outcome": "slow", "t_thr": 80.0}}, {"t1-a": {0: 0.5}}
 
-    report = sync(study[0], STUDY, uri, judge=judge, relabel=True)
+    report = sync(study[0], STUDY, uri, label=judge, relabel=True)
     assert report == SyncReport(runs_created=0, runs_finished=0, metrics_written=0, images_written=0, behind=0)
     assert asked == [["t1-a", "t1-b", "t1-c"]]
     before["t1-a"]["tags"] |= {"vistudy.outcome": "slow", "vistudy.t_thr": "80"}
@@ -154,7 +154,7 @@ def test_judge_gets_the_records_of_trials_whose_runs_go_on(study: tuple[Ledger, 
         return {trial_id: {"outcome": "slow"} for trial_id in records}, {}
 
     for _ in range(2):
-        sync(study[0], STUDY, uri, judge=judge)
+        sync(study[0], STUDY, uri, label=judge)
     assert asked == [["t1-a", "t1-b", "t1-c"], ["t1-c"]]  # t1-d failed before it had a record
     assert content(uri)["t1-a"]["tags"]["vistudy.outcome"] == "slow"
 
