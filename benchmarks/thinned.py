@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vistudy.analysis.outcomes.rules import RULES, STABLE, Outcome, Reference, label
-from vistudy.analysis.outcomes.study_trials import StudyTrials, read_trials
+from vistudy.analysis.outcomes.label_study import StudyTrials, read_trials
+from vistudy.analysis.outcomes.labels import RULES, STABLE, Reference
+from vistudy.analysis.outcomes.rules import Outcome, label
 
 STEPS = (1, 2, 4)
 
@@ -31,7 +32,7 @@ def outcomes(trials: StudyTrials, ids: Sequence[str], version: int, step: int, o
     """trial_id -> what it shows by that part of its evaluations."""
     found = {}
     for trial_id in ids:
-        reference = Reference.from_dict(trials.packs[trials.ended[trial_id]["pack_id"]]["reference"])
+        reference = Reference.from_dict(trials.packs[trials.ends[trial_id]["pack_id"]]["reference"])
         evaluations = int(trials.entries[trial_id]["config"]["evaluations"]) // step
         series = thinned(trials.series[trial_id], step, offset)
         found[trial_id] = label(series, reference, RULES[version], evaluations=evaluations)

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from vistudy.analysis.ledger.ledger import Ledger
     from vistudy.analysis.maps.atlas_page import atlas
     from vistudy.analysis.maps.heatmap import heatmap, save_heatmaps
-    from vistudy.analysis.outcomes.rules import Outcome, Thresholds, label
+    from vistudy.analysis.outcomes.labels import Thresholds
+    from vistudy.analysis.outcomes.rules import Outcome, label
     from vistudy.analysis.tables.arm_table import load_arms
     from vistudy.analysis.tables.compare_studies import compare_studies
     from vistudy.analysis.tables.compare_studies import compare_studies as compare
@@ -45,7 +46,8 @@ _HOMES = {
     "analysis.ledger.ledger": "Ledger",
     "analysis.maps.atlas_page": "atlas",
     "analysis.maps.heatmap": "heatmap save_heatmaps",
-    "analysis.outcomes.rules": "Outcome Thresholds label",
+    "analysis.outcomes.labels": "Thresholds",
+    "analysis.outcomes.rules": "Outcome label",
     "analysis.tables.arm_table": "load_arms",
     "analysis.tables.compare_studies": "compare_studies compare=compare_studies",
     "analysis.tables.outcome_versions": "relabel=relabel_study",

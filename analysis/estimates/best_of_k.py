@@ -30,7 +30,7 @@ class BestOfK:
     arm: str
     alpha: float
     k: tuple[int, ...]
-    """1 ... k_max, at most the number of judged configurations (the fewest of any seed)."""
+    """1 ... k_max, at most the number of evaluable configurations (the fewest of any seed)."""
     q: tuple[float, ...]
     """Expected smallest Q of k trials."""
     low: tuple[float, ...]
@@ -93,7 +93,7 @@ class Regret:
     n_configs: int
     n_seeds: int
     selection: str
-    """`held-out seeds`: chosen by the other seeds, judged by the held-out one; `same seed`: optimistic for the best."""
+    """`held-out seeds`: chosen by the other seeds, valued by the held-out one; `same seed`: optimistic for the best."""
 
 
 def expected_best(values: Sequence[float] | Floats, k_max: int) -> Floats:
@@ -124,7 +124,7 @@ def best_of_k(table: pd.DataFrame, arm: str, k_max: int = 20, *, alpha: float = 
     to 85 %.
 
     Raises:
-        ValueError: no such arm, a trial twice, several blocks, no judged trial; k_max below 1.
+        ValueError: no such arm, a trial twice, several blocks, no evaluable trial; k_max below 1.
     """
     q, stable, excluded = _matrix(table, arm)
     if k_max < 1:
@@ -201,7 +201,7 @@ def non_inferior(
 def default_regret(table: pd.DataFrame, arm: str, default: Mapping[str, Any]) -> Regret:
     """Estimate the regret of the default: Q at the nearest configuration minus Q at the best one.
 
-    The best of noisy values looks better than it is, so it is chosen by the mean of the other seeds and judged by the
+    The best of noisy values looks better than it is, so it is chosen by the mean of the other seeds and valued by the
     held-out one; with a single seed that is impossible, and `selection` says so. One configuration of a few seeds has
     no useful interval: this is a description.
 
@@ -210,14 +210,14 @@ def default_regret(table: pd.DataFrame, arm: str, default: Mapping[str, Any]) ->
             the table are compared by their logarithm.
 
     Raises:
-        ValueError: no such arm or column; an empty default; no judged trial.
+        ValueError: no such arm or column; an empty default; no evaluable trial.
     """
     one_block(table, [*default, "q"], [arm])
     if not default:
         raise ValueError("a default needs at least one hyperparameter")
     rows = table[(table["arm"] == arm) & table["q"].notna()]
     if rows.empty:
-        raise ValueError(f"arm {arm} has no judged trial")
+        raise ValueError(f"arm {arm} has no evaluable trial")
     q = rows.pivot(index="config", columns="seed", values="q").astype(float)
     distances = distance_to(rows.groupby("config")[list(default)].first().reindex(q.index), default)
     at = int(np.argmin(distances))
@@ -318,14 +318,14 @@ def _jackknife(estimate: Floats, left_out: Floats, alpha: float) -> tuple[Floats
 
 
 def _matrix(table: pd.DataFrame, arm: str) -> tuple[Floats, Floats, dict[str, int]]:
-    """Q and stable of an arm, (configs, seeds) with a judged trial; why the other trials are left out."""
+    """Q and stable of an arm, (configs, seeds) with a evaluable trial; why the other trials are left out."""
     one_block(table, ["q", "stable"], [arm])
     rows = table[table["arm"] == arm]
     rows = rows.assign(q=rows["q"].where(rows["stable"].notna()))
     codes = reason_codes(rows, "q")
     excluded = Counter(list(REASONS)[int(code)] for code in codes[np.isfinite(codes)])
-    judged = rows[rows["q"].notna()].astype({"q": float, "stable": float})
-    if judged.empty:
-        raise ValueError(f"arm {arm} has no judged trial")
-    wide = judged.pivot(index="config", columns="seed", values=["q", "stable"])
+    evaluable = rows[rows["q"].notna()].astype({"q": float, "stable": float})
+    if evaluable.empty:
+        raise ValueError(f"arm {arm} has no evaluable trial")
+    wide = evaluable.pivot(index="config", columns="seed", values=["q", "stable"])
     return wide["q"].to_numpy(), wide["stable"].to_numpy(), dict(excluded)

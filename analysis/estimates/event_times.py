@@ -102,7 +102,7 @@ def paired_ends(
 ) -> tuple[TrialEnds, TrialEnds, dict[str, int]]:
     """Ends of the paired trials of two arms, in the same order, and why other pairs are left out.
 
-    Judged trials take part.
+    Evaluable trials take part.
 
     Raises:
         ValueError: as `pair`; no pairs; an unknown event or clock; a clock's column that has no value.
@@ -128,7 +128,7 @@ def trial_ends(table: pd.DataFrame, arm: str, event: str, clock: str) -> TrialEn
     rows = _usable(table, event, clock, [arm])
     rows = rows[(rows["arm"] == arm) & rows["usable"].notna()]
     if rows.empty:
-        raise ValueError(f"arm {arm} has no judged trial")
+        raise ValueError(f"arm {arm} has no evaluable trial")
     return _ends(rows, np.unique(rows["config"].astype(str), return_inverse=True)[1], event, clock)
 
 

@@ -44,7 +44,7 @@ class Importances:
     n_trials: int
     excluded: dict[str, int]
     total: float
-    """Variance of the value over all judged trials."""
+    """Variance of the value over all evaluable trials."""
     seed_variance: float
     """Part of it within configurations: no hyperparameter can explain it. NaN with one seed."""
     main: dict[str, float]
@@ -90,12 +90,12 @@ def importances(
 
     Raises:
         ValueError: no such arm, column or value; a hyperparameter without a value or that differs within a
-            configuration; fewer than ten configurations with a judged trial.
+            configuration; fewer than ten configurations with a evaluable trial.
     """
     y, rows, excluded = _values(table, arm, names, value)
     configs, codes = np.unique(rows["config"].astype(str), return_inverse=True)
     if len(configs) < FEWEST:
-        raise ValueError(f"importances need at least {FEWEST} judged configurations, arm {arm} has {len(configs)}")
+        raise ValueError(f"importances need at least {FEWEST} evaluable configurations, arm {arm} has {len(configs)}")
     axes = [_axis(rows, name, codes) for name in names]
     rng = np.random.default_rng(seed)
     effects = dict(_effects(axes, y, codes, names, trees, rng))

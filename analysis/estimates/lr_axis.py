@@ -47,7 +47,7 @@ def log_rates(table: pd.DataFrame, arm: str) -> pd.Series:
 
 
 def stable_matrix(table: pd.DataFrame, arm: str) -> tuple[Floats, Floats]:
-    """log10 lr (configs,) and stable (configs, seeds) of the judged configurations of an arm."""
+    """log10 lr (configs,) and stable (configs, seeds) of the evaluable configurations of an arm."""
     rates = log_rates(table, arm)
     rows = table[table["arm"] == arm]
     wide = rows.assign(config=rows["config"].astype(str), stable=rows["stable"].astype(float)).pivot(
@@ -55,7 +55,7 @@ def stable_matrix(table: pd.DataFrame, arm: str) -> tuple[Floats, Floats]:
     )
     wide = wide[wide.notna().any(axis=1)]
     if wide.empty:
-        raise ValueError(f"arm {arm} has no judged trial")
+        raise ValueError(f"arm {arm} has no evaluable trial")
     return rates.reindex(wide.index).to_numpy(), wide.to_numpy(dtype=float)
 
 

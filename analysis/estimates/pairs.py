@@ -16,14 +16,11 @@ Floats = NDArray[np.float64]
 REASONS: dict[str, str] = {
     "absent": "the other arm has no trial of this configuration and seed",
     "failed": "a trial failed for reasons of the machine",
-    "censored": "a trial was stopped before its budget",
     "missing": "a trial has not finished",
     "undetermined": "a complete trial's records cannot tell",
 }
 """Why a pair is left out -> plain words. A pair with several reasons counts once, under the first of them."""
-STATE_REASONS = {
-    "failed": "failed", "censored": "censored", "planned": "missing", "running": "missing", "interrupted": "missing",
-}  # fmt: skip
+STATE_REASONS = {"failed": "failed", "planned": "missing", "running": "missing", "interrupted": "missing"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)

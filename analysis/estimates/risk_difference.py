@@ -94,7 +94,7 @@ class MissingBounds:
     planned: int
     """Pairs that at least one arm has a trial of."""
     missing_treatment: int
-    """Trials without a result: failed, censored, unfinished, undetermined, or not there at all."""
+    """Trials without a result: failed, unfinished, undetermined, or not there at all."""
     missing_baseline: int
     p: float
     """Sign-flip test by configuration of equal shares of missing trials in both arms."""

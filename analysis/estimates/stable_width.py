@@ -115,7 +115,7 @@ def stable_width(
         design: `sample` or `grid`; None: a grid if rates repeat or are evenly spaced.
 
     Raises:
-        ValueError: no such arm; no learning rates; none above 0; rates outside the box; no judged trials.
+        ValueError: no such arm; no learning rates; none above 0; rates outside the box; no evaluable trials.
     """
     x, y = stable_matrix(table, arm)
     units = make_units(x, y, y, box or span(table), design)

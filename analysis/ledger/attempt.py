@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vistudy.analysis.ledger.atomic_files import FileStore
-from vistudy.analysis.ledger.documents import Record, TrialEnd
+from vistudy.analysis.ledger.documents import Record, TrialEnd, TrialState
 from vistudy.analysis.ledger.record_segments import decode, encode
 
 if TYPE_CHECKING:
@@ -223,5 +223,5 @@ def _read_arrays(
 def supersedes(new: Mapping[str, Any], stored: TrialEnd) -> bool:
     """Whether the end of a trial replaces the stored one. See `Ledger.finish_trial`."""
     if new["state"] != stored["state"]:
-        return bool(new["state"] == "complete")
+        return bool(new["state"] == TrialState.COMPLETE)
     return bool(new["pack_id"] == stored["pack_id"] and new["attempt"] >= stored["attempt"])

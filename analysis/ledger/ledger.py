@@ -26,7 +26,7 @@ from vistudy.analysis.ledger.attempt import (
     read_weights,
     supersedes,
 )
-from vistudy.analysis.ledger.documents import PackRecord, Record, TrialEnd
+from vistudy.analysis.ledger.documents import PackRecord, Record, TrialEnd, TrialState
 from vistudy.analysis.ledger.errors import StoreError
 from vistudy.analysis.ledger.liveness import WorkerSignals
 from vistudy.analysis.ledger.study_files import StudyFiles, check_name, to_json_bytes
@@ -46,7 +46,7 @@ class IncompatibleStoreError(StoreError):
     """The store has another format, or its file system ignores conditional writes."""
 
 
-ENDED = ("complete", "failed")
+ENDED = (TrialState.COMPLETE, TrialState.FAILED)
 """States of trials that have ended."""
 STOPPED_EARLY = "censored"
 """State that earlier versions gave to trials that a scheduler stopped. They count as not trained to their end."""
@@ -293,7 +293,7 @@ class Ledger(StudyFiles, WorkerSignals):
         """
         ended = self.finished_trials() & set(trial_ids)
         outcomes = self.read_outcomes(ended)
-        complete = [trial_id for trial_id, outcome in outcomes.items() if outcome["state"] == "complete"]
+        complete = [trial_id for trial_id, outcome in outcomes.items() if outcome["state"] == TrialState.COMPLETE]
         if complete:
             raise StoreError(f"outcomes of complete trials cannot be removed: {', '.join(complete)}")
         for trial_id in ended:

@@ -93,16 +93,16 @@ class StudyFiles(ABC):
                 + f" Studies there: {', '.join(names) or 'none'}."
             ) from None
 
-    def read_judged(self, name: str) -> bytes | None:
-        """What was noted of a study's outcomes (`vistudy.analysis.outcomes.label_study`); None if nothing was."""
+    def read_outcome_cache(self, name: str) -> bytes | None:
+        """Read a study's cached outcomes (`vistudy.analysis.outcomes.outcome_cache`); None if there are none."""
         try:
-            return self._open_store().read(f"studies/{check_name(name, 'study')}/judged.json")
+            return self._open_store().read(f"studies/{check_name(name, 'study')}/outcome-cache.json")
         except FileNotFoundError:
             return None
 
-    def write_judged(self, name: str, data: bytes) -> None:
-        """Replace it. Derived from records and outcomes: it may be deleted at any time."""
-        self._open_store().write(f"studies/{check_name(name, 'study')}/judged.json", data)
+    def write_outcome_cache(self, name: str, data: bytes) -> None:
+        """Replace a study's cached outcomes. They follow from records and may be deleted at any time."""
+        self._open_store().write(f"studies/{check_name(name, 'study')}/outcome-cache.json", data)
 
     def registrations(self, name: str) -> list[Registration]:
         """Read what `vistudy register` froze of a study: the first registration, then its amendments."""

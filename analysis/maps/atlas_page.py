@@ -23,8 +23,8 @@ from vistudy.analysis.maps.atlas_print import save_figures
 from vistudy.analysis.maps.atlas_samples import MOST_PICTURES, AtlasSheet, AtlasTrial, Modes, Time, sheets, step_of
 from vistudy.analysis.maps.heatmap_cells import HeatmapCell
 from vistudy.analysis.maps.heatmap_page import embedded_json, page_environment, rates_summary
+from vistudy.analysis.outcomes.label_study import as_ledger
 from vistudy.analysis.outcomes.labels import FLAG_TEXT, LABEL_TEXT
-from vistudy.analysis.outcomes.study_trials import as_ledger
 from vistudy.analysis.tables.formatting import level_text
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from vistudy.analysis.figures.sample_images import Image, draw_points, drawable, tile_images
 from vistudy.analysis.maps.heatmap_cells import HeatmapBlock, HeatmapCell, blocks, factors_of
-from vistudy.analysis.outcomes.study_trials import as_ledger
+from vistudy.analysis.outcomes.label_study import as_ledger
 from vistudy.analysis.tables import trials as tables
 from vistudy.analysis.tables.trials import cell_tag
 

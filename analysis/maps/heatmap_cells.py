@@ -21,7 +21,6 @@ from vistudy.analysis.tables.validation import check_trials
 
 MARKS = (
     ("failed", "×", "failed", "trials that failed (machine)"),
-    ("censored", "◐", "stopped", "trials stopped early"),
     ("missing", "○", "not run", "trials not run yet"),
     ("undetermined", "?", "unclear", "trials whose records cannot tell"),
 )

@@ -1,4 +1,4 @@
-"""What is stored of a study's trials, checked and judged; without pandas, which takes half a second to import."""
+"""Records of a study's trials: checked, as arrays, labelled. Without pandas, which takes half a second to import."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from vistudy.analysis.ledger.documents import PackRecord, PlannedTrial, Record, StoredPlan, TrialEnd
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.analysis.outcomes.rules import VALUES_READ, Outcome, Reference, Thresholds, label
+from vistudy.analysis.outcomes.labels import Reference, Thresholds
+from vistudy.analysis.outcomes.rules import VALUES_READ, Outcome, label
 
 
 def plan_entries(document: StoredPlan, study: str) -> dict[str, PlannedTrial]:
@@ -83,7 +84,7 @@ def label_trial(
         evaluations = int(plan[trial_id]["config"]["evaluations"])
         return label(series, reference, thresholds, evaluations=evaluations)
     except ValueError as error:
-        raise StudyError(f"trial {trial_id} of pack {pack_id} cannot be judged: {error}") from error
+        raise StudyError(f"trial {trial_id} of pack {pack_id} cannot be labelled: {error}") from error
 
 
 def to_series(records: Sequence[Record]) -> dict[str, np.ndarray]:

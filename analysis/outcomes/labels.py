@@ -1,4 +1,4 @@
-"""What the outcome rules are made of: labels, flags, thresholds, references. The rules are in `outcome.py`."""
+"""Labels and flags of outcomes, the thresholds of the rules, and references. The rules are in `rules.py`."""
 
 from __future__ import annotations
 
@@ -6,10 +6,28 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Self
 
 OUTCOME_VERSION = 2
-"""Version of the rules that outcomes are judged by; `RULES` has the versions before it."""
+"""Version of the outcome rules; `RULES` has the versions before it."""
+
+
+class Label(StrEnum):
+    """Outcome of a complete trial, in order of precedence (`UNDETERMINED` is not part of it)."""
+
+    DIVERGED = "diverged"
+    MODE_COLLAPSE_LATE = "mode_collapse_late"
+    MODE_COLLAPSE_EARLY = "mode_collapse_early"
+    CONVERGED = "converged"
+    OSCILLATING = "oscillating"
+    UNSTEADY = "unsteady"
+    SLOW = "slow"
+    STALLED_D_WON = "stalled_d_won"
+    STALLED = "stalled"
+    PLATEAU = "plateau"
+    UNDETERMINED = "undetermined"
+
 
 LABEL_TEXT: dict[str, tuple[str, str]] = {
     "diverged": ("diverged", "numbers became non-finite, or weights or samples exploded"),
@@ -24,12 +42,12 @@ LABEL_TEXT: dict[str, tuple[str, str]] = {
     "plateau": ("plateau", "neither good nor far from real data in the last quarter, with no trend or swing seen"),
     "undetermined": ("unclear", "records stop early or the metric failed: says nothing about stability"),
 }
-"""Label -> (short name, plain sentence), in order of precedence (`undetermined` is not part of it)."""
+"""Label -> (short name, plain sentence). Keys are plain strings, in the order of `Label`."""
 
-LABELS: tuple[str, ...] = tuple(LABEL_TEXT)
-STABLE = "converged"
+LABELS: tuple[str, ...] = tuple(label.value for label in Label)
+STABLE = Label.CONVERGED.value
 """The primary endpoint: a trial is stable if and only if this is its label."""
-UNDETERMINED = "undetermined"
+UNDETERMINED = Label.UNDETERMINED.value
 
 FLAG_TEXT: dict[str, str] = {
     "transient_collapse": "a collapse that lasted at least W evaluations and ended",
@@ -50,7 +68,7 @@ class Thresholds:
     """Pre-registered numbers of the rules. Source: `docs/outcomes.md`, fixed before any confirmatory run."""
 
     version: int = OUTCOME_VERSION
-    """Of the rules that these are the numbers of; `RULES` has the numbers of each version."""
+    """Of the rules. `RULES` has the thresholds of each version."""
     persistence_share: float = 0.10
     """W = max(persistence_min, ceil(share * E)) evaluations: how long something must last to count."""
     persistence_min: int = 3
@@ -119,12 +137,12 @@ RULES: dict[int, Thresholds] = {
     1: Thresholds(version=1, window_share=0.20, window_min=5, end_min=5),
     OUTCOME_VERSION: Thresholds(),
 }
-"""Version of the rules -> its numbers. Whatever takes thresholds judges by the version that they are of."""
+"""Version of the rules -> its thresholds. Functions that take thresholds apply the rules of their version."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reference:
-    """What the metrics say of real data and of no training: normalises them. One per data set and net structure."""
+    """Metrics of real data and untrained nets, which normalise those of trials. One per data set and net structure."""
 
     dist_floor: float
     """Distance between two disjoint sets of real samples."""

@@ -1,6 +1,6 @@
 """Stability of all trials of a study under many thresholds, from records read once: thousands of trials in seconds.
 
-`Relabelled.stable` says what `vistudy.analysis.outcomes.rules.label` would; a test compares them.
+`StabilityByThreshold.stable` agrees with `vistudy.analysis.outcomes.rules.label`; a test compares them.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from vistudy.analysis.outcomes.rules import STABLE, UNDETERMINED, Reference, Thresholds, deficiency, diverged_at, label
-from vistudy.analysis.outcomes.study_trials import StudyTrials
+from vistudy.analysis.outcomes.label_study import StudyTrials
+from vistudy.analysis.outcomes.labels import STABLE, UNDETERMINED, Reference, Thresholds
+from vistudy.analysis.outcomes.rules import deficiency, diverged_at, label
 from vistudy.analysis.outcomes.time_series import Bools, Floats, capped, first_run_of
 
 
 class StabilityByThreshold:
-    """Complete trials of a study, ready to be judged again under other windows and thresholds of Q.
+    """Complete trials of a study, ready to be labelled again under other windows and thresholds of Q.
 
-    Trials with a full, finite record are judged together; diverged ones and those with gaps one by one.
+    Trials with a full, finite record are labelled together; diverged ones and those with gaps one by one.
     """
 
     def __init__(self, trials: StudyTrials, base: Thresholds) -> None:
@@ -43,7 +44,7 @@ class StabilityByThreshold:
 
     def _of(self, trial_id: str) -> tuple[dict[str, Any], Reference, int]:
         trials = self._trials
-        pack = trials.packs[trials.ended[trial_id]["pack_id"]]
+        pack = trials.packs[trials.ends[trial_id]["pack_id"]]
         evaluations = int(trials.entries[trial_id]["config"]["evaluations"])
         return trials.series[trial_id], Reference.from_dict(pack["reference"]), evaluations
 
@@ -59,14 +60,14 @@ class StabilityByThreshold:
         """(by the last window, by the best so far): trial_id -> 1, 0 or NaN (undetermined).
 
         By the best so far a trial is stable if Q was good for W evaluations in a row at any time, whatever came later:
-        that is choosing the checkpoint by the metric that judges it.
+        that is choosing the checkpoint by the metric that evaluates it.
 
         `thresholds` may differ from the base in `tau_ok`, the window and the persistence.
         """
         last: dict[str, float] = {}
         best: dict[str, float] = {}
         for group in self._clean.values():
-            at_end, ever, doubtful = group.judge(thresholds)
+            at_end, ever, doubtful = group.stable(thresholds)
             last |= dict(zip(group.ids, at_end.astype(float).tolist(), strict=True))
             best |= dict(zip(group.ids, ever.astype(float).tolist(), strict=True))
             last |= {group.ids[i]: self._one(group.ids[i], thresholds)[0] for i in np.flatnonzero(doubtful)}
@@ -106,10 +107,10 @@ class _SeriesBatch:
         self._collapses: dict[int, tuple[Bools, Bools]] = {}
         self._early: dict[int, Bools] = {}
 
-    def judge(self, t: Thresholds) -> tuple[Bools, Bools, Bools]:
+    def stable(self, t: Thresholds) -> tuple[Bools, Bools, Bools]:
         """(converged, good for W evaluations in a row at any time, converged unless it is an early collapse).
 
-        (trials,) each. Follows `outcome._Run.judge`.
+        (trials,) each. Follows `rules._Run.classify`.
         """
         persistence, end = t.persistence(self.evaluations), t.end(self.evaluations)
         window, final = (

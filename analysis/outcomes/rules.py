@@ -1,7 +1,6 @@
 """Records of a trial -> its outcome: one label, some flags, event times. Pure functions of stored numbers.
 
-The labels, their order of precedence and every threshold are explained for users in `docs/outcomes.md`; their
-declarations are in `taxonomy.py`.
+`docs/outcomes.md` explains labels, their order of precedence and every threshold; `labels.py` declares them.
 """
 
 from __future__ import annotations
@@ -15,17 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from vistudy.analysis.outcomes.labels import (
-    FLAG_TEXT,
-    LABEL_TEXT,
-    LABELS,
-    OUTCOME_VERSION,
-    RULES,
-    STABLE,
-    UNDETERMINED,
-    Reference,
-    Thresholds,
-)
+from vistudy.analysis.outcomes.labels import FLAG_TEXT, OUTCOME_VERSION, Label, Reference, Thresholds
 from vistudy.analysis.outcomes.time_series import (
     Bools,
     Floats,
@@ -39,37 +28,19 @@ from vistudy.analysis.outcomes.time_series import (
     turning_points,
 )
 
-__all__ = [
-    "FLAG_TEXT",
-    "LABELS",
-    "LABEL_TEXT",
-    "OUTCOME_VERSION",
-    "RULES",
-    "STABLE",
-    "UNDETERMINED",
-    "VALUES_READ",
-    "Outcome",
-    "Reference",
-    "Thresholds",
-    "deficiency",
-    "diverged_at",
-    "label",
-]
-
 VALUES_READ = (
     "dist", "cov", "prec", "dist_running", "cov_running", "prec_running", "finite", "g_param_norm", "d_param_norm",
     "max_abs_sample", "saturated_share", "d_acc_real", "d_acc_fake", "mode_spread", "class_coverage", "prec_pixels",
     "hq_share", "triangle_share", "prdc_precision",
 )  # fmt: skip
-"""Recorded values that the rules read, or of whose presence they ask; a test compares."""
+"""Recorded values that the rules read, or whose presence they check; a test compares."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """What a complete trial showed."""
+    """Label, flags and event times of a complete trial."""
 
-    label: str
-    """One of LABELS."""
+    label: Label
     flags: tuple[str, ...]
     """Some of FLAG_TEXT, in its order."""
     t_thr: float | None
@@ -135,7 +106,7 @@ def label(
     *,
     evaluations: int,
 ) -> Outcome:
-    """Judge one trial. `series` has the arrays `evaluation`, `step` and one per recorded value, all (T,).
+    """Label one trial. `series` has the arrays `evaluation`, `step` and one per recorded value, all (T,).
 
     `evaluations` is E, the number planned besides evaluation 0. Raises ValueError if arrays differ in length or
     evaluations do not increase. Source: `docs/outcomes.md`.
@@ -153,19 +124,19 @@ def diverged_at(
 
 
 def _label(run: _Run) -> Outcome:
-    bad_from = run.divergence()
-    if bad_from is not None:
-        return run.upto(bad_from).outcome("diverged", t_div=float(run.step[bad_from]))
+    divergence = run.divergence()
+    if divergence is not None:
+        return run.truncated_at(divergence).outcome(Label.DIVERGED, t_div=float(run.step[divergence]))
     if not run.complete():
-        return run.outcome(UNDETERMINED, extra=("records_incomplete",))
+        return run.outcome(Label.UNDETERMINED, extra=("records_incomplete",))
     if 2 * int(run.final.sum()) < min(run.thresholds.end(run.evaluations), run.evaluations):
-        return run.outcome(UNDETERMINED)
-    return run.outcome(run.judge())
+        return run.outcome(Label.UNDETERMINED)
+    return run.outcome(run.classify())
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Run:
-    """A trial's series, with Q, and the questions that the rules ask of it. No slots: answers are kept."""
+    """A trial's series with Q, and the conditions of the rules. No slots: properties are cached."""
 
     evaluation: Floats
     step: Floats
@@ -199,7 +170,8 @@ class _Run:
         return self.thresholds.persistence(self.evaluations)
 
     @cached_property
-    def known(self) -> Bools:
+    def has_metrics(self) -> Bools:
+        """Mask of the evaluations whose Q is known."""
         return np.asarray(~np.isnan(self.q))
 
     @cached_property
@@ -209,12 +181,12 @@ class _Run:
 
     def last(self, count: int) -> Bools:
         """Mask of those of the last `count` evaluations whose Q is known; evaluation 0 is never part of it."""
-        return (self.evaluation > max(0, self.evaluations - count)) & self.known
+        return (self.evaluation > max(0, self.evaluations - count)) & self.has_metrics
 
     @cached_property
     def late(self) -> Bools:
         """Mask of the second half's evaluations whose Q is known."""
-        return (2 * self.evaluation > self.evaluations) & self.known
+        return (2 * self.evaluation > self.evaluations) & self.has_metrics
 
     def get(self, name: str) -> Floats:
         return _column(self.values, name, like=self.evaluation)
@@ -236,8 +208,8 @@ class _Run:
                 return start
         return None
 
-    def upto(self, index: int) -> _Run:
-        """The part before an evaluation's index."""
+    def truncated_at(self, index: int) -> _Run:
+        """The part before the evaluation at `index`."""
         values = {name: array[:index] for name, array in self.values.items()}
         return dataclasses.replace(
             self, values=values, evaluation=self.evaluation[:index], step=self.step[:index], q=self.q[:index]
@@ -246,49 +218,49 @@ class _Run:
     def relative(self, name: str) -> Floats:
         """Coverage or precision relative to real data's, at known evaluations; NaN where the data set has none."""
         real: float = getattr(self.reference, f"{name}_real")
-        return np.asarray(self.get(name)[self.known] / real)
+        return np.asarray(self.get(name)[self.has_metrics] / real)
 
     @cached_property
     def collapsed(self) -> tuple[Bools, Floats]:
         """The collapse condition on centred W-medians, and the running peak of coverage; known evaluations, each."""
         t = self.thresholds
         coverage = centred_medians(self.relative("cov"), self.persistence)
-        q = centred_medians(capped(self.q[self.known]), self.persistence)
+        q = centred_medians(capped(self.q[self.has_metrics]), self.persistence)
         peak = np.maximum.accumulate(coverage) if coverage.size else coverage
         best = np.minimum.accumulate(q) if q.size else q
         worse = q >= best + t.collapse_worsening
         return (coverage <= t.collapse_drop * peak) & (peak >= t.collapse_peak) & worse, peak
 
-    def judge(self) -> str:
+    def classify(self) -> Label:
         """The label of a complete trial that did not diverge: the first rule that holds."""
         t, q = self.thresholds, self.q[self.final]
         trends = self.evaluations >= t.trend_evaluations
         condition, peak = self.collapsed
         middle = median(q)
         if tail_length(condition) >= self.persistence:
-            return "mode_collapse_late"
-        little = median(self.relative("cov")[self.final[self.known]]) <= t.early_coverage
+            return Label.MODE_COLLAPSE_LATE
+        little = median(self.relative("cov")[self.final[self.has_metrics]]) <= t.early_coverage
         growing = little and t.version > 1 and trends and self.growing()
         if little and not growing and not np.any(peak >= t.collapse_peak) and self.precise():
-            return "mode_collapse_early"
+            return Label.MODE_COLLAPSE_EARLY
         window = self.q[self.last(t.window(self.evaluations))]
         if any(np.mean(part <= t.tau_ok) >= t.converged_share for part in (window, q)):
-            return "converged"
+            return Label.CONVERGED
         if trends and turning_points(self.q[self.late], t.swing) >= t.turning_points:
-            return "oscillating"
+            return Label.OSCILLATING
         if t.version > 1 and middle <= t.tau_ok:
-            return "unsteady"
+            return Label.UNSTEADY
         improving = growing or (trends and self.falling(capped(self.q), t.trend_drop))
         if improving and (t.version == 1 or middle < t.slow_quality):
-            return "slow"
+            return Label.SLOW
         if middle >= t.tau_bad:
-            return "stalled_d_won" if self.d_won_at_end() else "stalled"
-        return "plateau"
+            return Label.STALLED_D_WON if self.d_won_at_end() else Label.STALLED
+        return Label.PLATEAU
 
     def precise(self) -> bool:
         """Whether samples are realistic at the end: in version 2 by pixels, too, and not as far as untrained ones."""
         t = self.thresholds
-        if not median(self.relative("prec")[self.final[self.known]]) >= t.early_precision:
+        if not median(self.relative("prec")[self.final[self.has_metrics]]) >= t.early_precision:
             return False
         by_features = "fd" in self.values and "triangle_share" not in self.values  # else garbage is not precise
         if t.version == 1 or not by_features:
@@ -325,10 +297,9 @@ class _Run:
         if first_run_of(ended, w) is not None:
             flags.add("transient_collapse")
         if t_thr is not None:
-            after = self.late[self.known] & (self.step[self.known] > t_thr)
-            if any(
-                stop - start < w and after[start:stop].any() for start, stop in runs(self.q[self.known] >= t.tau_bad)
-            ):
+            after = (self.late & (self.step > t_thr))[self.has_metrics]
+            bad = runs(self.q[self.has_metrics] >= t.tau_bad)
+            if any(stop - start < w and after[start:stop].any() for start, stop in bad):
                 flags.add("late_spike")
         if "dist_running" in self.values and self.final.any():
             running, recalibrated = (  # by the values that both have
@@ -341,7 +312,7 @@ class _Run:
             flags.add("saturated")
         if first_run_of(self.d_won(), w) is not None:
             flags.add("d_won_segment")
-        if not self.known.all():
+        if not self.has_metrics.all():
             flags.add("metric_failure")
         if self.evaluations < t.trend_evaluations:
             flags.add("too_few_evaluations")
@@ -351,24 +322,24 @@ class _Run:
             flags.add("recorded_before_v2")
         return flags
 
-    def outcome(self, name: str, *, t_div: float | None = None, extra: tuple[str, ...] = ()) -> Outcome:
+    def outcome(self, label: Label, *, t_div: float | None = None, extra: tuple[str, ...] = ()) -> Outcome:
         """Put label, flags and event times together."""
-        known = self.known
-        start = first_run_of(self.q[known] <= self.thresholds.tau_ok, self.persistence)
-        t_thr = None if start is None else float(self.step[known][start])
+        q, step = self.q[self.has_metrics], self.step[self.has_metrics]
+        start = first_run_of(q <= self.thresholds.tau_ok, self.persistence)
+        t_thr = None if start is None else float(step[start])
         condition = self.collapsed[0]
         tail = tail_length(condition)
-        lasting = tail >= self.persistence and name in ("mode_collapse_late", "diverged")
+        lasting = tail >= self.persistence and label in (Label.MODE_COLLAPSE_LATE, Label.DIVERGED)
         flags = self.flags(t_thr) | set(extra)
         final = self.q[self.final]
         return Outcome(
-            label=name,
+            label=label,
             flags=tuple(flag for flag in FLAG_TEXT if flag in flags),
             t_thr=t_thr,
-            t_coll=float(self.step[known][condition.size - tail]) if lasting else None,
+            t_coll=float(step[condition.size - tail]) if lasting else None,
             t_div=t_div,
-            q_final=median(final) if final.size and name not in ("diverged", UNDETERMINED) else None,
-            q_best=float(self.q[known].min()) if known.any() else None,
+            q_final=median(final) if final.size and label not in (Label.DIVERGED, Label.UNDETERMINED) else None,
+            q_best=float(q.min()) if q.size else None,
             version=self.thresholds.version,
         )
 

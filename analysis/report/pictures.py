@@ -21,8 +21,8 @@ from vistudy.analysis.figures.specs import AnyFigure, TileFigure, arm_styles
 from vistudy.analysis.maps.difference import difference_figure, grid_figure, stability_figure
 from vistudy.analysis.maps.heatmap import heatmaps
 from vistudy.analysis.maps.heatmap_cells import blocks
-from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import StudyTrials
+from vistudy.analysis.outcomes.label_study import StudyTrials
+from vistudy.analysis.outcomes.labels import Thresholds
 from vistudy.analysis.parallel import helper_process
 from vistudy.analysis.tables.trials import load_frame
 

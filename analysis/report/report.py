@@ -22,9 +22,8 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.maps.atlas_page import atlas_section
 from vistudy.analysis.maps.atlas_samples import Modes
 from vistudy.analysis.maps.heatmap_page import embedded_json, page_environment
-from vistudy.analysis.outcomes.labels import LABEL_TEXT
-from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import as_ledger
+from vistudy.analysis.outcomes.label_study import as_ledger
+from vistudy.analysis.outcomes.labels import LABEL_TEXT, Thresholds
 from vistudy.analysis.report.pictures import Painter, Picture, Section, pictures
 from vistudy.analysis.report.tables import DRAWS, Table, arm_tally, estimate_tables, estimates, packed
 from vistudy.analysis.report.text import markdown, methods, provenance

@@ -47,7 +47,7 @@ class Table:
     """Shown when it is asked for; on paper always."""
 
 
-_LOST = ("failed", "censored", "planned", "running", "interrupted", "undetermined")
+_LOST = ("failed", "planned", "running", "interrupted", "undetermined")
 
 
 def arm_tally(table: pd.DataFrame) -> Table:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from vistudy.analysis.outcomes.labels import OUTCOME_VERSION
-from vistudy.analysis.outcomes.rules import Thresholds
+from vistudy.analysis.outcomes.labels import OUTCOME_VERSION, Thresholds
 from vistudy.analysis.report.tables import Table
 from vistudy.analysis.tables.columns import NO_DATA, data_of
 from vistudy.analysis.tables.formatting import level_text

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.analysis.outcomes.rules import STABLE, UNDETERMINED, Thresholds
-from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, read_trials
+from vistudy.analysis.outcomes.label_study import StoreLike, StudyTrials, read_trials
+from vistudy.analysis.outcomes.labels import STABLE, UNDETERMINED, Thresholds
 from vistudy.analysis.tables.trials import cell_tag, load_frame
 
 KEYS = ("block", "family", "class", "arm", "config", "seed")
@@ -32,7 +32,7 @@ def load_arms(
     """Read the arm table of a study. Columns: KEYS, `stable`, `q`, `lr`, `stratum`, then those of `load_frame`.
 
     `stable` is 1 or 0 and `q` the final deficiency capped at 1 (a diverged trial has 1); both are NaN where a trial was
-    not judged: failed, censored, unfinished, undetermined. `config` is the cell as text without the arm and without
+    not evaluable: failed, unfinished, undetermined. `config` is the cell as text without the arm and without
     what the arm alone has drawn; `lr` the configuration's learning rate, without the arm's scale, NaN if it sets none.
     `stratum` is the configuration without its learning rate and whatever else is drawn from a range. A trial that
     several arms or blocks share has a row in each.
@@ -44,7 +44,7 @@ def load_arms(
         StudyError: no block has arms; an arm or block that the plan does not declare; the same arm, configuration and
             seed twice; or as `load_frame`.
     """
-    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
+    trials = read_trials(store, study)
     blocks: Mapping[str, Any] = trials.plan.get("blocks", {})
     if not any(block.get("arms") for block in blocks.values()):
         raise StudyError(
@@ -184,9 +184,9 @@ def _table(trials: StudyTrials, rows: list[dict[str, Any]], thresholds: Threshol
         )
     frame = load_frame(trials, thresholds=thresholds)
     state, outcome = frame["state"], frame["outcome"]
-    judged = (state == "complete") & outcome.notna() & (outcome != UNDETERMINED)
-    frame["stable"] = np.where(judged, (outcome == STABLE).astype(float), np.nan)
-    frame["q"] = np.where(judged, frame["q_final"].fillna(Q_CAP).clip(upper=Q_CAP), np.nan)
+    evaluable = (state == "complete") & outcome.notna() & (outcome != UNDETERMINED)
+    frame["stable"] = np.where(evaluable, (outcome == STABLE).astype(float), np.nan)
+    frame["q"] = np.where(evaluable, frame["q_final"].fillna(Q_CAP).clip(upper=Q_CAP), np.nan)
     frame = frame.drop(columns=[name for name in (*KEYS, "lr", "stratum") if name in frame])
     table = keys.merge(frame, on="trial_id", how="left", validate="many_to_one")
     head = [*KEYS, "stable", "q", "lr", "stratum"]

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import StoreLike
+from vistudy.analysis.outcomes.label_study import StoreLike
+from vistudy.analysis.outcomes.labels import Thresholds
 from vistudy.analysis.tables.formatting import percent, points
 from vistudy.analysis.tables.rates import cell_rates
 from vistudy.analysis.tables.trials import load_frame
@@ -49,7 +49,7 @@ class StudyComparison:
     trials_b: int
     shared: int
     """Trials that both plans have: the same resolved configuration."""
-    both_judged: int
+    both_labelled: int
     """Shared trials that have an outcome in both studies."""
     disagree: tuple[tuple[str, str, str], ...]
     """(trial_id, outcome in a, outcome in b) of those that differ."""
@@ -65,7 +65,7 @@ class StudyComparison:
             {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()}
             for row in self.cells.to_dict("records")
         ]
-        plain = {name: getattr(self, name) for name in ("a", "b", "trials_a", "trials_b", "shared", "both_judged")}
+        plain = {name: getattr(self, name) for name in ("a", "b", "trials_a", "trials_b", "shared", "both_labelled")}
         return plain | {"disagree": [list(each) for each in self.disagree], "unequal": self.unequal,
                         "sentence": self.sentence, "cells": rows}  # fmt: skip
 
@@ -96,9 +96,9 @@ def compare_studies(
     """
     a, b = load_frame(store_a, study_a, thresholds), load_frame(store_b, study_b, thresholds)
     both = a.merge(b, on="trial_id", suffixes=("_a", "_b"))
-    judged = both[both["outcome_a"].notna() & both["outcome_b"].notna()]
-    differ = judged[judged["outcome_a"] != judged["outcome_b"]]
-    alike = judged[judged["outcome_a"] == judged["outcome_b"]]
+    labelled = both[both["outcome_a"].notna() & both["outcome_b"].notna()]
+    differ = labelled[labelled["outcome_a"] != labelled["outcome_b"]]
+    alike = labelled[labelled["outcome_a"] == labelled["outcome_b"]]
     q_a, q_b = alike["q_final_a"], alike["q_final_b"]
     unequal = int((~((q_a == q_b) | (q_a.isna() & q_b.isna()))).sum())
     disagree = tuple(differ[["trial_id", "outcome_a", "outcome_b"]].itertuples(index=False, name=None))
@@ -110,11 +110,11 @@ def compare_studies(
     ]
     sentence = (
         f"{names[0]} has {len(a)} trials, {names[1]} has {len(b)}; {len(both)} trials and {common} of {len(cells)} "
-        f"cells are in both. Stable: {rates[0]} judged trials, and {rates[1]}. Of {len(judged)} trials judged in both, "
+        f"cells are in both. Stable: {rates[0]} evaluable trials, and {rates[1]}. Of {len(labelled)} trials labelled in both, "
         f"{len(differ)} have another outcome and {unequal} the same with another final Q."
     )
     return StudyComparison(
-        a=names[0], b=names[1], trials_a=len(a), trials_b=len(b), shared=len(both), both_judged=len(judged),
+        a=names[0], b=names[1], trials_a=len(a), trials_b=len(b), shared=len(both), both_labelled=len(labelled),
         disagree=disagree, unequal=unequal, cells=cells, sentence=sentence,
     )  # fmt: skip
 

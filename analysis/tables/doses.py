@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from vistudy.analysis.outcomes.histories import checked_histories
-from vistudy.analysis.outcomes.study_trials import StudyTrials
+from vistudy.analysis.outcomes.label_study import StudyTrials
 
 NAMES = ("rho", "drift")
 

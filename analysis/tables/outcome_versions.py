@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from vistudy.analysis.ledger.errors import StudyError
+from vistudy.analysis.outcomes.label_study import StoreLike, read_trials
 from vistudy.analysis.outcomes.labels import LABELS, OUTCOME_VERSION, RULES, STABLE
-from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, read_trials
 from vistudy.analysis.tables.trials import load_frame
 
 
@@ -63,7 +63,7 @@ def relabel_study(store: StoreLike, study: str = "", version: int = 1) -> Versio
     if version not in RULES:
         allowed = ", ".join(map(str, RULES))
         raise StudyError(f"--version {version}: there are no such outcome rules; allowed: {allowed}")
-    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
+    trials = read_trials(store, study)
     now = load_frame(trials)
     then = load_frame(trials, thresholds=RULES[version])
     entries = [trials.entries[trial_id] for trial_id in now["trial_id"]]

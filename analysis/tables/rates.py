@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from vistudy.analysis.ledger.documents import TrialState
 from vistudy.analysis.outcomes.labels import LABELS, STABLE, UNDETERMINED
 from vistudy.analysis.tables.validation import check_trials
 
 RATE_COLUMNS: dict[str, str] = {
     "k": "stable trials: outcome converged",
     "n": "trials with an outcome that says something; the denominator of `share`",
-    "planned": "all trials of the cell: n + failed + censored + missing + undetermined",
+    "planned": "all trials of the cell: n + failed + missing + undetermined",
     "failed": "trials that failed for reasons of the machine",
-    "censored": "trials that were stopped before their budget",
     "missing": "trials that have not finished: planned, running or interrupted",
     "undetermined": "complete trials whose records cannot tell",
     "inert": "True if a swept hyperparameter provably has no effect in every trial of the cell (a placebo)",
@@ -48,21 +48,20 @@ def cell_rates(frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     """
     check_trials(frame, ("state", "outcome", "inert", *factors))
     state, outcome = frame["state"], frame["outcome"]
-    judged = (state == "complete") & outcome.notna() & (outcome != UNDETERMINED)
+    evaluable = (state == "complete") & outcome.notna() & (outcome != UNDETERMINED)
     counts = pd.DataFrame(
         {
-            "k": judged & (outcome == STABLE),
-            "n": judged,
+            "k": evaluable & (outcome == STABLE),
+            "n": evaluable,
             "planned": True,
-            "failed": state == "failed",
-            "censored": state == "censored",
-            "missing": state.isin(["planned", "running", "interrupted"]),
-            "undetermined": (state == "complete") & ~judged,
+            "failed": state == TrialState.FAILED,
+            "missing": state.isin([TrialState.PLANNED.value, TrialState.RUNNING.value, TrialState.INTERRUPTED.value]),
+            "undetermined": (state == "complete") & ~evaluable,
         },
         index=frame.index,
     ).astype(int)
     failures = [name for name in LABELS if name not in (STABLE, UNDETERMINED)]
-    tally = pd.DataFrame({name: (judged & (outcome == name)).astype(int) for name in failures}, index=frame.index)
+    tally = pd.DataFrame({name: (evaluable & (outcome == name)).astype(int) for name in failures}, index=frame.index)
     inert = (~frame["inert"].astype(bool)).astype(int).rename("active")
     keys = [frame[name] for name in factors] or [pd.Series(0, index=frame.index)]
     grouped = pd.concat([counts, tally, inert], axis=1).groupby(keys, sort=False, dropna=False, observed=True).sum()

@@ -14,8 +14,9 @@ import pandas as pd
 from vistudy.analysis.ledger.documents import Record, TrialEnd
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.outcomes.histories import checked_histories, label_trial, plan_entries, to_series
-from vistudy.analysis.outcomes.rules import Outcome, Reference, Thresholds, deficiency
-from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, as_ledger, read_trials
+from vistudy.analysis.outcomes.label_study import StoreLike, StudyTrials, as_ledger, read_trials
+from vistudy.analysis.outcomes.labels import Reference, Thresholds
+from vistudy.analysis.outcomes.rules import Outcome, deficiency
 from vistudy.analysis.tables.columns import COLUMNS, NO_DATA, RECORD_COLUMNS, cell_tag, columns_markdown
 
 if TYPE_CHECKING:
@@ -43,10 +44,10 @@ def load_frame(
     Raises:
         StudyError: as `read_trials`; a complete trial whose pack or reference is missing.
     """
-    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
+    trials = read_trials(store, study)
     rows = [
         _row(
-            trials.study, entry, trials.ended.get(trial_id, {}), trials.outcome(trial_id, thresholds),
+            trials.study, entry, trials.ends.get(trial_id, {}), trials.outcome(trial_id, thresholds),
             trials.state(trial_id),
         )
         for trial_id, entry in trials.entries.items()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vistudy.analysis.ledger.documents import TrialState
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.outcomes.labels import LABELS, STABLE
 
@@ -16,7 +17,7 @@ class TableError(StudyError, ValueError):
     """A table of trials that cannot be counted."""
 
 
-STATES = ("planned", "running", "interrupted", "complete", "failed", "censored")
+STATES = tuple(state.value for state in TrialState)
 
 
 def check_trials(table: pd.DataFrame, needed: Sequence[str]) -> None:

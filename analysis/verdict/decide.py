@@ -14,9 +14,8 @@ import pandas as pd
 
 from vistudy.analysis.estimates.risk_difference import holm
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.analysis.outcomes.labels import OUTCOME_VERSION, RULES
-from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, read_trials
+from vistudy.analysis.outcomes.label_study import StoreLike, StudyTrials, read_trials
+from vistudy.analysis.outcomes.labels import OUTCOME_VERSION, RULES, Thresholds
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.doses import with_doses
 from vistudy.analysis.verdict.decide_block import conclude, decide_block
@@ -53,7 +52,7 @@ def decide_study(store: StoreLike, study: str = "") -> Decision:
     Raises:
         StudyError: the study has no claim, or as `load_arms` and `decide`.
     """
-    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
+    trials = read_trials(store, study)
     claim = claim_of(trials)
     table = with_doses(load_arms(trials, thresholds=thresholds_of(claim)), trials)
     return decide(table, claim, trials.registrations)

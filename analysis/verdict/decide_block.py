@@ -125,7 +125,7 @@ def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, An
     verdict = REFUSED if reasons else DIFFERENT if found.differing else IDENTICAL
     notes = [f"{found.same_trial} pairs are one trial, trained once, and show nothing."] if found.same_trial else []
     if found.not_compared:
-        notes.append(f"{found.not_compared} pairs were not compared: a trial is missing, failed or censored.")
+        notes.append(f"{found.not_compared} pairs were not compared: a trial is missing or failed.")
     return {"identity": found, "verdict": verdict, "reasons": tuple(reasons), "notes": tuple(notes)}
 
 

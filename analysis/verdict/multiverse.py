@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from vistudy.analysis.estimates.risk_difference import holm
+from vistudy.analysis.outcomes.label_study import StoreLike, read_trials
 from vistudy.analysis.outcomes.relabel import StabilityByThreshold
-from vistudy.analysis.outcomes.study_trials import StoreLike, StudyTrials, read_trials
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.formatting import percent
 from vistudy.analysis.verdict.decide import DEFAULTS, claim_of, role_of, thresholds_of
@@ -103,7 +103,7 @@ def multiverse_check(
     Raises:
         StudyError: the study has no claim, or as `load_arms`.
     """
-    trials = store if isinstance(store, StudyTrials) else read_trials(store, study)
+    trials = read_trials(store, study)
     claim = claim_of(trials) if claim is None else DEFAULTS | dict(claim)
     base = thresholds_of(claim)
     table = load_arms(trials, thresholds=base) if table is None else table.copy(deep=False)

@@ -137,7 +137,7 @@ def _identical(
         left, same = left + found.not_compared, same + found.same_trial
         silent += [] if found.n_pairs else [name]
     figures = f"{differing} of {compared} pairs differ in outcome, Q or an event time"
-    figures += f"; {left} pairs were not compared (a trial is missing, failed or censored)" if left else ""
+    figures += f"; {left} pairs were not compared (a trial is missing or failed)" if left else ""
     figures += f"; {same} pairs are one trial, trained once, and show nothing" if same else ""
     figures += f"; nothing to compare in {', '.join(silent)}" if silent else ""
     holds = False if differing else None if silent or left else True

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from vistudy.analysis.outcomes.rules import OUTCOME_VERSION
+from vistudy.analysis.outcomes.labels import OUTCOME_VERSION
 from vistudy.analysis.verdict.results import RegistrationStatus
 
 MOST_SHOWN = 6

@@ -32,13 +32,14 @@ def report(
     Raises:
         StudyError: unknown study, or a store that does not add up.
     """
+    from vistudy.analysis.outcomes.label_study import update_outcome_cache
     from vistudy.analysis.report.report import report as write
     from vistudy.study.execution.runner import real_modes
     from vistudy.study.tracking.mirror import TrackingError, experiment_url
     from vistudy.study.tracking.uri import default_tracking_uri
 
     ledger = Ledger(store)
-    ledger.read_plan(study)
+    update_outcome_cache(ledger, study)  # a second report reads no records
     uri = tracking_uri or default_tracking_uri(store)
     folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "reports", study)
     detach_links(folder)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vistudy.analysis.ledger.documents import TrialState
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.api.heatmap import draw
 from vistudy.study.api.plan import as_study
@@ -132,7 +133,7 @@ def _run(
     say: LogFn,
     trainer_on: Callable[..., StudyRunner],
 ) -> RunReport:
-    from vistudy.analysis.outcomes.label_study import label_study
+    from vistudy.analysis.outcomes.label_study import update_outcome_cache
     from vistudy.study.execution.data_changes import other_data
     from vistudy.study.execution.data_check import check_data
     from vistudy.study.planning.rounds import rounds
@@ -144,7 +145,7 @@ def _run(
     mirror.check_tracking_uri(uri)
     ledger = Ledger(store)
     forget_seen_files()
-    outcomes = lambda ids: label_study(ledger, wanted.name).outcomes  # noqa: E731
+    outcomes = lambda ids: update_outcome_cache(ledger, wanted.name).outcomes  # noqa: E731
     plans = rounds(wanted, outcomes, ledger.records, allow_large=allow_large)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)
@@ -153,6 +154,11 @@ def _run(
     if wanted.claim and not ledger.registrations(wanted.name):
         say(f"claim {wanted.claim.id} is not registered: `vistudy register` freezes it before the first record")
     planned, said, drawn = first, set[str](), list[Path]()
+
+    def draw_heatmaps() -> list[Path]:
+        update_outcome_cache(ledger, wanted.name)  # before the first of several readers
+        return draw(wanted.name, store=store, tracking_uri=uri, say=say)[1]
+
     with ledger.lock(wanted.name, "run"), trainer_on(ledger=ledger, uri=uri) as trainer:
         ended = False
         try:
@@ -165,7 +171,7 @@ def _run(
             if not trainer.mirrors:
                 say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
             stop.doing = DRAWING
-            drawn = trainer.disconnect_while(lambda: draw(wanted.name, store=store, tracking_uri=uri, say=say)[1])
+            drawn = trainer.disconnect_while(draw_heatmaps)
             stop.settle(SYNCING)
         except (Stopping, KeyboardInterrupt, SystemExit) as error:
             if not stop.here(error):
@@ -189,7 +195,7 @@ def _report(ledger: Ledger, planned: Plan, trainer: StudyRunner, drawn: Sequence
         left=len(found.left),
         saved=len(found.saved),
         saved_at=sum(found.saved.values()) / len(found.saved) if found.saved else None,
-        begun=sum(state != "planned" for state in map(found.states.get, found.left - found.saved.keys())),
+        begun=sum(state != TrialState.PLANNED for state in map(found.states.get, found.left - found.saved.keys())),
         states=counts(found.states.values()),
         outcomes=counts(str(labels["outcome"]) for labels in outcomes.values()),
         train_s=trainer.train_s,

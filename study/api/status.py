@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vistudy.analysis.ledger.documents import TrialState
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.execution.provenance import now_ms
 
@@ -22,8 +23,8 @@ STALE_MS = 120_000
 class Standing:
     """States of the trials of a plan."""
 
-    states: dict[str, str]
-    """trial_id -> state, as `vistudy.analysis.outcomes.label_study.LabelledStudy.state`."""
+    states: dict[str, TrialState]
+    """trial_id -> state."""
     left: frozenset[str]
     """Those that have not ended."""
     saved: dict[str, float]
@@ -34,8 +35,8 @@ def standing(ledger: Ledger, planned: Plan) -> Standing:
     """Read listings, trial ends and heartbeats. Labels nothing; the store need not know the plan yet."""
     updates = {trial.trial_id: trial.config.d_updates for trial in planned.trials}
     if not ledger.exists():
-        return Standing(states=dict.fromkeys(updates, "planned"), left=frozenset(updates), saved={})
-    states = {trial_id: str(end["state"]) for trial_id, end in ledger.read_outcomes(list(updates)).items()}
+        return Standing(states=dict.fromkeys(updates, TrialState.PLANNED), left=frozenset(updates), saved={})
+    states = {trial_id: TrialState(end["state"]) for trial_id, end in ledger.read_outcomes(list(updates)).items()}
     left = frozenset(updates.keys() - states.keys())
     saved: dict[str, float] = {}
     begun: set[str] = set()
@@ -48,7 +49,8 @@ def standing(ledger: Ledger, planned: Plan) -> Standing:
                     trial_id: max(saved.get(trial_id, 0.0), min(1.0, at / updates[trial_id])) for trial_id in mine
                 }
     live = ledger.live(planned.study.name, begun)
-    states |= {i: "planned" if i not in begun else "running" if i in live else "interrupted" for i in sorted(left)}
+    begun_as = {i: TrialState.RUNNING if i in live else TrialState.INTERRUPTED for i in begun}
+    states |= {trial_id: begun_as.get(trial_id, TrialState.PLANNED) for trial_id in sorted(left)}
     return Standing(states=states, left=left, saved=saved)
 
 
@@ -85,37 +87,35 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
     from vistudy.analysis.outcomes.label_study import label_study
 
     ledger = Ledger(store)
-    known = label_study(ledger, study)
-    states = {trial_id: known.state(trial_id) for trial_id in known.entries}
-    evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in known.entries.items()}
+    labelled = label_study(ledger, study)
+    states = {trial_id: labelled.state(trial_id) for trial_id in labelled.entries}
+    evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in labelled.entries.items()}
     now, pace = now_ms(), 0.0
-    done = sum(evaluations[trial_id] for trial_id in known.ended)
-    for trial_id, begun in known.begun.items():
+    done = sum(evaluations[trial_id] for trial_id in labelled.ends)
+    for trial_id, begun in labelled.in_progress.items():
         (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
         done += last
-        if trial_id in known.live and last_ms > first_ms and now - last_ms < STALE_MS:
+        if trial_id in labelled.live and last_ms > first_ms and now - last_ms < STALE_MS:
             pace += (last - first) / (last_ms - first_ms) * 1000
     total = sum(evaluations.values())
-    shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in known.begun.items()]
+    shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in labelled.in_progress.items()]
     runner = ledger.runner(study)
-    orphaned = bool(known.live) and runner is None and ledger.files.local is not None
+    orphaned = bool(labelled.live) and runner is None and ledger.files.local is not None
     return Status(
         study=study,
-        trials=len(known.entries),
+        trials=len(labelled.entries),
         states=counts(states.values()),
-        outcomes=counts(outcome.label for outcome in known.outcomes.values()),
+        outcomes=counts(outcome.label for outcome in labelled.outcomes.values()),
         progress=done / total if total else 1.0,
-        left=len(known.entries) - len(known.ended),
+        left=len(labelled.entries) - len(labelled.ends),
         left_at=sum(shares) / len(shares) if shares else None,
         runner=runner.who if runner else None,
         orphaned=orphaned,
         eta_s=(total - done) / pace if pace and not orphaned else None,
-        errors={
-            trial_id: str(known.ended[trial_id]["error"]) for trial_id, state in states.items() if state == "failed"
-        },
+        errors={i: str(labelled.ends[i]["error"]) for i, state in states.items() if state == TrialState.FAILED},
     )
 
 
 def counts(values: Iterable[str]) -> dict[str, int]:
-    """Most frequent first."""
-    return dict(Counter(values).most_common())
+    """Count values, most frequent first. Keys are plain strings, also those of an enumeration."""
+    return dict(Counter(map(str, values)).most_common())

@@ -21,10 +21,11 @@ def sync(
     Raises:
         StudyError: unknown study, or MLflow cannot be reached.
     """
+    from vistudy.analysis.outcomes.label_study import update_outcome_cache
     from vistudy.study.tracking.mirror import default_tracking_uri
 
     ledger = Ledger(store)
-    ledger.read_plan(study)
+    update_outcome_cache(ledger, study)
     uri = tracking_uri or default_tracking_uri(store)
     _, drawn = draw(study, store=store, tracking_uri=uri)
     return sync_all(ledger, study, uri, drawn, tick)

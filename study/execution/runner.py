@@ -260,10 +260,10 @@ def mirror_labels(
 
 
 def final_labels(ledger: Ledger, name: str, ids: Collection[str]) -> Labels:
-    """Return outcomes of the complete trials among `ids`, by the current rules."""
-    from vistudy.analysis.outcomes.label_study import label_study
+    """Return outcomes of the complete trials among `ids`, by the current rules, and cache them."""
+    from vistudy.analysis.outcomes.label_study import update_outcome_cache
 
-    outcomes = label_study(ledger, name).outcomes
+    outcomes = update_outcome_cache(ledger, name).outcomes
     return {trial_id: _tags(dataclasses.asdict(outcomes[trial_id])) for trial_id in outcomes.keys() & set(ids)}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vistudy.analysis.outcomes.rules import LABELS
+from vistudy.analysis.outcomes.labels import LABELS
 from vistudy.analysis.tables.trials import COLUMNS, cell_tag
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vistudy.analysis.outcomes.rules import Outcome, Reference, label
+from vistudy.analysis.outcomes.labels import Reference
+from vistudy.analysis.outcomes.rules import Outcome, label
 
 REFERENCE = Reference(
     dist_floor=0.0,
@@ -37,7 +38,7 @@ def series(dist: Any, *, cov: Any = 1.0, prec: Any = 1.0, evaluations: int = 50,
     }
 
 
-def judge(run: dict[str, np.ndarray], evaluations: int = 50) -> Outcome:
+def label_series(run: dict[str, np.ndarray], evaluations: int = 50) -> Outcome:
     return label(run, REFERENCE, evaluations=evaluations)
 
 

@@ -1,7 +1,7 @@
 """What a report costs: `python -m tests.analysis.synthetic`.
 
 Writes a made-up study of 10,000 trials x 50 records (numbers only: nothing is trained) into a ledger and measures, each
-in a process of its own: judging all trials and noting their outcomes, as `vistudy run` leaves any study; then the wall
+in a process of its own: labelling all trials and caching the outcomes, as `vistudy run` does; then the wall
 and processor seconds and the peak memory of `vistudy.analysis.report.report.report`; then one heatmap.
 Targets: a report under 15 s and 2 GB on 2 cores, its HTML under 15 MB; a heatmap from a frame under 2 s.
 """
@@ -210,13 +210,13 @@ def _series(kind: str, evaluations: int, rng: np.random.Generator) -> dict[str, 
     return values
 
 
-def measure_judging(store: Path, _: Path) -> dict[str, float]:
-    """Seconds of reading all records and judging all trials for the first time."""
-    from vistudy.analysis.outcomes.label_study import label_study
+def measure_labelling(store: Path, _: Path) -> dict[str, float]:
+    """Seconds of reading all records, labelling all trials for the first time and caching the outcomes."""
+    from vistudy.analysis.outcomes.label_study import update_outcome_cache
 
     start = time.perf_counter()
-    label_study(Ledger(store), "synthetic")
-    return {"judge_s": time.perf_counter() - start}
+    update_outcome_cache(Ledger(store), "synthetic")
+    return {"label_s": time.perf_counter() - start}
 
 
 def measure(store: Path, out: Path) -> dict[str, float]:
@@ -250,7 +250,7 @@ def measure_heatmap(store: Path, out: Path) -> dict[str, float]:
     return {"heatmap_s": time.perf_counter() - start, "heatmap_trials": len(frame)}
 
 
-MODES = {"judge": measure_judging, "report": measure, "heatmap": measure_heatmap}
+MODES = {"label": measure_labelling, "report": measure, "heatmap": measure_heatmap}
 
 
 def child(mode: str, store: Path, out: Path) -> dict[str, float]:

@@ -13,7 +13,7 @@ import pytest
 from tests.analysis.synthetic import CLAIM, make_study
 from vistudy.analysis import parallel
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.outcomes import label_study as judged
+from vistudy.analysis.outcomes import label_study as labelling
 from vistudy.analysis.outcomes.label_study import label_study
 from vistudy.analysis.report import pictures as report_pictures
 from vistudy.analysis.report.report import report
@@ -38,15 +38,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif("parallel.helper_process(parallel.LARGE) is None", reason="needs two cores")
-def test_two_processes_judge_as_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    note = store / "studies" / "synthetic" / "judged.json"
+def test_two_processes_label_as_one(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = label_study(Ledger(store), "synthetic")
-    noted = note.read_bytes()
-    note.unlink()
     monkeypatch.setattr(parallel, "LARGE", 1)
-    together = label_study(Ledger(store), "synthetic")
-    assert together == alone
-    assert len(note.read_bytes()) == len(noted)
+    assert label_study(Ledger(store), "synthetic") == alone
 
 
 @pytest.mark.skipif("parallel.helper_process(parallel.LARGE) is None", reason="needs two cores")
@@ -65,9 +60,7 @@ def test_a_report_in_two_processes_from_a_plain_script(store: Path, tmp_path: Pa
 @pytest.mark.skipif("parallel.helper_process(parallel.LARGE) is None", reason="needs two cores")
 def test_a_second_process_that_dies_costs_nothing(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = label_study(Ledger(store), "synthetic")
-    (store / "studies" / "synthetic" / "judged.json").unlink()
     whole = {path.name for path in report(store, "synthetic", tmp_path / "whole", draws=50).figures}
-    (store / "studies" / "synthetic" / "judged.json").unlink()
 
     def dying(_: int) -> Executor:
         found = parallel.helper_process(parallel.LARGE)
@@ -75,7 +68,7 @@ def test_a_second_process_that_dies_costs_nothing(store: Path, tmp_path: Path, m
         found.submit(os._exit, 1)
         return found
 
-    monkeypatch.setattr(judged, "helper_process", dying)
+    monkeypatch.setattr(labelling, "helper_process", dying)
     assert label_study(Ledger(store), "synthetic") == alone
     monkeypatch.setattr(report_pictures, "helper_process", dying)
     assert {path.name for path in report(store, "synthetic", tmp_path / "out", draws=50).figures} == whole

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from benchmarks.thinned import thinned
-from tests.analysis.series import judge, series
+from tests.analysis.series import label_series, series
 
 
 def test_thinned_evaluations_are_every_second_one_or_those_between() -> None:
@@ -13,5 +13,5 @@ def test_thinned_evaluations_are_every_second_one_or_those_between() -> None:
     assert between["step"].tolist() == [0, *(20 * i - 10 for i in range(1, 21))]
     for part in (half, between):
         np.testing.assert_array_equal(part["evaluation"], np.arange(21))
-        assert judge(part, 20).label != "undetermined"
+        assert label_series(part, 20).label != "undetermined"
     assert thinned(run, 4)["dist"].tolist() == (np.arange(0, 41, 4) / 100).tolist()

@@ -88,19 +88,19 @@ def test_jackknife_leaves_out_whole_configurations() -> None:
     assert math.isfinite(found.low[6])
 
 
-def test_trials_that_were_not_judged_are_counted_and_left_out() -> None:
+def test_trials_that_are_not_evaluable_are_counted_and_left_out() -> None:
     table = arm_table({T: [[0.1, 0.3], [0.5, 0.2], [0.9, 1.0], [0.2, 0.2]]}, "q")
-    for config, state in ((0, "failed"), (3, "censored")):
+    for config, state in ((0, "failed"), (3, "running")):
         table.loc[at(table, T, config, 0), ["state", "q", "stable"]] = [state, NAN, NAN]
     found = best_of_k(table, T)
-    assert found.excluded == {"failed": 1, "censored": 1}
+    assert found.excluded == {"failed": 1, "missing": 1}
     assert found.k == (1, 2)  # seed 0 has two
     assert found.q[1] == pytest.approx((0.5 + np.mean([0.2, 0.3, 0.2, 0.2, 0.2, 0.2])) / 2)
     assert (found.n_configs, found.n_trials) == (4, 6)
     assert math.isfinite(found.low[0])
 
 
-def test_q_of_a_trial_that_was_not_judged_is_not_used() -> None:
+def test_q_of_a_trial_that_is_not_evaluable_is_not_used() -> None:
     table = arm_table({T: [[0.1], [0.5], [0.9]]}, "q")
     table.loc[at(table, T, 0, 0), "stable"] = NAN
     found = best_of_k(table, T)
@@ -117,7 +117,7 @@ def test_best_of_k_at_the_edges() -> None:
         assert np.isnan(flat.low).all()  # thirty equal values do not say how sure one can be
         assert np.isnan(flat.high).all()
         assert flat.share_stable == pytest.approx((share,) * 5)
-    with pytest.raises(ValueError, match="no judged trial"):
+    with pytest.raises(ValueError, match="no evaluable trial"):
         best_of_k(arm_table({T: [[NAN]] * 3}, "q"), T)
     with pytest.raises(ValueError, match="k_max must be at least 1"):
         best_of_k(arm_table({T: [[0.3]]}, "q"), T, 0)
@@ -172,7 +172,7 @@ def test_regret_of_the_default_by_hand() -> None:
     found = default_regret(table, B, {"lr": 2e-4, "norm": "bn"})
     assert (found.config, found.n_configs, found.n_seeds) == ("c0000", 3, 2)
     assert found.distance == pytest.approx(math.log10(2) / 2)
-    # seed 0 held out: seed 1 chooses c2 (.2); seed 1 held out: seed 0 chooses c1, which seed 1 judges .4
+    # seed 0 held out: seed 1 chooses c2 (.2); seed 1 held out: seed 0 chooses c1, at which seed 1 has .4
     assert (found.q_best, found.selection) == (pytest.approx((0.2 + 0.4) / 2), "held-out seeds")
     assert found.regret == pytest.approx(0.55 - 0.3)
     assert found.best_config == "c0002"
@@ -180,7 +180,7 @@ def test_regret_of_the_default_by_hand() -> None:
     assert default_regret(table, B, {"lr": 2e-4, "norm": "none"}).config == "c0002"
 
 
-def test_choosing_and_judging_by_the_same_seed_is_optimistic() -> None:
+def test_choosing_and_valuing_by_the_same_seed_is_optimistic() -> None:
     rng = np.random.default_rng(0)
     q = rng.random((50, 2))  # nothing but noise: the regret is 0
     two = default_regret(arm_table({B: q}, "q", lr=10 ** rng.uniform(-4, -1, 50)), B, {"lr": 1e-3})
@@ -195,6 +195,6 @@ def test_regret_refuses() -> None:
     for default, message in (({}, "at least one hyperparameter"), ({"depth": 3}, "no column depth")):
         with pytest.raises(ValueError, match=message):
             default_regret(table, B, default)
-    with pytest.raises(ValueError, match="no judged trial"):
+    with pytest.raises(ValueError, match="no evaluable trial"):
         default_regret(table.assign(q=NAN), B, {"lr": 1e-3})
     assert default_regret(table, B, {"lr": 1e-3}).regret == 0

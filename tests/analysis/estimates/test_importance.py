@@ -103,11 +103,11 @@ def test_importances_refuse() -> None:
         (table, ["depth"], "q", "no column depth"),
         (table.assign(lr=NAN), NAMES, "q", "hyperparameter lr has no value in 24 trials"),
         (table.assign(lr=np.linspace(1, 2, 24)), NAMES, "q", "lr differs within a configuration"),
-        (few, NAMES, "q", "at least 10 judged configurations, arm A0 has 9"),
+        (few, NAMES, "q", "at least 10 evaluable configurations, arm A0 has 9"),
         (table.assign(q=NAN, state="failed"), NAMES, "q", "arm A0 has 0"),
     ):
         with pytest.raises(ValueError, match=message):
             importances(change, "A0", names, value=value)
-    table.loc[at(table, "A0", 0, 0), ["q", "stable", "state"]] = [NAN, NAN, "censored"]
+    table.loc[at(table, "A0", 0, 0), ["q", "stable", "state"]] = [NAN, NAN, "failed"]
     found = importances(table, "A0", NAMES, trees=4)
-    assert (found.excluded, found.n_trials, found.n_configs) == ({"censored": 1}, 23, 12)
+    assert (found.excluded, found.n_trials, found.n_configs) == ({"failed": 1}, 23, 12)

@@ -56,13 +56,13 @@ def test_configurations_weigh_the_same_whatever_their_seeds() -> None:
 def test_what_is_left_out_is_counted_once_by_its_first_reason() -> None:
     table = two([[1, 1]] * 4, [[0, 0]] * 4)
     for config, seed, arm, state in (
-        (0, 0, T, "failed"), (0, 0, B, "censored"), (0, 1, B, "censored"), (1, 0, T, "planned"), (1, 1, T, "running"),
+        (0, 0, T, "failed"), (0, 0, B, "running"), (0, 1, B, "interrupted"), (1, 0, T, "planned"), (1, 1, T, "running"),
         (2, 0, B, "complete"),
     ):  # fmt: skip
         table.loc[at(table, arm, config, seed), ["state", "stable"]] = [state, NAN]
     table = table[~at(table, B, 2, 1)]
     pairs = pair(table, T, B)
-    assert pairs.excluded == {"failed": 1, "censored": 1, "missing": 2, "undetermined": 1, "absent": 1}
+    assert pairs.excluded == {"failed": 1, "missing": 3, "undetermined": 1, "absent": 1}
     assert pairs.configs == ("c0003",)
     assert pairs.n_pairs == 2
     assert sum(pairs.excluded.values()) + pairs.n_pairs == 8
@@ -96,7 +96,7 @@ def test_refusals_of_pairs() -> None:
 def test_no_pairs_is_refused_with_its_reasons() -> None:
     table = two([[1.0], [1.0]], [[0.0], [0.0]])
     table.loc[at(table, B, 0, 0), ["state", "stable"]] = ["failed", NAN]
-    table.loc[at(table, T, 1, 0), ["state", "stable"]] = ["censored", NAN]
+    table.loc[at(table, T, 1, 0), ["state", "stable"]] = ["failed", NAN]
     message = r"no pairs of A1 and A0 \(a trial failed .*: 1; a trial was stopped .*: 1\)"
     for function in (risk_difference, equivalence):
         with pytest.raises(ValueError, match=message):
@@ -261,7 +261,7 @@ def test_holm_by_hand() -> None:
 
 def test_missing_bounds_by_hand() -> None:
     table = two([[1, NAN], [0, 0], [NAN, 1]], [[0, 0], [NAN, 0], [1, NAN]])
-    table.loc[table["stable"].isna(), "state"] = "censored"
+    table.loc[table["stable"].isna(), "state"] = "failed"
     table.loc[at(table, T, 2, 0), "state"] = "failed"
     found = missing_bounds(table, T, B)
     assert found is not None

@@ -143,7 +143,7 @@ def test_refusals() -> None:
         (table.assign(lr=np.linspace(1e-4, 1e-3, len(table))), {}, "trials of one configuration differ in lr"),
         (table, {"box": (1e-3, 1e-1)}, r"from 0\.0001 to 0\.0256 leave the box, 0\.001 to 0\.1"),
         (table, {"design": "random"}, "unknown design 'random'; allowed: sample, grid"),
-        (table.assign(stable=NAN), {}, "no judged trial"),
+        (table.assign(stable=NAN), {}, "no evaluable trial"),
     ):
         with pytest.raises(ValueError, match=message):
             stable_width(change, T, **options)

@@ -191,7 +191,7 @@ def test_refusals() -> None:
             restricted_mean_time(change, T, B, **options)
     with pytest.raises(ValueError, match="unknown event 'death'"):
         cumulative_incidence(table, T, B, "death")
-    with pytest.raises(ValueError, match="no judged trial"):
+    with pytest.raises(ValueError, match="no evaluable trial"):
         threshold_curve(table.assign(stable=NAN), T)
     alone = restricted_mean_time(table, T, B, "d_updates")
     assert (alone.difference, math.isnan(alone.low)) == (-10, True)

@@ -1,4 +1,4 @@
-"""What is noted of outcomes is what judging gives, and is never trusted where the store has changed since."""
+"""Cached outcomes are those of the records, are never trusted where the store has changed, and readers do not write."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,14 @@ from tests.analysis.series import cut, series
 from tests.analysis.store import entry, make_store, train
 from vistudy.analysis.ledger.errors import StoreError, StudyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.outcomes import label_study as judged
+from vistudy.analysis.outcomes import label_study as labelling
 from vistudy.analysis.outcomes.histories import label_trial
-from vistudy.analysis.outcomes.label_study import label_study
+from vistudy.analysis.outcomes.label_study import StudyTrials, label_study, read_trials, update_outcome_cache
+from vistudy.analysis.outcomes.labels import Thresholds
 from vistudy.analysis.outcomes.rules import Outcome
-from vistudy.analysis.outcomes.study_trials import StudyTrials, read_trials
-from vistudy.analysis.tables.trials import load_frame
+from vistudy.analysis.tables.trials import export, load_frame
+from vistudy.study.api.doctor import doctor
+from vistudy.study.api.status import status
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,48 +50,75 @@ def store(tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def read(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Trials whose records have been judged, in order."""
-    found: list[str] = []
-    judge = judged.label_trial
+def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Trials whose records have been labelled, in order."""
+    trial_ids: list[str] = []
+    label_trial = labelling.label_trial
 
-    def noted(trial_id: str, *args: Any) -> Any:
-        found.append(trial_id)
-        return judge(trial_id, *args)
+    def recorded(trial_id: str, *args: Any) -> Outcome:
+        trial_ids.append(trial_id)
+        return label_trial(trial_id, *args)
 
-    monkeypatch.setattr(judged, "label_trial", noted)
-    return found
+    monkeypatch.setattr(labelling, "label_trial", recorded)
+    return trial_ids
+
+
+def files_of(store: Ledger) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in Path(store.uri).rglob("*") if path.is_file()}
 
 
 def from_records(trials: StudyTrials, trial_id: str) -> Outcome:
-    return label_trial(
-        trial_id, trials.series[trial_id], trials.entries, trials.ended, trials.packs, judged.Thresholds()
-    )
+    return label_trial(trial_id, trials.series[trial_id], trials.entries, trials.ends, trials.packs, Thresholds())
 
 
-def test_noted_outcomes_are_those_of_the_records(store: Ledger, read: list[str]) -> None:
+def test_cached_outcomes_are_those_of_the_records(store: Ledger, read: list[str]) -> None:
     for _ in range(2):
-        trials = read_trials(Ledger(store.uri), "demo")
+        trials = update_outcome_cache(Ledger(store.uri), "demo")
         assert trials.outcomes == {name: from_records(trials, name) for name in ("good", "wild", "endless", "blank")}
         assert trials.first_ms == 1_000
-    assert sorted(read) == ["blank", "endless", "good", "wild"]  # the second time nothing was judged
+    assert sorted(read) == ["blank", "endless", "good", "wild"]  # the second time nothing was labelled
     assert trials.outcomes["endless"].q_best == math.inf
     first, again = load_frame(store, "demo"), load_frame(trials)
     pd.testing.assert_frame_equal(first, again)
 
 
 def test_states_and_progress(store: Ledger) -> None:
-    found = label_study(store, "demo")
-    states = {name: found.state(name) for name in found.entries}
+    trials = label_study(store, "demo")
+    states = {name: trials.state(name) for name in trials.entries}
     assert states == {
         "good": "complete", "wild": "complete", "endless": "complete", "broken": "failed", "live": "interrupted",
         "later": "planned", "blank": "complete",
     }  # fmt: skip
-    assert found.begun == {"live": judged.InProgress(evaluations=(0, 2), unix_ms=(1_000, 1_002))}
+    assert trials.in_progress == {"live": labelling.InProgress(evaluations=(0, 2), unix_ms=(1_000, 1_002))}
 
 
-def test_a_later_attempt_is_judged_anew(store: Ledger, read: list[str]) -> None:
-    assert label_study(store, "demo").outcomes["good"].label == "converged"
+def test_readers_change_no_file(store: Ledger, tmp_path: Path, read: list[str]) -> None:
+    for cached in (False, True):
+        if cached:
+            update_outcome_cache(store, "demo")
+        before = files_of(store)
+        assert label_study(store, "demo").uncached == ({*()} if cached else {"good", "wild", "endless", "blank"})
+        load_frame(store, "demo")
+        status("demo", store=store.uri)
+        export(store, "demo", tmp_path / "trials.csv")
+        assert files_of(store) == before
+    read.clear()
+    update_outcome_cache(store, "demo")
+    assert read == []
+
+
+def test_a_cache_of_an_earlier_version_is_ignored(store: Ledger, read: list[str]) -> None:
+    update_outcome_cache(store, "demo")
+    folder = Path(store.uri, "studies", "demo")
+    (folder / "outcome-cache.json").rename(folder / "judged.json")
+    read.clear()
+    load_frame(store, "demo")
+    assert sorted(read) == ["blank", "endless", "good", "wild"]
+    assert doctor("demo", store=store.uri) == ()
+
+
+def test_a_later_attempt_is_labelled_anew(store: Ledger, read: list[str]) -> None:
+    assert update_outcome_cache(store, "demo").outcomes["good"].label == "converged"
     attempt, worse = store.open_attempt("p1"), series(2.0)
     for i in range(51):
         values = {name: float(worse[name][i]) for name in worse if name not in ("evaluation", "step")}
@@ -105,35 +133,38 @@ def test_a_later_attempt_is_judged_anew(store: Ledger, read: list[str]) -> None:
     assert "blank" not in read  # its pack has not changed
 
 
-def test_a_note_of_other_rules_or_a_damaged_one_is_not_used(store: Ledger, read: list[str]) -> None:
-    good = label_study(store, "demo").outcomes
-    note = json.loads(store.read_judged("demo") or b"")
-    for name in note["trials"]:
-        note["trials"][name][2] = "oscillating"
+def test_a_cache_of_other_rules_or_a_damaged_one_is_not_used(store: Ledger, read: list[str]) -> None:
+    good = update_outcome_cache(store, "demo").outcomes
+    cache = json.loads(store.read_outcome_cache("demo") or b"")
+    for name in cache["trials"]:
+        cache["trials"][name][2] = "oscillating"
     for broken in (
-        json.dumps(note | {"rules": "0-of-long-ago"}).encode(),
-        json.dumps(note | {"rules": "1" + note["rules"][1:]}).encode(),  # the version before
-        json.dumps(note | {"format": 0}).encode(),
-        json.dumps(note)[:-40].encode(),
-        json.dumps(note | {"trials": {"good": [0, 1_000, "oscillating"]}}).encode(),
+        json.dumps(cache | {"rules": "0-of-long-ago"}).encode(),
+        json.dumps(cache | {"rules": "1" + cache["rules"][1:]}).encode(),  # the version before
+        json.dumps(cache | {"format": 0}).encode(),
+        json.dumps(cache)[:-40].encode(),
+        json.dumps(cache | {"trials": {"good": [0, 1_000, "oscillating"]}}).encode(),
+        json.dumps(cache).replace("oscillating", "unheard of").encode(),
         b"[]",
         b"\xff",
     ):
-        store.write_judged("demo", broken)
+        store.write_outcome_cache("demo", broken)
         read.clear()
         assert label_study(store, "demo").outcomes == good
         assert sorted(read) == sorted(good)
-    store.write_judged("demo", json.dumps(note).encode())
+    store.write_outcome_cache("demo", json.dumps(cache).encode())
     assert label_study(store, "demo").outcomes["good"].label == "oscillating"  # what was tried above would have shown
 
 
-def test_a_store_that_cannot_be_written_is_judged_all_the_same(store: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_cannot_be_written_is_labelled_all_the_same(
+    store: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: object) -> None:
         raise StoreError("read-only")
 
-    monkeypatch.setattr(Ledger, "write_judged", refuse)
-    assert label_study(store, "demo").outcomes["good"].label == "converged"
-    assert store.read_judged("demo") is None
+    monkeypatch.setattr(Ledger, "write_outcome_cache", refuse)
+    assert update_outcome_cache(store, "demo").outcomes["good"].label == "converged"
+    assert store.read_outcome_cache("demo") is None
 
 
 def test_a_pack_that_is_missing_is_named(tmp_path: Path) -> None:

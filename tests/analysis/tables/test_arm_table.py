@@ -12,8 +12,8 @@ from tests.analysis.store import train
 from vistudy import load_arms
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import read_trials
+from vistudy.analysis.outcomes.label_study import read_trials
+from vistudy.analysis.outcomes.labels import Thresholds
 from vistudy.analysis.tables.arm_table import KEYS, config_text
 from vistudy.analysis.tables.trials import COLUMNS
 
@@ -66,7 +66,7 @@ def test_one_row_for_each_place_in_an_arm(store: Ledger) -> None:
     assert rows.loc["wild", "seed"] == 1
 
 
-def test_what_was_not_judged_is_nan_and_the_rest_is_capped(store: Ledger) -> None:
+def test_what_is_not_evaluable_is_nan_and_the_rest_is_capped(store: Ledger) -> None:
     rows = load_arms(store, "demo").drop_duplicates("trial_id").set_index("trial_id")
     assert rows["stable"].to_dict() == pytest.approx(
         {"base": 1, "term": 0, "wild": 0, "drawn": np.nan, "slower": np.nan}, nan_ok=True

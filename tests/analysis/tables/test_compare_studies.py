@@ -32,7 +32,7 @@ def stores(tmp_path: Path) -> tuple[Ledger, Ledger]:
 
 def test_two_studies_side_by_side(stores: tuple[Ledger, Ledger]) -> None:
     found = compare_studies(stores[0], "demo", stores[1], "later")
-    assert (found.trials_a, found.trials_b, found.shared, found.both_judged, found.unequal) == (4, 5, 3, 3, 1)
+    assert (found.trials_a, found.trials_b, found.shared, found.both_labelled, found.unequal) == (4, 5, 3, 3, 1)
     assert found.disagree == (("b", "converged", "plateau"),)
     assert list(found.cells.columns) == list(CELL_COLUMNS)
     cells = found.cells.set_index("cell")
@@ -66,7 +66,7 @@ def test_nothing_in_common(tmp_path: Path) -> None:
     other = make_store(tmp_path / "two", [entry("a", {"lr": 1.0})])
     found = compare_studies(empty, "empty", other, "demo")
     assert (found.shared, len(found.cells)) == (0, 1)
-    assert "Stable: 0.0 % of 0 judged trials" in found.sentence
+    assert "Stable: 0.0 % of 0 evaluable trials" in found.sentence
 
 
 def test_json_and_markdown(stores: tuple[Ledger, Ledger]) -> None:

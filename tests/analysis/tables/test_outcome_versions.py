@@ -16,7 +16,7 @@ from tests.analysis.series import series
 from tests.analysis.store import entry, make_store, train
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.analysis.outcomes.rules import RULES
+from vistudy.analysis.outcomes.labels import RULES
 from vistudy.analysis.tables.outcome_versions import relabel_study
 from vistudy.analysis.tables.trials import load_frame
 from vistudy.analysis.verdict.decide import decide, thresholds_of
@@ -69,7 +69,6 @@ def test_tables_are_by_the_version_that_they_are_asked_for(store: Ledger) -> Non
 
 
 def test_the_command_prints_both_and_changes_nothing(store: Ledger, tmp_path: Path) -> None:
-    relabel_study(store, "demo")  # notes the present outcomes
     before = {path: path.read_bytes() for path in (tmp_path / "store").rglob("*") if path.is_file()}
     out = tmp_path / "labels.csv"
     arguments = ["relabel", "demo", "--store", str(tmp_path / "store")]
@@ -82,7 +81,7 @@ def test_the_command_prints_both_and_changes_nothing(store: Ledger, tmp_path: Pa
         relabel_study(store, "demo", 3)
 
 
-def test_a_claim_written_under_version_1_is_judged_by_it() -> None:
+def test_a_claim_written_under_version_1_is_decided_by_it() -> None:
     added = {"end_min", "early_distance", "early_rise", "slow_quality"}  # by version 2
     written = {name: value for name, value in dataclasses.asdict(RULES[1]).items() if name not in {"version", *added}}
     assert thresholds_of({"thresholds": written | {"tau_ok": 0.3}}) == dataclasses.replace(RULES[1], tau_ok=0.3)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.proportion import proportion_confint
 
-from vistudy.analysis.outcomes.rules import LABELS
+from vistudy.analysis.outcomes.labels import LABELS
 from vistudy.analysis.tables.rates import RATE_COLUMNS, cell_rates, wilson
 
 
@@ -29,12 +29,12 @@ def test_wilson_by_its_formula() -> None:
 def test_counts_of_one_cell() -> None:
     frame = trials(
         ("complete", "converged"), ("complete", "converged"), ("complete", "slow"), ("complete", "undetermined"),
-        ("failed", None), ("censored", None), ("planned", None), ("running", None),
+        ("failed", None), ("planned", None), ("running", None),
     )  # fmt: skip
     row = cell_rates(frame, ["lr"]).iloc[0].to_dict()
     low, high = wilson(2, 3)
     assert row == {
-        "lr": 1e-3, "k": 2, "n": 3, "planned": 8, "failed": 1, "censored": 1, "missing": 2, "undetermined": 1,
+        "lr": 1e-3, "k": 2, "n": 3, "planned": 7, "failed": 1, "missing": 2, "undetermined": 1,
         "inert": False, "share": 2 / 3, "ci_low": low, "ci_high": high, "most_common_failure": "slow",
     }  # fmt: skip
     assert list(row)[1:] == list(RATE_COLUMNS)
@@ -63,13 +63,13 @@ def test_cells_keep_their_order_and_absent_levels() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from("abc"), st.sampled_from(["complete", "failed", "censored", "planned", "running"]),
+        st.tuples(st.sampled_from("abc"), st.sampled_from(["complete", "failed", "interrupted", "planned", "running"]),
                   st.sampled_from([*LABELS, None])), min_size=1)
 )  # fmt: skip
 def test_no_trial_is_dropped(rows: list[tuple[str, str, str | None]]) -> None:
     frame = pd.DataFrame([{"c": c, "state": s, "outcome": o, "inert": False} for c, s, o in rows])
     rates = cell_rates(frame, ["c"])
-    parts = rates[["n", "failed", "censored", "missing", "undetermined"]].sum(axis=1)
+    parts = rates[["n", "failed", "missing", "undetermined"]].sum(axis=1)
     assert (parts == rates["planned"]).all()
     assert rates["planned"].sum() == len(rows)
     assert rates["k"].sum() == sum(s == "complete" and o == "converged" for _, s, o in rows)

@@ -140,7 +140,7 @@ class Stranger:
 
     def __init__(self, ledger: Ledger, records: list[dict[str, Any]]) -> None:
         self.read_plan, self.read_outcomes, self.packs = ledger.read_plan, ledger.read_outcomes, ledger.packs
-        self.segments, self.read_judged = ledger.segments, ledger.read_judged
+        self.segments, self.read_outcome_cache = ledger.segments, ledger.read_outcome_cache
         self.registrations, self.found = ledger.registrations, records
 
     def histories(self, trial_ids: Collection[str], outcomes: object = None) -> list[tuple[str, list[dict[str, Any]]]]:
@@ -174,10 +174,10 @@ def test_unknown_study_is_refused(store: Ledger) -> None:
         load_frame(store, "dmeo")
 
 
-def test_reference_that_cannot_judge_is_refused(tmp_path: Path) -> None:
+def test_an_incomplete_reference_is_refused(tmp_path: Path) -> None:
     ledger = make_store(tmp_path, [entry("a")])
     train(ledger, "p1", {"a": series(0.1)}, reference={"dist_floor": 1.0})
-    with pytest.raises(StudyError, match=r"trial a of pack p1 cannot be judged: reference: .* missing"):
+    with pytest.raises(StudyError, match=r"trial a of pack p1 cannot be labelled: reference: .* missing"):
         load_frame(ledger, "demo")
 
 

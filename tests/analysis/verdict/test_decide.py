@@ -163,8 +163,9 @@ def test_without_learning_rates_no_range_is_wider() -> None:
 # -- refusals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("state", "word"), [("failed", "machine"), ("planned", "not finished"), ("running", "not fin"),
-                                             ("censored", "stopped before its budget")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("state", "word"), [("failed", "machine"), ("planned", "not finished"), ("running", "not fin")]
+)
 def test_too_many_pairs_without_a_result(state: str, word: str) -> None:
     found = one({"A0": HALF, "A1": lambda c, s: state if c < 7 else BETTER(c, s)})
     assert found.verdict == REFUSED
@@ -199,16 +200,16 @@ def test_trials_that_one_arm_lacks() -> None:
     assert "the other arm has no trial of this configuration and seed" in found.sentence
 
 
-def test_censored_trials_that_could_change_the_verdict() -> None:
-    early = lambda c, s: "censored" if c in (3, 30, 60, 90, 100, 110) else False  # noqa: E731
-    dead = one({"A0": NEVER, "A1": early})
+def test_failed_trials_that_could_change_the_verdict() -> None:
+    lost = lambda c, s: "failed" if c in (3, 30, 60, 90, 100, 110) else False  # noqa: E731
+    dead = one({"A0": NEVER, "A1": lost})
     assert dead.verdict == UNINFORMATIVE  # whatever they would have done
-    flat = one({"A0": HALF, "A1": lambda c, s: early(c, s) or (HALF(c, s) if c % 15 else not HALF(c, s))})
+    flat = one({"A0": HALF, "A1": lambda c, s: lost(c, s) or (HALF(c, s) if c % 15 else not HALF(c, s))})
     assert flat.verdict == REFUSED
     assert flat.bounds is not None
     assert flat.bounds.high.estimate - flat.bounds.low.estimate == pytest.approx(6 / 120)
     assert "trials without a result could change the verdict" in flat.sentence
-    clear = one({"A0": HALF, "A1": lambda c, s: "censored" if c in (3, 30) else BETTER(c, s)})
+    clear = one({"A0": HALF, "A1": lambda c, s: "failed" if c in (3, 30) else BETTER(c, s)})
     assert clear.verdict == SUPPORTED
     assert any("Whatever they would have done, the difference is +" in note for note in clear.notes)
 

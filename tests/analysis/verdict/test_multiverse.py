@@ -14,9 +14,9 @@ from tests.analysis.series import cut, series
 from tests.analysis.store import train
 from vistudy import decide_study, load_arms, multiverse_check
 from vistudy.analysis.ledger.ledger import Ledger
+from vistudy.analysis.outcomes.label_study import read_trials
+from vistudy.analysis.outcomes.labels import Thresholds
 from vistudy.analysis.outcomes.relabel import StabilityByThreshold
-from vistudy.analysis.outcomes.rules import Thresholds
-from vistudy.analysis.outcomes.study_trials import read_trials
 from vistudy.analysis.verdict.decide import decide
 from vistudy.analysis.verdict.multiverse import BOXES, ENDPOINTS, PERSISTENCE, TAU_OK, WINDOW
 from vistudy.analysis.verdict.multiverse_pairs import same_but_weight

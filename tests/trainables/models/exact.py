@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.trainables.configs import values
-from vistudy.analysis.outcomes.rules import Reference, label
+from vistudy.analysis.outcomes.labels import Reference
+from vistudy.analysis.outcomes.rules import label
 from vistudy.trainables.config import TrainConfig
 from vistudy.trainables.engine import Engine, reference
 from vistudy.trainables.records import Record
