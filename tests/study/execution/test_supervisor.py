@@ -237,7 +237,9 @@ def test_what_the_only_machine_lacks_stops_the_run_at_once(disk: Ledger) -> None
     s.ended(packs[0].pack_id, error("n7 cannot build it: model 'mine' is unknown. Add it there", "node"))
     assert s.finished
     assert s.n_unfinished == 2
-    assert "cluster: n7 cannot build it: model 'mine' is unknown. Add it there. The run has stopped" in str(s.fatal_error)
+    assert "cluster: n7 cannot build it: model 'mine' is unknown. Add it there. The run has stopped" in str(
+        s.fatal_error
+    )
     assert disk.finished_trials() == set()
 
 
