@@ -19,7 +19,8 @@ from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger,
 from vistudy.analysis.ledger.errors import StoreError, StudyBusyError, StudyError
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
 from vistudy.study.tracking import mirror as tracking
-from vistudy.study.tracking.mirror import Mirror, SyncReport, TrackingError, sync
+from vistudy.study.tracking.background_sync import BackgroundSync
+from vistudy.study.tracking.mirror import SyncReport, TrackingError, sync
 from vistudy.study.tracking.sync import Syncer
 
 # MLflow leaves its SQLite connections to the garbage collector.
@@ -266,7 +267,7 @@ def test_mirror_survives_an_outage_and_catches_up(
         return connect(uri)
 
     monkeypatch.setattr(tracking, "connect", flaky)
-    mirror = Mirror(
+    mirror = BackgroundSync(
         ledger, STUDY, uri, lambda records, _: ({i: LABELS[i] for i in records if i in LABELS}, {}), every_s=0.01
     )
     mirror.start()
@@ -286,7 +287,7 @@ def test_mirror_survives_an_outage_and_catches_up(
 
 
 def test_mirror_stops_while_mlflow_is_down(study: tuple[Ledger, Attempt]) -> None:
-    mirror = Mirror(study[0], STUDY, f"http://127.0.0.1:{closed_port()}", every_s=0.01)
+    mirror = BackgroundSync(study[0], STUDY, f"http://127.0.0.1:{closed_port()}", every_s=0.01)
     mirror.start()
     wait_until(lambda: mirror.status.failures >= 1)
     status = mirror.stop()
