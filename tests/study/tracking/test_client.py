@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tests.study.mlflow_study import LABELS, STUDY, content, finish, records
+from tests.study.mlflow_study import LABELS, STUDY, content, finish, records, wait_until
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
 from vistudy.study.tracking.background_sync import BackgroundSync
 from vistudy.study.tracking.client import import_mlflow
@@ -96,13 +96,6 @@ def tracker(new_uri: Callable[[], str], tmp_path: Path, monkeypatch: pytest.Monk
 
 def judge(records: Any, _: Any) -> Any:
     return {i: LABELS[i] for i in records if i in LABELS}, {}
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def expected(ledger: Ledger, uri: str) -> dict[str, Any]:
