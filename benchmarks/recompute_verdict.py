@@ -18,7 +18,8 @@ import pandas as pd
 from vistudy.analysis.tables.arm_table import PILOT
 from vistudy.analysis.tables.formatting import points
 from vistudy.analysis.verdict.decide import decide
-from vistudy.analysis.verdict.results import IDENTICAL, Decision
+from vistudy.analysis.verdict.decision import Decision
+from vistudy.analysis.verdict.results import IDENTICAL
 from vistudy.study.api.register import frozen
 from vistudy.study.spec.parser import load_study
 

@@ -14,8 +14,8 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.report.tables import Table
 from vistudy.analysis.tables.formatting import p_text, points
 from vistudy.analysis.verdict.decide import decide
-from vistudy.analysis.verdict.markdown import dose_rows, earlier_rows, factor_rows, said_of
-from vistudy.analysis.verdict.results import BlockVerdict, Decision, meaning
+from vistudy.analysis.verdict.decision import Decision, block_sentences, dose_rows, earlier_rows, factor_rows
+from vistudy.analysis.verdict.results import BlockVerdict, meaning
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +63,7 @@ def _decided(decision: Decision) -> View:
         decided=True,
         tables=tuple(table for table in tables if table.rows),
         blocks=tuple(
-            (block.block, minus(block.sentence), tuple(map(minus, said_of(block)))) for block in decision.blocks
+            (block.block, minus(block.sentence), tuple(map(minus, block_sentences(block)))) for block in decision.blocks
         ),
     )
 
@@ -84,14 +84,14 @@ def _block_table(decision: Decision) -> Table:
     for block in decision.blocks:
         d = block.difference
         p = None if d is None else d.p if block.p_holm is None else block.p_holm
-        cells = (block.block, block.klass, block.role, block.verdict)
+        cells = (block.block, block.block_class, block.role, block.verdict)
         if d is None or p is None:
             rows.append((*cells, "–", "–", "–", "–", "–"))
         else:
             interval = minus(f"{points(d.low)} to {points(d.high)}")
             rows.append((*cells, minus(points(d.estimate)), interval, p_text(p), f"{d.n_configs:,}", f"{d.n_pairs:,}"))
         numbers.append({
-            "block": block.block, "family": block.family, "class": block.klass, "role": block.role,
+            "block": block.block, "family": block.family, "class": block.block_class, "role": block.role,
             "treatment": block.treatment, "baseline": block.baseline, "verdict": block.verdict,
             "difference": d and d.estimate, "low": d and d.low, "high": d and d.high, "p": d and d.p,
             "p_holm": block.p_holm, "n_configs": d and d.n_configs, "n_pairs": d and d.n_pairs,

@@ -19,6 +19,7 @@ from vistudy.analysis.outcomes.labels import OUTCOME_VERSION, RULES, Thresholds
 from vistudy.analysis.tables.arm_table import load_arms
 from vistudy.analysis.tables.doses import with_doses
 from vistudy.analysis.verdict.decide_block import conclude, decide_block
+from vistudy.analysis.verdict.decision import Decision
 from vistudy.analysis.verdict.earlier_rule import earlier_block, earlier_group
 from vistudy.analysis.verdict.pooling import group
 from vistudy.analysis.verdict.predictions import BlockDecisions, check_predictions
@@ -30,7 +31,6 @@ from vistudy.analysis.verdict.results import (
     PRIMARY,
     REFUSED,
     BlockVerdict,
-    Decision,
     GroupVerdict,
 )
 from vistudy.analysis.verdict.wording import block_sentence, warnings
@@ -195,11 +195,11 @@ def decide_blocks(
         raise StudyError(f"no block has both arms, {claim['baseline']} and {treatment}: there is nothing to compare")
     blocks = _with_holm(found, claim)
     groups = []
-    for klass in dict.fromkeys(block.klass for block in blocks):
-        members = [block for block in blocks if block.klass == klass]
+    for block_class in dict.fromkeys(block.block_class for block in blocks):
+        members = [block for block in blocks if block.block_class == block_class]
         roles = next(role for role in (PRIMARY, NEGATIVE, PLACEBO) if any(block.role == role for block in members))
         chosen = [block for block in members if block.role == roles]
-        groups.append((f"class {klass}" if klass else "blocks without a class", chosen))
+        groups.append((f"class {block_class}" if block_class else "blocks without a class", chosen))
     primary = [block for block in blocks if block.role == PRIMARY]
     groups += [("all blocks of the claim", primary)] if primary else []
     verdicts = [group(name, members, table, claim) for name, members in groups]

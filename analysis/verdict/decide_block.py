@@ -83,7 +83,7 @@ def decide_block(
     found = BlockVerdict(
         block=name,
         family=str(table["family"].iloc[0] if len(table) else declared.get("family", name)),
-        klass=str(table["class"].iloc[0] if len(table) else declared.get("class") or ""),
+        block_class=str(table["class"].iloc[0] if len(table) else declared.get("class") or ""),
         role=role, treatment=treatment, baseline=baseline, box=search_space_text(declared, table), verdict=REFUSED,
         sentence="", reasons=(), notes=(), caveats=(), difference=None, width=None, p_holm=None, room=None, odds=None,
         q_shift=None, factors=(), slower=(), positive=None, strong=None, tuning=None, doses=doses(table),

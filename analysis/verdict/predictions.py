@@ -53,8 +53,8 @@ def check_predictions(
 
 def scope_text(prediction: Mapping[str, Any], treatment: str, claim: Mapping[str, Any]) -> str:
     """Describe the scope of a prediction."""
-    blocks, klass = prediction.get("blocks"), prediction.get("class")
-    where = f"class {klass}" if klass else ", ".join(blocks) if blocks else "all blocks"
+    blocks, block_class = prediction.get("blocks"), prediction.get("class")
+    where = f"class {block_class}" if block_class else ", ".join(blocks) if blocks else "all blocks"
     return where if treatment == claim["treatment"] else f"{where}, arm {treatment}"
 
 
@@ -126,8 +126,8 @@ def _identical(
     scope = scope_text(prediction, treatment, claim)
     names = prediction.get("blocks") or [
         name
-        for name, klass in table[["block", "class"]].drop_duplicates().itertuples(index=False)
-        if prediction.get("class") in (None, klass)
+        for name, block_class in table[["block", "class"]].drop_duplicates().itertuples(index=False)
+        if prediction.get("class") in (None, block_class)
     ]
     compared = differing = left = same = 0
     silent = []

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from vistudy.analysis.estimates.effect_sizes import OddsRatio, QShift
 from vistudy.analysis.estimates.risk_difference import Difference, Equivalence, MissingBounds
@@ -187,7 +184,7 @@ class BlockVerdict:
 
     block: str
     family: str
-    klass: str
+    block_class: str
     role: str
     treatment: str
     baseline: str
@@ -292,39 +289,3 @@ class RegistrationStatus:
     sentence: str
     earlier_rule: bool = False
     """Whether it was registered under the earlier rule; then both verdicts are given."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Decision:
-    """Decision on a claim."""
-
-    study: str
-    claim: Mapping[str, Any]
-    verdict: str
-    """Decision on all primary blocks together."""
-    sentence: str
-    registered: RegistrationStatus
-    blocks: tuple[BlockVerdict, ...]
-    classes: tuple[GroupVerdict, ...]
-    overall: GroupVerdict | None
-    """None without a primary block."""
-    predictions: tuple[PredictionCheck, ...]
-    warnings: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; non-finite numbers become null."""
-        return {"verdict": self.verdict, **_plain(dataclasses.asdict(self))}
-
-    def to_markdown(self) -> str:
-        """Return a page; text of the study file is escaped."""
-        from vistudy.analysis.verdict.markdown import page
-
-        return page(self)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -35,7 +35,7 @@ from vistudy.analysis.verdict.results import (
 def place(block: BlockVerdict) -> str:
     """Name a block with its family and class."""
     named = f"{block.block} (family {block.family}"
-    return f"{named}, class {block.klass})" if block.klass else f"{named})"
+    return f"{named}, class {block.block_class})" if block.block_class else f"{named})"
 
 
 def block_sentence(block: BlockVerdict, claim: Mapping[str, Any], tests: int) -> str:

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from vistudy.study.execution.supervisor import ExecutionResult
     from vistudy.study.packing.packs import Pack
     from vistudy.study.planning.plan import Plan
-    from vistudy.study.tracking.mirror import Mirror, MirrorStatus
-    from vistudy.study.tracking.sync import Labels, Records, Series, SyncReport
+    from vistudy.study.tracking.background_sync import BackgroundSync, SyncStatus
+    from vistudy.study.tracking.runs import Records
+    from vistudy.study.tracking.sync import Labels, Series, SyncReport
 
 MIRROR_EVERY_S = 10.0
 MIRROR_RUNNING_EVERY_S = 60.0
@@ -64,7 +65,7 @@ class StudyRunner:
         self._gpus, self._packs_per_gpu = gpus, packs_per_gpu
         self._checkpoint_every_s, self._heartbeat_timeout_s = checkpoint_every_s, heartbeat_timeout_s
         self._stop, self._say, self._tick = stop, say, tick
-        self._mirror: Mirror | None = None
+        self._mirror: BackgroundSync | None = None
         self._started: Future[None] | None = None
         self._connected: Cluster | None = None
         self._connection = contextlib.ExitStack()
@@ -187,11 +188,11 @@ class StudyRunner:
         return self._mirror is not None
 
     def _start_mirror(self, name: str) -> None:
-        from vistudy.study.tracking.mirror import Mirror
+        from vistudy.study.tracking.background_sync import BackgroundSync
 
         if self._mirror is None:
             label = functools.partial(mirror_labels, self._ledger, name)
-            self._mirror = Mirror(
+            self._mirror = BackgroundSync(
                 self._ledger,
                 name,
                 self._uri,
@@ -202,7 +203,7 @@ class StudyRunner:
             )
             self._started = self._background.submit(self._mirror.start)  # when its database is open
 
-    def _stop_mirror(self, artifacts: Sequence[Path] = ()) -> MirrorStatus:
+    def _stop_mirror(self, artifacts: Sequence[Path] = ()) -> SyncStatus:
         assert self._mirror is not None
         assert self._started is not None
         self._started.result()

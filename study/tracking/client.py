@@ -13,7 +13,7 @@ from typing import Any
 
 from vistudy.study.tracking.artifacts import Files, fingerprint
 from vistudy.study.tracking.locations import adopt_database, exclusive, temporary_path
-from vistudy.study.tracking.sync import Point, Run
+from vistudy.study.tracking.runs import Point, Run
 from vistudy.study.tracking.uri import FILES, UI_ENVIRONMENT, check_database, database_file, sqlite_uri
 
 EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}

@@ -7,16 +7,10 @@ with the ledger's timestamps, and nothing twice.
 from __future__ import annotations
 
 import contextlib
-import gc
-import logging
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.tracking.client import Experiment, connect, import_mlflow
 from vistudy.study.tracking.locations import (
@@ -28,7 +22,7 @@ from vistudy.study.tracking.locations import (
     other_owner,
 )
 from vistudy.study.tracking.sql import BulkExperiment, writable
-from vistudy.study.tracking.sync import LabelFn, Labels, Syncer, SyncReport, n_new_evaluations
+from vistudy.study.tracking.sync import LabelFn, Labels, Syncer, SyncReport
 from vistudy.study.tracking.uri import (
     EXAMPLE_FILTERS,
     UI_ENVIRONMENT,
@@ -43,7 +37,7 @@ from vistudy.study.tracking.uri import (
 )
 
 __all__ = [
-    "EXAMPLE_FILTERS", "UI_ENVIRONMENT", "Mirror", "MirrorStatus", "SyncReport", "TrackingError", "check_tracking_uri",
+    "EXAMPLE_FILTERS", "UI_ENVIRONMENT", "SyncReport", "TrackingError", "check_tracking_uri",
     "default_tracking_uri", "pages", "sync", "ui_command",
 ]  # fmt: skip
 
@@ -85,7 +79,7 @@ def sync(
     syncer = Syncer(
         ledger, study_name, lambda: open_experiment(tracking_uri, study_name, ledger.uri), samples=samples, modes=modes
     )
-    with _translated(tracking_uri):
+    with translate_errors(tracking_uri):
         return syncer.sync(
             outcomes=outcomes, label=label, relabel=relabel, artifacts=artifacts, final=final, progress=progress
         )
@@ -121,7 +115,7 @@ def open_database(uri: str) -> None:
 
     A failure is ignored here: the mirror meets it again and reports it.
     """
-    with contextlib.suppress(TrackingError), _translated(uri):
+    with contextlib.suppress(TrackingError), translate_errors(uri):
         connect(uri).search_experiments(max_results=1)
 
 
@@ -131,7 +125,7 @@ def experiment_url(uri: str, name: str, served_at: str = "http://127.0.0.1:5000"
     if path is not None and not (path.is_file() and path.stat().st_size):
         return None
     try:
-        with _translated(uri):
+        with translate_errors(uri):
             experiment = connect(uri, reads=True).get_experiment_by_name(name)
     except TrackingError:
         return None
@@ -163,7 +157,7 @@ def pages(store: str, tracking_uri: str | None, host: str, port: int) -> tuple[l
 
 
 @contextlib.contextmanager
-def _translated(uri: str) -> Iterator[None]:
+def translate_errors(uri: str) -> Iterator[None]:
     """Raise every failure of MLflow, its database or the network as TrackingError."""
     import_mlflow()
     from mlflow.exceptions import MlflowException
@@ -184,93 +178,3 @@ def _translated(uri: str) -> Iterator[None]:
             f"MLflow at {shown} does not answer or refuses: {lines[0][:300]}. Nothing is lost: the ledger has every "
             f"record. {remedy}, then `vistudy sync` writes what is missing."
         ) from error
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MirrorStatus:
-    """State of the mirror, for a status line."""
-
-    behind: int = 0
-    """Evaluations of packs that are in the ledger and not in MLflow."""
-    error: str | None = None
-    """Message of the last sync, if it failed."""
-    failures: int = 0
-    """Consecutive syncs that failed."""
-    synced_at_s: float | None = None
-    """Unix time of the last sync that succeeded."""
-
-
-class Mirror:
-    """Thread that syncs a running study every few seconds. Its failures become a status, never an exception."""
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        study: str,
-        uri: str,
-        label: LabelFn | None = None,
-        every_s: float = 10.0,
-        *,
-        running_every_s: float = 0.0,
-        modes: Mapping[str, Any] | None = None,
-    ) -> None:
-        """`running_every_s`: how often to sync trials that have not ended as well, which costs one call each."""
-        check_tracking_uri(uri)
-        self._ledger, self._uri, self._every_s, self._running_every_s = ledger, uri, every_s, running_every_s
-        self._running_at = time.monotonic()
-        self._label = label
-        self._syncer = Syncer(ledger, study, lambda: open_experiment(uri, study, ledger.uri), modes=modes)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="vistudy-mirror", daemon=True)
-        self._synced_progress: dict[str, int] = {}
-        self._status = MirrorStatus()
-
-    @property
-    def status(self) -> MirrorStatus:
-        """Current state."""
-        return self._status
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def stop(self, final: bool = True, artifacts: Sequence[Path] = ()) -> MirrorStatus:
-        """Stop the thread, wait for a sync in progress, and sync once more.
-
-        Args:
-            final: training has ended: close all runs.
-            artifacts: files for the parent run.
-
-        Returns:
-            The state after it; `error` is set if MLflow is still incomplete.
-        """
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._sync_once(final=final, artifacts=artifacts)
-        return self._status
-
-    def _work(self) -> None:
-        gc.freeze()  # keeps half a million imported objects out of every collection: a tenth of a sync
-        while not self._stop.is_set():
-            began = time.monotonic()
-            self._sync_once(final=False)
-            # Back off from a slow server or an outage: wait at least as long as a sync takes, at most a minute.
-            pause_s = max(self._every_s, time.monotonic() - began) * 2 ** min(self._status.failures, 6)
-            self._stop.wait(min(pause_s, max(60.0, self._every_s)))
-
-    def _sync_once(self, *, final: bool, artifacts: Sequence[Path] = ()) -> None:
-        try:
-            now = self._ledger.progress()
-            self._status = replace(self._status, behind=n_new_evaluations(now, self._synced_progress))
-            with _translated(self._uri):
-                running = final or time.monotonic() - self._running_at >= self._running_every_s
-                report = self._syncer.sync(label=self._label, artifacts=artifacts, final=final, running=running)
-                self._running_at = time.monotonic() if running else self._running_at
-            self._synced_progress = now
-            self._status = MirrorStatus(behind=report.behind, synced_at_s=time.time())
-        except Exception as error:  # the study continues whatever it is: the ledger has every record
-            if not isinstance(error, StudyError):
-                logging.getLogger("vistudy.tracking").exception("the mirror failed")
-            message = str(error) or type(error).__name__
-            self._status = replace(self._status, error=message, failures=self._status.failures + 1)

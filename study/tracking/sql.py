@@ -18,7 +18,7 @@ from typing import Any
 
 from vistudy.study.tracking.artifacts import Files, fingerprint
 from vistudy.study.tracking.client import SOURCE_TYPE, Experiment, shared_metric
-from vistudy.study.tracking.sync import Point, Run
+from vistudy.study.tracking.runs import Point, Run
 
 REVISIONS = frozenset({"dc11669786a5"})
 """Alembic revisions of MLflow for which tests compare our rows with MLflow's own."""

@@ -32,7 +32,7 @@ def also(base: Stable, share_more: float) -> Stable:
 def block(
     arms: Mapping[str, Stable],
     name: str = "ring",
-    klass: str = "P",
+    block_class: str = "P",
     *,
     family: str | None = None,
     configs: int = 120,
@@ -55,7 +55,7 @@ def block(
                 found = found if isinstance(found, str) else bool(found) and (cut or bool(inside[i]))
                 judged = isinstance(found, bool | np.bool_)
                 rows.append({
-                    "block": name, "family": family or f"gan_{name}", "class": klass, "arm": arm,
+                    "block": name, "family": family or f"gan_{name}", "class": block_class, "arm": arm,
                     "config": f"batch_norm={'true' if i % 2 else 'false'},lr={rates[i]:g}", "seed": seed,
                     "stable": float(found) if judged else np.nan,
                     "q": (q_stable if found else 0.9) if judged else np.nan,

@@ -53,7 +53,7 @@ def make(recipe: str, store: Path, lift: Mapping[str, Mapping[str, float]] = LIF
 
 def _kind(
     trial: Trial,
-    klass: str,
+    block_class: str,
     lift: Mapping[str, Mapping[str, float]],
     draws: dict[tuple[str, int], float],
     luck: np.random.Generator,
@@ -61,6 +61,6 @@ def _kind(
     """An outcome: stable around a middle learning rate; one draw for a configuration and seed in all arms."""
     cell = {name: level for name, level in trial.cell.items() if name != "arm"}
     lr = float(str(cell["lr"])) * (10 if trial.config.data == "digits" else 1)
-    middle = 2.0 - 3.0 * (math.log10(lr) + 2.5) ** 2 + lift.get(klass, {}).get(str(trial.cell["arm"]), 0.0)
+    middle = 2.0 - 3.0 * (math.log10(lr) + 2.5) ** 2 + lift.get(block_class, {}).get(str(trial.cell["arm"]), 0.0)
     drawn = draws.setdefault((str(sorted(cell.items())) + trial.block, trial.seed), luck.random())
     return "converged" if drawn < expit(middle) else FAILURES[int(1e6 * drawn) % len(FAILURES)]

@@ -38,9 +38,10 @@ def test_a_small_study_is_as_recorded(tmp_path: Path) -> None:
     assert now.keys() == recorded.keys()
     for trial_id, then in recorded.items():
         one = now[trial_id]
-        exact = one["model"] != "gan"  # toys are computed in double precision; GANs round differently by processor
-        assert one["dist"] == pytest.approx(then["dist"], rel=1e-9 if exact else 0.05, nan_ok=True), trial_id
-        assert one["q"] == pytest.approx(then["q"], rel=1e-6 if exact else 0.05, nan_ok=True), trial_id
+        exact = one["model"] != "gan"  # toys are computed in double precision
+        # GANs round differently by processor. After ten updates that is about 2e-6; after forty it was up to .4.
+        assert one["dist"] == pytest.approx(then["dist"], rel=1e-9 if exact else 1e-4, nan_ok=True), trial_id
+        assert one["q"] == pytest.approx(then["q"], rel=1e-6 if exact else 1e-4, nan_ok=True), trial_id
         assert (one["model"], one["outcome"]) == (then["model"], then["outcome"]), trial_id
 
 

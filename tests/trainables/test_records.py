@@ -13,7 +13,7 @@ from vistudy.trainables.data import DATASETS
 from vistudy.trainables.engine import reference
 from vistudy.trainables.metrics import reference as scale
 from vistudy.trainables.metrics.evaluate import METRICS
-from vistudy.trainables.metrics.features.inception_metrics import InceptionMetrics
+from vistudy.trainables.metrics.inception_metrics import InceptionMetrics
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "records.md").read_text("utf-8")
 FURTHER: dict[str, list[dict[str, Any]]] = {

@@ -35,7 +35,7 @@ from vistudy.trainables.metrics.distances.sliced_w2 import SlicedW2
 from vistudy.trainables.metrics.exact import Exact
 from vistudy.trainables.metrics.features.feature_spaces import feature_space
 from vistudy.trainables.metrics.features.inception import inception_weights
-from vistudy.trainables.metrics.features.inception_metrics import InceptionMetrics
+from vistudy.trainables.metrics.inception_metrics import InceptionMetrics
 from vistudy.trainables.metrics.views import view_images, view_points, view_stacked
 
 Suite = Literal["points", "digits", "images", "labelled_images", "triangles", "stacked", "exact"]

@@ -14,6 +14,7 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.outcomes.labels import OUTCOME_VERSION
 from vistudy.analysis.tables.formatting import p_equals
 from vistudy.analysis.verdict.decide import decide
+from vistudy.analysis.verdict.decision import Decision
 from vistudy.analysis.verdict.results import (
     DESCRIPTIVE,
     HARMS,
@@ -28,7 +29,6 @@ from vistudy.analysis.verdict.results import (
     VERDICTS,
     WITHIN,
     BlockVerdict,
-    Decision,
 )
 from vistudy.analysis.verdict.rule import decide_rule, no_room
 
@@ -606,7 +606,7 @@ def test_an_amendment_with_results_in_sight_does_not_count() -> None:
 
 
 def test_html_and_markdown_of_a_study_file_are_text() -> None:
-    rows = table(block({"A0": HALF, "A1": BETTER}, klass="<b>|x"))
+    rows = table(block({"A0": HALF, "A1": BETTER}, block_class="<b>|x"))
     page = run(rows, {"question": "Is <script>alert(1)</script> *it*?"}).to_markdown()
     assert "<script>" not in page
     assert "&lt;script&gt;" in page

@@ -134,7 +134,7 @@ def test_a_variant_is_what_the_decision_says_under_its_thresholds(store: Ledger)
     assert found.blocks[0].verdict == decided["ring"].verdict
     assert decided["grid"].verdict == decided["empty"].verdict == REFUSED
     assert "it has no trial of arm A1 or A0" in decided["empty"].sentence
-    assert (decided["empty"].klass, decided["empty"].family) == ("G", "gan_ring")
+    assert (decided["empty"].block_class, decided["empty"].family) == ("G", "gan_ring")
     rows = found.table[(found.table["endpoint"] == "last window") & (found.table["box"] == "whole")]
     for tau in (0.15, 0.35):
         claim = CLAIM | {"thresholds": {"tau_ok": tau}}

@@ -187,7 +187,7 @@ class Store:
     def exists(self) -> bool:
         return True
 
-    def done(self) -> set[str]:
+    def finished_trials(self) -> set[str]:
         return self._done
 
 

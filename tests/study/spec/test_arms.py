@@ -386,4 +386,4 @@ def test_the_recipe_is_a_valid_claim() -> None:
     others = [block for block in study.blocks if block.name != "placebo"]
     assert all(block.sample and block.sample.n >= 60 and len(block.seeds) >= 2 for block in others)
     claimed = {block.name for block in study.blocks if {"A0", "A1", "A3a", "A3b", "A4"} <= block.arms.keys()}
-    assert claimed == {f"{data}-{klass}" for data in ("ring8", "grid25", "digits") for klass in "PGD"}
+    assert claimed == {f"{data}-{block_class}" for data in ("ring8", "grid25", "digits") for block_class in "PGD"}

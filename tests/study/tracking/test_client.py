@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
 
-from tests.study.mlflow_study import LABELS, STUDY, content, finish, records
+from tests.study.mlflow_study import LABELS, STUDY, content, finish, records, wait_until
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
+from vistudy.study.tracking.background_sync import BackgroundSync
 from vistudy.study.tracking.client import import_mlflow
-from vistudy.study.tracking.mirror import Mirror, SyncReport, TrackingError, sync
+from vistudy.study.tracking.mirror import SyncReport, TrackingError, sync
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -97,13 +98,6 @@ def judge(records: Any, _: Any) -> Any:
     return {i: LABELS[i] for i in records if i in LABELS}, {}
 
 
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def expected(ledger: Ledger, uri: str) -> dict[str, Any]:
     sync(ledger, STUDY, uri, outcomes=LABELS)
     return content(uri)
@@ -124,7 +118,7 @@ def test_a_bad_server_never_stops_the_mirror_and_sync_makes_it_whole(
     ledger, attempt = study
     tracker.start()
     tracker.mode = FAULTS[fault]
-    mirror = Mirror(ledger, STUDY, tracker.uri, judge, every_s=0.01)
+    mirror = BackgroundSync(ledger, STUDY, tracker.uri, judge, every_s=0.01)
     mirror.start()
     wait_until(lambda: tracker.calls >= (1 if fault == "hangs" else 12))
     attempt.append(records(4, "c"), unix_ms=3000)  # what training does: it waits for nobody,
@@ -148,7 +142,7 @@ def test_a_server_that_is_down_from_the_start_and_comes_later(
     study: tuple[Ledger, Attempt], tracker: Tracker, new_uri: Callable[[], str]
 ) -> None:
     ledger, attempt = study
-    mirror = Mirror(ledger, STUDY, tracker.uri, judge, every_s=0.01)
+    mirror = BackgroundSync(ledger, STUDY, tracker.uri, judge, every_s=0.01)
     mirror.start()
     wait_until(lambda: mirror.status.failures >= 2)
     attempt.append(records(4, "c"), unix_ms=3000)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import itertools
-import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,11 @@ import numpy as np
 import pytest
 import sqlalchemy
 
-from tests.study.mlflow_study import LABELS, STUDY, content, finish, new_ledger, records
+from tests.study.mlflow_study import LABELS, STUDY, closed_port, content, finish, new_ledger, records
 from vistudy.analysis.ledger.errors import StoreError, StudyBusyError, StudyError
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
 from vistudy.study.tracking import mirror as tracking
-from vistudy.study.tracking.mirror import Mirror, SyncReport, TrackingError, sync
+from vistudy.study.tracking.mirror import SyncReport, TrackingError, sync
 from vistudy.study.tracking.sync import Syncer
 
 # MLflow leaves its SQLite connections to the garbage collector.
@@ -206,12 +204,6 @@ def test_one_writer(study: tuple[Ledger, Attempt], uri: str) -> None:
 # -- outages -------------------------------------------------------------------------------------------------------
 
 
-def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def test_dead_server_is_one_message(study: tuple[Ledger, Attempt], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MLFLOW_HTTP_REQUEST_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
         monkeypatch.delenv(name, raising=False)
@@ -244,50 +236,3 @@ def test_damage_in_the_ledger_is_not_blamed_on_mlflow(study: tuple[Ledger, Attem
 def test_uris_that_mlflow_would_misread(study: tuple[Ledger, Attempt], uri: str) -> None:
     with pytest.raises(TrackingError, match="expected one of sqlite://"):
         sync(study[0], STUDY, uri)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_mirror_survives_an_outage_and_catches_up(
-    study: tuple[Ledger, Attempt], new_uri: Callable[[], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ledger, attempt = study
-    uri, undisturbed = new_uri(), new_uri()
-    connect, down = tracking.connect, True
-
-    def flaky(uri: str) -> Any:
-        if down:
-            raise ConnectionError("nobody there")
-        return connect(uri)
-
-    monkeypatch.setattr(tracking, "connect", flaky)
-    mirror = Mirror(
-        ledger, STUDY, uri, lambda records, _: ({i: LABELS[i] for i in records if i in LABELS}, {}), every_s=0.01
-    )
-    mirror.start()
-    wait_until(lambda: mirror.status.failures >= 2)
-    assert "nobody there" in str(mirror.status.error)
-    assert mirror.status.behind == 4
-    attempt.append(records(4, "c"), unix_ms=3000)
-    down = False
-    wait_until(lambda: mirror.status.error is None)
-    finish(ledger, "c")
-    status = mirror.stop()
-    assert (status.error, status.behind, status.failures) == (None, 0, 0)
-    monkeypatch.setattr(tracking, "connect", connect)
-    sync(ledger, STUDY, undisturbed, outcomes=LABELS)
-    assert content(uri) == content(undisturbed)
-    assert "RUNNING" not in {run["info"][1] for run in content(uri).values()}
-
-
-def test_mirror_stops_while_mlflow_is_down(study: tuple[Ledger, Attempt]) -> None:
-    mirror = Mirror(study[0], STUDY, f"http://127.0.0.1:{closed_port()}", every_s=0.01)
-    mirror.start()
-    wait_until(lambda: mirror.status.failures >= 1)
-    status = mirror.stop()
-    assert "does not answer" in str(status.error)

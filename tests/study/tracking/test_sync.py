@@ -15,7 +15,7 @@ from tests.study.mlflow_study import FINGERPRINT, LABELS, STUDY, content, finish
 from vistudy.analysis.ledger.ledger import Attempt, Ledger
 from vistudy.study.tracking import mirror
 from vistudy.study.tracking.mirror import SyncReport, TrackingError, sync
-from vistudy.study.tracking.sync import batches
+from vistudy.study.tracking.runs import batches
 
 # MLflow leaves its SQLite connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

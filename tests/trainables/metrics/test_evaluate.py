@@ -13,8 +13,9 @@ from tests.trainables.metrics.fakes import BARS, PLAIN, STACKED_BARS, TOY
 from vistudy.trainables.data import DATASETS, Dataset
 from vistudy.trainables.data.data_root import DataError
 from vistudy.trainables.data.images.polygons import Polygons
+from vistudy.trainables.metrics import inception_metrics
 from vistudy.trainables.metrics.evaluate import METRICS, N_SAMPLES, Evaluator, evaluator, n_samples, suite_of
-from vistudy.trainables.metrics.features import inception, inception_metrics
+from vistudy.trainables.metrics.features import inception
 from vistudy.trainables.metrics.features.digits_classifier import SHA256
 
 TRIANGLES = Polygons(name="triangles", train=700, reference=650)

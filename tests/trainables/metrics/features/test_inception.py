@@ -11,13 +11,13 @@ import torch
 
 from tests.trainables.metrics.fakes import BARS, PLAIN
 from vistudy.trainables.data.data_root import DataError
+from vistudy.trainables.metrics import inception_metrics
 from vistudy.trainables.metrics.distances.frechet import frechet_distance, moments
 from vistudy.trainables.metrics.distances.kid import kid_of_subsets
 from vistudy.trainables.metrics.features import inception as module
-from vistudy.trainables.metrics.features import inception_metrics
 from vistudy.trainables.metrics.features.feature_spaces import feature_space
 from vistudy.trainables.metrics.features.inception import SHA256, as_bytes, checked_weights, inception
-from vistudy.trainables.metrics.features.inception_metrics import InceptionMetrics
+from vistudy.trainables.metrics.inception_metrics import InceptionMetrics
 from vistudy.trainables.metrics.views import view_images
 
 

@@ -1,20 +1,52 @@
-"""Format a decision as a page of Markdown."""
+"""The decision on a claim, as JSON and as a page of Markdown."""
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from vistudy.analysis.estimates.strata import Factor
 from vistudy.analysis.tables.formatting import p_text, percent, points
-from vistudy.analysis.verdict.results import BlockVerdict, Decision, Dose
+from vistudy.analysis.verdict.results import BlockVerdict, Dose, GroupVerdict, PredictionCheck, RegistrationStatus
 from vistudy.analysis.verdict.wording import beside_text
 
 
-def page(decision: Decision) -> str:
-    """Return the page; text of the study file is escaped."""
-    return "\n".join(_lines(decision)) + "\n"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """Decision on a claim."""
+
+    study: str
+    claim: Mapping[str, Any]
+    verdict: str
+    """Decision on all primary blocks together."""
+    sentence: str
+    registered: RegistrationStatus
+    blocks: tuple[BlockVerdict, ...]
+    classes: tuple[GroupVerdict, ...]
+    overall: GroupVerdict | None
+    """None without a primary block."""
+    predictions: tuple[PredictionCheck, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values; non-finite numbers become null."""
+        return {"verdict": self.verdict, **_plain(dataclasses.asdict(self))}
+
+    def to_markdown(self) -> str:
+        """Return a page; text of the study file is escaped."""
+        return "\n".join(_lines(self)) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def text(value: object) -> str:
@@ -25,10 +57,10 @@ def text(value: object) -> str:
     return " ".join(escaped.split())
 
 
-def said_of(block: BlockVerdict) -> list[str]:
+def block_sentences(block: BlockVerdict) -> list[str]:
     """Return the paragraphs below a block's sentence."""
-    found = [*beside_text(block.odds, block.q_shift), *block.notes, *(each.sentence for each in block.slower)]
-    return found + [part.sentence for part in (block.positive, block.strong, block.tuning) if part is not None]
+    sentences = [*beside_text(block.odds, block.q_shift), *block.notes, *(each.sentence for each in block.slower)]
+    return sentences + [part.sentence for part in (block.positive, block.strong, block.tuning) if part is not None]
 
 
 def _lines(decision: Decision) -> list[str]:
@@ -48,8 +80,8 @@ def _lines(decision: Decision) -> list[str]:
         lines += ["## By the earlier rule, under which it was registered", "", *_table(earlier_rows(decision)), ""]
     for block in decision.blocks:
         lines += [f"### {text(block.block)}", "", text(block.sentence), ""]
-        said = said_of(block)
-        lines += [f"- {text(sentence)}" for sentence in said] + [""] * bool(said)
+        sentences = block_sentences(block)
+        lines += [f"- {text(sentence)}" for sentence in sentences] + [""] * bool(sentences)
         lines += [*_table(factor_rows(block.factors)), ""] if block.factors else []
         lines += [*_table(dose_rows(block.doses)), ""] if block.doses else []
     if decision.predictions:
@@ -73,7 +105,7 @@ def _block_rows(decision: Decision) -> list[Sequence[str]]:
             p = d.p if block.p_holm is None else block.p_holm
             figures = [points(d.estimate), f"{points(d.low)} to {points(d.high)}", str(d.n_configs), str(d.n_pairs)]
             figures += [p_text(p)]
-        rows.append((block.block, block.klass, block.role, block.verdict, *figures))
+        rows.append((block.block, block.block_class, block.role, block.verdict, *figures))
     return rows
 
 
