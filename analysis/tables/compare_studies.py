@@ -111,7 +111,8 @@ def compare_studies(
     sentence = (
         f"{names[0]} has {len(a)} trials, {names[1]} has {len(b)}; {len(both)} trials and {common} of {len(cells)} "
         f"cells are in both. Stable: {rates[0]} evaluable trials, and {rates[1]}. "
-        f"Of {len(labelled)} trials labelled in both, {len(differ)} have another outcome and {unequal} the same with another final Q."
+        f"Of {len(labelled)} trials labelled in both, {len(differ)} have another outcome and {unequal} the same with "
+        "another final Q."
     )
     return StudyComparison(
         a=names[0], b=names[1], trials_a=len(a), trials_b=len(b), shared=len(both), both_labelled=len(labelled),
