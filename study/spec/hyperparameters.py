@@ -142,7 +142,8 @@ def assign(config: type[TrainConfig], name: str, level: object) -> dict[str, Any
     """
     if not isinstance(level, bool | int | float | str):
         raise ValueError(error_message("not a value", got=level, allowed=describe(config, name)))
-    return dict(_assign(config, name, level))
+    model: Any = config  # mypy takes a dataclass type for unhashable
+    return dict(_assign(model, name, level))
 
 
 @functools.lru_cache(maxsize=65_536, typed=True)  # the checks, the search for unused settings and every trial ask
