@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 FORMAT = 1
-WRITE_TEST = bytes(2**18)
-"""Content of a test file: an empty file could be created on a full disk."""
+WRITE_TEST = "write-test-"
+"""Beginning of the name of a test file, which is not empty: an empty one could be created on a full disk."""
 _ATTEMPT = re.compile(r"attempt-(\d{3,})")
 
 __all__ = ["Attempt", "Ledger"]
@@ -88,8 +88,8 @@ class Ledger(StudyFiles, WorkerSignals):
         try:
             if not self.exists():
                 self._files.write("ledger.json", json.dumps({"format": FORMAT}).encode(), durable=True)
-            test_file = f"probe-{socket.gethostname()}-{os.getpid()}"
-            self._files.write(test_file, WRITE_TEST)
+            test_file = f"{WRITE_TEST}{socket.gethostname()}-{os.getpid()}"
+            self._files.write(test_file, bytes(2**18))
             replaced = self._files.write(test_file, b"", exclusive=True)
             self._files.remove(test_file)
             if replaced:

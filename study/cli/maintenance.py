@@ -56,7 +56,8 @@ def doctor(
     store: Store = DEFAULT_STORE,
     tracking_uri: TrackingUri = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Repair: damaged files move to aside/ in the store; nothing is deleted.")
+        bool,
+        typer.Option("--repair", help="Move damaged files to quarantine/ in the store; nothing is deleted."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -68,17 +69,17 @@ def doctor(
     name, stamp = name_of(study), time.strftime("%Y%m%d-%H%M%S")
     uri = tracking_uri or default_tracking_uri(store)
     ledger = Ledger(store)
-    found, busy = examine(name, ledger, uri, repair=repair, stamp=stamp)
+    findings, running = examine(name, ledger, uri, repairing=repair, stamp=stamp)
     if as_json:
-        out.print_json(json.dumps({"study": name, "running": busy, "findings": [asdict(one) for one in found]}))
+        out.print_json(json.dumps({"study": name, "running": running, "findings": [asdict(one) for one in findings]}))
     else:
-        if busy:
-            err.print(f"[yellow]note:[/] {escape(busy)} Files that it is writing are not checked.", soft_wrap=True)
-        for one in found:
+        if running:
+            err.print(f"[yellow]note:[/] {escape(running)} Files that it is writing are not checked.", soft_wrap=True)
+        for one in findings:
             state = "[green]repaired[/] " if one.repaired else ""
             out.print(f"{state}[bold]{one.kind}[/] {escape(one.where)}: {escape(one.what)}", soft_wrap=True)
-        if ledger.files.exists(f"aside/{stamp}"):
-            out.print(f"files were moved to {store}/aside/{stamp}; now run the study again", soft_wrap=True)
-        if not found:
+        if ledger.files.exists(f"quarantine/{stamp}"):
+            out.print(f"files were moved to {store}/quarantine/{stamp}; now run the study again", soft_wrap=True)
+        if not findings:
             out.print(f"{name}: nothing is wrong")
-    sys.exit(any(not one.repaired for one in found))
+    sys.exit(any(not one.repaired for one in findings))

@@ -1,9 +1,8 @@
-"""How far the generator moves in a period, from records: the scale at which an arm moves as far as another one."""
+"""Match the drift of an arm: the scale at which its generator moves as far per period as that of another arm."""
 
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -12,7 +11,7 @@ from typing import Any
 from vistudy.study.planning.plan import Plan
 from vistudy.study.planning.trial_configs import DriftScales, pilot_name
 from vistudy.study.spec.arms import Arm, Match
-from vistudy.study.spec.hyperparameters import Cell
+from vistudy.study.spec.hyperparameters import Cell, Level
 from vistudy.study.spec.limits import PILOT_SCALES
 
 RecordLookup = Callable[[Collection[str]], Iterable[Mapping[str, Any]]]
@@ -22,15 +21,15 @@ Pairs = dict[float, list[tuple[str, str]]]
 
 
 def pilot_trial_ids(planned: Plan) -> set[str]:
-    """Ids of the trials that decide the scales of a plan's waiting arms."""
-    found = (pair for of_arm in _pairs(planned).values() for pairs in of_arm.values() for pair in pairs)
-    return {trial_id for pair in found for trial_id in pair}
+    """Ids of the trials that decide the scales of a plan's unmatched arms."""
+    decisive = (pair for of_arm in _pairs(planned).values() for pairs in of_arm.values() for pair in pairs)
+    return {trial_id for pair in decisive for trial_id in pair}
 
 
-def match_drift(planned: Plan, recorded: RecordLookup) -> DriftScales:
-    """The scales of a plan's waiting arms, once its trials have been run. They depend on the records alone."""
+def match_drift(planned: Plan, lookup: RecordLookup) -> DriftScales:
+    """Solve for the scales of a plan's unmatched arms, whose pilots have ended. They depend on the records alone."""
     evaluations = {trial.trial_id: trial.config.evaluations for trial in planned.trials}
-    drifts = _drifts(recorded(pilot_trial_ids(planned)), evaluations)
+    drifts = _drifts(lookup(pilot_trial_ids(planned)), evaluations)
     blocks = {block.name: block for block in planned.study.blocks}
     return {
         (block, arm): solve_scale(blocks[block].arms[arm], pairs, drifts)
@@ -39,10 +38,10 @@ def match_drift(planned: Plan, recorded: RecordLookup) -> DriftScales:
 
 
 def solve_scale(arm: Arm, pairs: Pairs, drifts: Mapping[str, float]) -> Match:
-    """The scale at which the median over pairs of log(drift of the arm / drift of the other) is 0.
+    """Solve for the scale at which the median over pairs of log(drift of the arm / drift of the other) is 0.
 
-    Linear in the logarithm of the scale between the two scales tried where its sign changes; of several such places the
-    one nearest to 1. Without one, the end of the scales tried that is nearest.
+    Linear interpolation in the logarithm of the scale between the two pilot scales where the sign changes; of several
+    such places the one nearest to 1. Without a change of sign, the pilot scale whose median is nearest to 0.
     """
     key, other = arm.match or ("", "")
     points: list[tuple[float, float]] = []
@@ -52,7 +51,7 @@ def solve_scale(arm: Arm, pairs: Pairs, drifts: Mapping[str, float]) -> Match:
             points.append((math.log10(scale), statistics.median(ratios)))
     used = {b for of_scale in pairs.values() for a, b in of_scale if a in drifts and b in drifts}
     tried = len({b for of_scale in pairs.values() for _, b in of_scale})
-    said = f"arm {arm.name}: {key} of the configuration times"
+    matched = f"arm {arm.name}: {key} of the configuration times"
     if not points:
         return Match(scale=None, note=f"arm {arm.name} is left out: in none of its {tried} pilot configurations did it "
                      f"and {other} both train to the end, so their drifts cannot be compared")  # fmt: skip
@@ -60,34 +59,34 @@ def solve_scale(arm: Arm, pairs: Pairs, drifts: Mapping[str, float]) -> Match:
     for (x, y), (x_next, y_next) in itertools.pairwise(points):
         if y * y_next <= 0:
             scale = _three_digits(x if y == y_next else x + (x_next - x) * y / (y - y_next))
-            return Match(scale=scale, note=f"{said} {scale:g}: the median drift of {other}, by {by}")
+            return Match(scale=scale, note=f"{matched} {scale:g}: the median drift of {other}, by {by}")
     x, y = min(points, key=lambda point: abs(point[1]))
     scale = _three_digits(x)
     side = "more" if y > 0 else "less"
     return Match(
         scale=scale,
-        note=f"{said} {scale:g}, the nearest of the scales tried: at every one it drifts {side} than {other} "
+        note=f"{matched} {scale:g}, the nearest of the scales tried: at every one it drifts {side} than {other} "
         f"({math.exp(y):.2g} times as far here, by {by})",
     )
 
 
 def _three_digits(exponent: float) -> float:
-    """10 to it, with three digits: more could differ between machines, and with them the trials' hashes."""
+    """10 to the exponent, to three digits: more could differ between machines, and with them trial ids."""
     return float(f"{10**exponent:.3g}")
 
 
 def _pairs(planned: Plan) -> dict[tuple[str, str], Pairs]:
-    """(block, arm) of the waiting arms -> their pairs."""
+    """(block, arm) of the unmatched arms -> their pairs."""
     blocks = {block.name: block for block in planned.study.blocks}
-    places: dict[tuple[str, str, str], str] = {}
+    places: dict[tuple[str, str, frozenset[tuple[str, Level]]], str] = {}
     for trial in planned.trials:
         for block, cell in ((trial.block, trial.cell), *trial.duplicates):
             if "arm" in cell and trial.seed == blocks[block].seeds[0]:
                 places[block, str(cell["arm"]), _configuration(cell, blocks[block].varied)] = trial.trial_id
-    found: dict[tuple[str, str], Pairs] = {}
+    pairs: dict[tuple[str, str], Pairs] = {}
     for block_name, arm in planned.unmatched_arms:
         other = (blocks[block_name].arms[arm].match or ("", ""))[1]
-        found[block_name, arm] = {
+        pairs[block_name, arm] = {
             scale: [
                 (trial_id, places[block_name, other, config])
                 for (block, name, config), trial_id in places.items()
@@ -95,11 +94,11 @@ def _pairs(planned: Plan) -> dict[tuple[str, str], Pairs]:
             ]
             for scale in PILOT_SCALES
         }
-    return found
+    return pairs
 
 
-def _configuration(cell: Cell, varied: Collection[str]) -> str:
-    return json.dumps({name: cell[name] for name in varied if name in cell}, sort_keys=True)
+def _configuration(cell: Cell, varied: Collection[str]) -> frozenset[tuple[str, Level]]:
+    return frozenset((name, cell[name]) for name in varied if name in cell)
 
 
 def _drifts(records: Iterable[Mapping[str, Any]], evaluations: Mapping[str, int]) -> dict[str, float]:

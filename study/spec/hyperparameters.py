@@ -135,9 +135,19 @@ def check_name(config: type[TrainConfig], name: str, what: str) -> None:
 
 
 def assign(config: type[TrainConfig], name: str, level: object) -> dict[str, Any]:
-    """The hyperparameters that a level sets, as checked values of the declared type."""
+    """Hyperparameters that a level sets -> their values, checked and in their declared type.
+
+    Raises:
+        ValueError: the level is of a wrong type, no choice, or out of bounds.
+    """
     if not isinstance(level, bool | int | float | str):
         raise ValueError(error_message("not a value", got=level, allowed=describe(config, name)))
+    model: Any = config  # mypy takes a dataclass type for unhashable
+    return dict(_assign(model, name, level))
+
+
+@functools.lru_cache(maxsize=65_536, typed=True)  # the checks, the search for unused settings and every trial ask
+def _assign(config: Any, name: str, level: Level) -> dict[str, Any]:
     values = {name: level}
     if name in ALIASES:
         values = ALIASES[name].expand(level) if ALIASES[name].targets else dict.fromkeys(config.lr, level)

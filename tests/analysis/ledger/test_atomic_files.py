@@ -122,4 +122,4 @@ def test_a_pack_that_two_runs_train_at_once_is_never_wrong(tmp_path: Path) -> No
     assert ends == ["complete\n", "complete\n"]
     assert Ledger(both.uri).attempts("p-1") == [1, 2, 3]
     assert bits(both) == whole
-    assert examine("small", Ledger(both.uri), None, repair=False, stamp="t") == ([], None)
+    assert examine("small", Ledger(both.uri), None, repairing=False, stamp="t") == ([], None)

@@ -59,7 +59,7 @@ def bits(ledger: Ledger) -> Bits:
 
 
 def examine(ledger: Ledger, *, repair: bool = False, uri: str | None = None) -> list[Finding]:
-    found, busy = doctor("small", Ledger(ledger.uri), uri, repair=repair, stamp="t")
+    found, busy = doctor("small", Ledger(ledger.uri), uri, repairing=repair, stamp="t")
     assert busy is None
     return found
 
@@ -102,7 +102,7 @@ ATTEMPT = "packs/p-1/attempt-001"
         ("packs/p-1/pack.json", lambda p: cut(p, 30), {"damaged", "missing records"}),
         ("packs/p-1/pack.json", Path.unlink, {"damaged", "missing records"}),
         ("stops/run-1.json", lambda p: (p.parent.mkdir(), p.write_text("{}")), {"stale"}),
-        ("probe-host-1", lambda p: p.write_text(""), {"stale"}),
+        ("write-test-host-1", lambda p: p.write_text(""), {"stale"}),
     ],
 )
 def test_damage_is_found_moved_aside_and_trained_again_bitwise(tmp_path, path, damage, kinds):
@@ -115,7 +115,7 @@ def test_damage_is_found_moved_aside_and_trained_again_bitwise(tmp_path, path, d
     assert not any(one.repaired for one in found)
     assert all(one.repaired for one in examine(ledger, repair=True))
     if left is not None and "missing records" not in kinds - {"damaged"}:
-        assert (tmp_path / "aside/t" / path).read_bytes() == left
+        assert (tmp_path / "quarantine/t" / path).read_bytes() == left
     # What `vistudy run` does: packs that were begun go on, trials without a pack get a new one.
     fresh = Ledger(tmp_path)
     pending = {i: c for i, c in zip(IDS, CONFIGS, strict=True) if i not in fresh.finished_trials()}
@@ -173,11 +173,11 @@ def test_a_running_study_is_looked_at_but_not_repaired(tmp_path):
     ledger = trained(tmp_path)
     cut(tmp_path / ATTEMPT / "samples-00002.npz", 50)
     with ledger.lock("small", "run"):
-        found, busy = doctor("small", Ledger(tmp_path), None, repair=False, stamp="t")
+        found, busy = doctor("small", Ledger(tmp_path), None, repairing=False, stamp="t")
         assert {one.kind for one in found} == {"damaged"}
         assert "run is being done by process" in str(busy)
         with pytest.raises(StudyBusyError):
-            doctor("small", Ledger(tmp_path), None, repair=True, stamp="t")
+            doctor("small", Ledger(tmp_path), None, repairing=True, stamp="t")
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -234,7 +234,7 @@ class TestSchema1:
         assert vs.status("old", store=schema1.uri).states == {"complete": 4}
         rows = dict(told(schema1.read_plan("old"), schema1.read_meta("old"), "", frame, [], None))
         assert rows["data"] == "data not recorded"
-        assert examine("old", schema1, None, repair=False, stamp="t") == ([], None)
+        assert examine("old", schema1, None, repairing=False, stamp="t") == ([], None)
 
     def test_its_trials_are_trained_again_and_stay_readable(self, schema1: Ledger) -> None:
         planned = plan(parse_study(schema1.read_study_text("old")))
@@ -257,14 +257,14 @@ class TestSchema1:
 
     def test_files_of_unknown_content_are_a_finding(self, schema1: Ledger) -> None:
         rewrite(schema1, lambda trials: [trial["config"].update(data="mnist") for trial in trials])
-        (found,), _ = examine("old", schema1, None, repair=False, stamp="t")
+        (found,), _ = examine("old", schema1, None, repairing=False, stamp="t")
         assert found.kind == "data not recorded"
-        assert "its 4 trials of mnist saw the same files cannot be told" in found.what
+        assert "its 4 trials of mnist saw the same files" in found.what
 
 
 def test_doctor_finds_a_study_that_mixes_data(schema1: Ledger) -> None:
     rewrite(schema1, lambda trials: trials[0]["config"].update(data_fingerprint="0" * 16))
-    (found,), _ = examine("old", schema1, None, repair=False, stamp="t")
+    (found,), _ = examine("old", schema1, None, repairing=False, stamp="t")
     assert found.kind == "mixed data"
     assert "1 on 0000000000000000, 3 on data that are not recorded" in found.what
 

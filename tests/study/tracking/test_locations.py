@@ -242,15 +242,15 @@ def test_the_doctor_knows_and_repairs(study: tuple[Ledger, Attempt], original: P
     before, uri, ledger = look(original.parent), default_tracking_uri(copy), Ledger(copy)
     finish(ledger, "c")
     finish(ledger, "d")
-    kinds = {one.kind for one in examine(STUDY, ledger, uri, repair=False, stamp="t")[0]}
+    kinds = {one.kind for one in examine(STUDY, ledger, uri, repairing=False, stamp="t")[0]}
     assert "moved database" in kinds
     touched = changed(before, look(original.parent))
     assert not any("mlflow" in path or "mlartifacts" in path or path.startswith("store") for path in touched)
-    found = [one for one in examine(STUDY, ledger, uri, repair=True, stamp="t")[0] if one.kind == "moved database"]
+    found = [one for one in examine(STUDY, ledger, uri, repairing=True, stamp="t")[0] if one.kind == "moved database"]
     assert [(one.where, one.repaired, str(original) in one.what) for one in found] == [
         (str(copy / "mlflow.db"), True, True)
     ]
-    again, _ = examine(STUDY, ledger, uri, repair=False, stamp="t")
+    again, _ = examine(STUDY, ledger, uri, repairing=False, stamp="t")
     assert "moved database" not in {one.kind for one in again}
     assert {place.is_relative_to(copy) for place in places(copy)} == {True}
 
@@ -277,7 +277,7 @@ def test_a_copy_does_not_write_into_the_mirror_of_its_original(study: tuple[Ledg
     copy = Path(shutil.copytree(original, original.parent / "copy"))
     with pytest.raises(TrackingError, match=rf"is the mirror of the store {original}, which is still there"):
         sync(Ledger(copy), STUDY, uri)
-    found, _ = examine(STUDY, Ledger(copy), uri, repair=True, stamp="t")
+    found, _ = examine(STUDY, Ledger(copy), uri, repairing=True, stamp="t")
     assert "another store's mirror" in {one.kind for one in found}
     assert not any(one.repaired for one in found if "run" in one.kind.lower())
     assert content(uri) == before
@@ -303,7 +303,7 @@ def test_a_database_beside_which_its_files_no_longer_lie(study: tuple[Ledger, At
     with pytest.raises(TrackingError, match=rf"the database is not in {folder}.*doctor {STUDY} .*--repair"):
         sync(study[0], STUDY, new)
     assert not folder.exists()
-    found, _ = examine(STUDY, study[0], new, repair=True, stamp="t")
+    found, _ = examine(STUDY, study[0], new, repairing=True, stamp="t")
     assert ("moved database", True) in {(one.kind, one.repaired) for one in found}
     sync(study[0], STUDY, new)
     assert not folder.exists()
