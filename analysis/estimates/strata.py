@@ -6,7 +6,6 @@ The factors of a box are its discrete hyperparameters (batch norm, ratio, ...) a
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ from scipy.stats import permutation_test
 
 from vistudy.analysis.estimates.pairs import Floats
 from vistudy.analysis.estimates.risk_difference import Pairs, holm, mean_interval
+from vistudy.analysis.tables.columns import cell_levels
 
 RESAMPLES = 4999
 """Of the permutation test: its smallest p is .0002."""
@@ -93,19 +93,13 @@ def opposite(factor: Factor) -> bool:
     return any(each.low > 0 for each in factor.strata) and any(each.high < 0 for each in factor.strata)
 
 
-def levels_of(stratum: str) -> dict[str, str]:
-    """`batch_norm=true,ratio=1:2` -> {batch_norm: true, ratio: 1:2}."""
-    parts = re.split(r",(?=[A-Za-z_]\w*=)", stratum) if stratum else []
-    return {name: value for name, _, value in (part.partition("=") for part in parts)}
-
-
 def _levels(table: pd.DataFrame, pairs: Pairs, box: tuple[float, float] | None) -> dict[str, list[str]]:
     """Factor -> its level in each configuration of the pairs."""
     first = table.assign(config=table["config"].astype(str)).drop_duplicates("config").set_index("config")
     first = first.reindex(list(pairs.configs))
     found: dict[str, list[str]] = {}
     if "stratum" in first:
-        each = [levels_of(str(text or "")) for text in first["stratum"]]
+        each = [cell_levels(str(text or "")) for text in first["stratum"]]
         for name in dict.fromkeys(name for levels in each for name in levels):
             found[name] = [levels.get(name, "-") for levels in each]
     rates: Floats = first["lr"].to_numpy(dtype=float) if "lr" in first else np.empty(0)

@@ -1,4 +1,4 @@
-"""The box of a study: an arm table, and where each of its trials stands on two axes. Pure functions of frames."""
+"""Places of the trials of an arm table on two axes: learning rate by the other factors. Pure functions of tables."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from vistudy.analysis.outcomes.labels import STABLE, UNDETERMINED
+from vistudy.analysis.tables.columns import cell_levels
 from vistudy.analysis.tables.formatting import level_text
 
 MAX_LEVELS = 12
@@ -34,33 +34,6 @@ MAX_ROWS = 12
 """More combinations of the other factors than this: those with the most levels are pooled."""
 WORDS = {"batch_norm": "batch norm", "lr": "learning rate"} | FACTOR_TEXT
 """Factor -> how pictures name it."""
-
-
-def arm_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Arm table of a study without arms: every level of reg_weight is an arm (one arm if there are very many).
-
-    Columns: block (`model on data`), arm, config (the cell without reg_weight), seed, stable, q, lr, then the frame's.
-    """
-    swept = frame["cell"].str.contains(r"(?:^|,)reg_weight=", regex=True)
-    few = frame.loc[swept, "reg_weight"].nunique() <= MAX_FACETS
-    names = [
-        f"λ = {level_text(None, float(w))}" if s and few else "all"
-        for s, w in zip(swept, frame["reg_weight"], strict=True)
-    ]
-    config = frame["cell"].str.replace(r"(?:^|(?<=,))reg_weight=[^,]*,?", "", regex=True).str.rstrip(",")
-    head = pd.DataFrame({
-        "block": frame["model"] + " on " + frame["data"], "family": frame["model"] + "_" + frame["data"], "class": "",
-        "arm": names, "config": config if few else frame["cell"],
-    })  # fmt: skip
-    table = pd.concat([head, frame.drop(columns=[c for c in head if c in frame])], axis=1)
-    rate = table["relaxation"] if "relaxation" in table else pd.Series(np.nan, index=table.index)
-    table["lr"] = table["d_lr"].fillna(table["g_lr"]).fillna(rate.astype(float))
-    judged = (table["state"] == "complete") & table["outcome"].notna() & (table["outcome"] != UNDETERMINED)
-    table["stable"] = np.where(judged, (table["outcome"] == STABLE).astype(float), np.nan)
-    capped = table["q_final"].where(table["outcome"] != "diverged", 1.0).clip(upper=1.0)
-    table["q"] = np.where(judged, capped, np.nan)
-    order = table["reg_weight"].where(table["arm"] != "all", 0.0)
-    return table.iloc[order.argsort(kind="stable")].reset_index(drop=True)
 
 
 _NEEDED = (
@@ -101,8 +74,7 @@ class GridLayout:
 def parse_config(table: pd.DataFrame) -> pd.DataFrame:
     """Levels of the factors of each trial as text, one column a factor, from the column `config`."""
     codes, texts = pd.factorize(table["config"])
-    parsed = pd.DataFrame([dict(part.split("=", 1) for part in text.split(",") if "=" in part) for text in texts])
-    return parsed.take(codes).set_axis(table.index)
+    return pd.DataFrame(map(cell_levels, texts)).take(codes).set_axis(table.index)
 
 
 def layout_arm_table(table: pd.DataFrame) -> GridLayout:

@@ -15,6 +15,7 @@ import pandas as pd
 
 from vistudy.analysis.figures.grid_layout import BINS, FACTOR_TEXT, MAX_FACETS, MAX_LEVELS
 from vistudy.analysis.outcomes.labels import LABEL_TEXT
+from vistudy.analysis.tables.columns import cell_levels
 from vistudy.analysis.tables.formatting import level_text, needs_exponent
 from vistudy.analysis.tables.rates import cell_rates
 from vistudy.analysis.tables.validation import check_trials
@@ -99,7 +100,7 @@ def blocks(frame: pd.DataFrame, factors: Iterable[str] | None = None) -> list[He
 
 def factors_of(frame: pd.DataFrame) -> tuple[str, ...]:
     """Names of the factors, from the cells of the frame."""
-    return tuple(dict.fromkeys(part.split("=")[0] for tag in frame["cell"].unique() for part in tag.split(",") if part))
+    return tuple(dict.fromkeys(name for tag in frame["cell"].unique() for name in cell_levels(tag)))
 
 
 def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) -> HeatmapBlock:

@@ -15,7 +15,6 @@ from urllib.parse import urlsplit
 import pandas as pd
 from markupsafe import Markup
 
-from vistudy.analysis.figures.grid_layout import arm_table
 from vistudy.analysis.figures.html import inline_svg
 from vistudy.analysis.figures.matplotlib_renderer import RenderedFigure
 from vistudy.analysis.ledger.errors import StudyError
@@ -29,7 +28,7 @@ from vistudy.analysis.report.tables import DRAWS, Table, arm_tally, estimate_tab
 from vistudy.analysis.report.text import markdown, methods, provenance
 from vistudy.analysis.report.verdict_section import View, view
 from vistudy.analysis.tables import trials as frames
-from vistudy.analysis.tables.arm_table import load_arms
+from vistudy.analysis.tables.arm_table import arms_by_weight, load_arms
 from vistudy.analysis.tables.doses import with_doses
 from vistudy.analysis.verdict.decide import claim_of, thresholds_of
 
@@ -166,14 +165,14 @@ def _table(trials: frames.StudyTrials, thresholds: Thresholds) -> pd.DataFrame:
     """Arm table of all blocks; in those without arms every level of reg_weight is one."""
     with_arms = any(block.get("arms") for block in trials.plan.get("blocks", {}).values())
     if not with_arms:
-        return arm_table(frames.load_frame(trials, thresholds=thresholds))
+        return arms_by_weight(frames.load_frame(trials, thresholds=thresholds))
     arms = load_arms(trials, thresholds=thresholds)
     without = {name for name, block in trials.plan["blocks"].items() if not block.get("arms")}
     plain = {trial_id for trial_id, entry in trials.entries.items() if entry.get("block") in without}
     if not plain:
         return arms
     frame = frames.load_frame(trials, thresholds=thresholds)
-    table = pd.concat([arms, arm_table(frame[frame["trial_id"].isin(plain)])], ignore_index=True)
+    table = pd.concat([arms, arms_by_weight(frame[frame["trial_id"].isin(plain)])], ignore_index=True)
     table.attrs = arms.attrs
     return table
 

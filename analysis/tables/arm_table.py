@@ -11,13 +11,14 @@ import pandas as pd
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.outcomes.label_study import StoreLike, StudyTrials, read_trials
-from vistudy.analysis.outcomes.labels import STABLE, UNDETERMINED, Thresholds
-from vistudy.analysis.tables.trials import cell_tag, load_frame
+from vistudy.analysis.outcomes.labels import Thresholds
+from vistudy.analysis.tables.columns import cell_levels, cell_tag
+from vistudy.analysis.tables.formatting import level_text
+from vistudy.analysis.tables.rates import stability
+from vistudy.analysis.tables.trials import load_frame
 
 KEYS = ("block", "family", "class", "arm", "config", "seed")
 """First columns of an arm table: what a row is."""
-Q_CAP = 1.0
-"""Largest deficiency in column `q`: no better than untrained. A diverged trial has it."""
 RATES = ("lr", "g_lr", "d_lr")
 """Learning rates: what is tuned within a stratum, whether drawn or on a grid."""
 PILOT = "~"
@@ -76,6 +77,33 @@ def load_arms(
         "first_ms": trials.first_ms,
     }
     return table
+
+
+def arms_by_weight(frame: pd.DataFrame, max_arms: int = 8) -> pd.DataFrame:
+    """Arm table of a study without arms: every level of `reg_weight` is an arm; one arm if there are more levels.
+
+    Columns: block (`model on data`), family, class (empty), arm, config (the cell without reg_weight), stable, q, lr,
+    and those of the frame.
+    """
+    cells, levels = pd.factorize(frame["cell"])
+    configs = [cell_levels(text) for text in levels]
+    swept = np.array(["reg_weight" in config for config in configs], dtype=bool)[cells]
+    few = frame.loc[swept, "reg_weight"].nunique() <= max_arms
+    names = [
+        f"λ = {level_text(None, float(weight))}" if varies and few else "all"
+        for varies, weight in zip(swept, frame["reg_weight"], strict=True)
+    ]
+    rest = [cell_tag({name: level for name, level in config.items() if name != "reg_weight"}) for config in configs]
+    head = pd.DataFrame({
+        "block": frame["model"] + " on " + frame["data"], "family": frame["model"] + "_" + frame["data"], "class": "",
+        "arm": names, "config": np.array(rest, dtype=object)[cells] if few else frame["cell"],
+    })  # fmt: skip
+    table = pd.concat([head, frame.drop(columns=[name for name in head if name in frame])], axis=1)
+    rate = table["relaxation"] if "relaxation" in table else pd.Series(np.nan, index=table.index)
+    table["lr"] = table["d_lr"].fillna(table["g_lr"]).fillna(rate.astype(float))
+    table["stable"], table["q"] = stability(table)
+    order = table["reg_weight"].where(table["arm"] != "all", 0.0)
+    return table.iloc[order.argsort(kind="stable")].reset_index(drop=True)
 
 
 def _described(trials: StudyTrials, name: str, block: Mapping[str, Any]) -> dict[str, Any]:
@@ -183,10 +211,7 @@ def _table(trials: StudyTrials, rows: list[dict[str, Any]], thresholds: Threshol
             "Run `vistudy run` with the study file to write the plan anew."
         )
     frame = load_frame(trials, thresholds=thresholds)
-    state, outcome = frame["state"], frame["outcome"]
-    evaluable = (state == "complete") & outcome.notna() & (outcome != UNDETERMINED)
-    frame["stable"] = np.where(evaluable, (outcome == STABLE).astype(float), np.nan)
-    frame["q"] = np.where(evaluable, frame["q_final"].fillna(Q_CAP).clip(upper=Q_CAP), np.nan)
+    frame["stable"], frame["q"] = stability(frame)
     frame = frame.drop(columns=[name for name in (*KEYS, "lr", "stratum") if name in frame])
     table = keys.merge(frame, on="trial_id", how="left", validate="many_to_one")
     head = [*KEYS, "stable", "q", "lr", "stratum"]

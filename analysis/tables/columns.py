@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -75,6 +76,16 @@ def cell_tag(cell: Mapping[str, Any]) -> str:
         return format(value, "g") if isinstance(value, float) else str(value)
 
     return ",".join(f"{name}={text(cell[name])}" for name in sorted(cell))
+
+
+def cell_levels(tag: str) -> dict[str, str]:
+    """Factor -> level as text: the inverse of `cell_tag`, without the levels' types.
+
+    Tables hold cells as text so that they can be exported. Only this function reads it. A level may contain commas and
+    equals signs, but not `,name=`.
+    """
+    parts = re.split(r",(?=[A-Za-z_]\w*=)", tag) if tag else []
+    return {name: level for name, _, level in (part.partition("=") for part in parts)}
 
 
 def columns_markdown() -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from vistudy.analysis.ledger.documents import TrialState
-from vistudy.analysis.outcomes.labels import LABELS, STABLE, UNDETERMINED
+from vistudy.analysis.outcomes.labels import LABELS, STABLE, UNDETERMINED, Label
 from vistudy.analysis.tables.validation import check_trials
 
 RATE_COLUMNS: dict[str, str] = {
@@ -38,6 +38,23 @@ def wilson(k: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
+Q_CAP = 1.0
+"""Largest deficiency in column `q`: no better than untrained. A diverged trial has it."""
+
+
+def evaluable(frame: pd.DataFrame) -> pd.Series:
+    """Whether each trial has an outcome that says something: neither unfinished, nor failed, nor undetermined. (N,)"""
+    return (frame["state"] == "complete") & frame["outcome"].notna() & (frame["outcome"] != UNDETERMINED)
+
+
+def stability(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """`stable` (1 or 0) and `q`, the final deficiency capped at Q_CAP, per trial; NaN unless evaluable. (N,), (N,)"""
+    known = evaluable(frame)
+    stable = np.where(known, (frame["outcome"] == STABLE).astype(float), np.nan)
+    q = frame["q_final"].where(frame["outcome"] != Label.DIVERGED, Q_CAP).fillna(Q_CAP).clip(upper=Q_CAP)
+    return stable, np.where(known, q, np.nan)
+
+
 def cell_rates(frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     """Count what became of the trials of each cell: one row a combination of `factors`, in order of appearance.
 
@@ -48,20 +65,20 @@ def cell_rates(frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     """
     check_trials(frame, ("state", "outcome", "inert", *factors))
     state, outcome = frame["state"], frame["outcome"]
-    evaluable = (state == "complete") & outcome.notna() & (outcome != UNDETERMINED)
+    known = evaluable(frame)
     counts = pd.DataFrame(
         {
-            "k": evaluable & (outcome == STABLE),
-            "n": evaluable,
+            "k": known & (outcome == STABLE),
+            "n": known,
             "planned": True,
             "failed": state == TrialState.FAILED,
             "missing": state.isin([TrialState.PLANNED.value, TrialState.RUNNING.value, TrialState.INTERRUPTED.value]),
-            "undetermined": (state == "complete") & ~evaluable,
+            "undetermined": (state == "complete") & ~known,
         },
         index=frame.index,
     ).astype(int)
     failures = [name for name in LABELS if name not in (STABLE, UNDETERMINED)]
-    tally = pd.DataFrame({name: (evaluable & (outcome == name)).astype(int) for name in failures}, index=frame.index)
+    tally = pd.DataFrame({name: (known & (outcome == name)).astype(int) for name in failures}, index=frame.index)
     inert = (~frame["inert"].astype(bool)).astype(int).rename("active")
     keys = [frame[name] for name in factors] or [pd.Series(0, index=frame.index)]
     grouped = pd.concat([counts, tally, inert], axis=1).groupby(keys, sort=False, dropna=False, observed=True).sum()

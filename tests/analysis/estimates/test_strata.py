@@ -5,16 +5,10 @@ import pytest
 
 from tests.analysis.armstore import also, block, share
 from vistudy.analysis.estimates.risk_difference import pair
-from vistudy.analysis.estimates.strata import dependent, equal_p, factors, levels_of, opposite
+from vistudy.analysis.estimates.strata import dependent, equal_p, factors, opposite
 from vistudy.analysis.verdict.pooling import random_effects
 
 BOX = (1e-4, 1e-1)
-
-
-def test_a_stratum_is_read_back() -> None:
-    assert levels_of("batch_norm=true,ratio=1:2") == {"batch_norm": "true", "ratio": "1:2"}
-    assert levels_of("z_use=a,b,norm=bn") == {"z_use": "a,b", "norm": "bn"}
-    assert levels_of("") == {}
 
 
 def test_strata_have_their_own_differences() -> None:

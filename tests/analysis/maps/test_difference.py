@@ -9,7 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from tests.analysis.frames import LR5, make_frame
-from vistudy.analysis.figures.grid_layout import arm_table, layout_arm_table
+from vistudy.analysis.figures.grid_layout import layout_arm_table
 from vistudy.analysis.figures.matplotlib_renderer import draw
 from vistudy.analysis.figures.specs import Tile, arm_styles, save, tile_colour
 from vistudy.analysis.maps.difference import (
@@ -21,6 +21,7 @@ from vistudy.analysis.maps.difference import (
     stability_figure,
 )
 from vistudy.analysis.maps.heatmap_cells import blocks
+from vistudy.analysis.tables.arm_table import arms_by_weight
 from vistudy.analysis.tables.rates import wilson
 
 
@@ -120,7 +121,7 @@ def test_levels_of_reg_weight_are_the_arms_of_a_study_without_arms() -> None:
     frame.loc[0, "outcome"] = "diverged"
     frame.loc[1, ["state", "outcome"]] = ["failed", None]
     frame.loc[2, "q_final"] = 7.0
-    table = arm_table(frame)
+    table = arms_by_weight(frame)
     assert table["arm"].unique().tolist() == ["λ = 0", "λ = 5"]
     assert table["config"].unique().tolist() == [f"lr={lr:g}" for lr in LR5]
     by_id = table.set_index("trial_id")
@@ -136,7 +137,7 @@ def test_levels_of_reg_weight_are_the_arms_of_a_study_without_arms() -> None:
 def test_maps_of_shares_and_of_heatmaps_say_k_of_n() -> None:
     frame = make_frame({"lr": LR5, "reg_weight": [0, 5]}, seeds=4, gaps=False)
     frame["outcome"] = ["converged", "slow", "slow", "slow"] * 10
-    shares = stability_figure(arm_table(frame))
+    shares = stability_figure(arms_by_weight(frame))
     grid = grid_figure(blocks(frame)[0])
     for figure in (shares, grid):
         found = [tile for m in figure.maps for row in m.tiles for tile in row if tile]
