@@ -1,7 +1,7 @@
 """Peer (b) of `make bench`: the engine alone. The same packs in as many plain processes, costliest first.
 
 No Ray, no ledger, no MLflow, no heatmaps, no floor and ceiling of the metrics: records are made and counted. It trains
-what `vistudy run` trains and judges it at the same evaluations, so the difference is what the study around it costs.
+what `vistudy run` trains and evaluates it at the same evaluations, so the difference is what the study around it costs.
 `python -m benchmarks.bare_engine STUDY.yaml --slots N` prints what each process did, as JSON.
 """
 

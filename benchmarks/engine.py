@@ -186,8 +186,8 @@ def measured(*arguments: Any) -> dict[str, Any]:
         torch.cuda.reset_peak_memory_stats()
         return measure_one(*arguments)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found: dict[str, Any] = pool.apply(measure_one, arguments)
-        return found
+        result: dict[str, Any] = pool.apply(measure_one, arguments)
+        return result
 
 
 def shared(processes: int, *what: Any) -> dict[str, Any]:
@@ -324,12 +324,12 @@ def operators(workload: str, k: int) -> dict[str, float]:
 def whole(precision: str) -> dict[str, float]:
     """Seconds of whole trainings on a GPU: training, and evaluation by the metrics of points on the CPU."""
     c = WHOLE
-    made = [
+    engines = [
         dataclasses.replace(config, d_updates=c["d_updates"], evaluations=c["evaluations"], seed=i)
         for i, config in enumerate(configs("mlp-ring8", c["trials"], precision))
     ]
     started, finite, trained = time.perf_counter(), 0, 0.0
-    engine = Engine(made, device="cuda", metric_threads=os.cpu_count() or 1)
+    engine = Engine(engines, device="cuda", metric_threads=os.cpu_count() or 1)
     evaluate = engine._evaluate
 
     def timed(diagnostics: Any) -> Any:
@@ -410,9 +410,9 @@ def main() -> None:
     names = args.workloads or (list(WORKLOADS) if cuda else list(ON_CPU))
     started = datetime.datetime.now(datetime.UTC)
     if args.profile:
-        found = {"date": started.isoformat(timespec="seconds"), "command": "python -m benchmarks.engine --profile"}
-        found |= {name: operators(name, 24) for name in names}
-        text = json.dumps(found, indent=1)
+        profile = {"date": started.isoformat(timespec="seconds"), "command": "python -m benchmarks.engine --profile"}
+        profile |= {name: operators(name, 24) for name in names}
+        text = json.dumps(profile, indent=1)
         print(text)
         ((args.out or RESULTS) / f"profile-cpu-{started.date()}.json").write_text(text + "\n", "utf-8")
         return
@@ -432,10 +432,10 @@ def main() -> None:
         result = joined(json.loads(path.read_text("utf-8")), result)
     for name, precision in itertools.product(names, args.precisions):
         print(name, precision, file=sys.stderr, flush=True)
-        made = result["rows"][f"{name}, {precision}"] = row(name, precision, args, top)
-        made["command"] = command
+        measured_row = result["rows"][f"{name}, {precision}"] = row(name, precision, args, top)
+        measured_row["command"] = command
         if cuda:
-            made["kernels"] = kernels(name, precision, made["best_pack"])
+            measured_row["kernels"] = kernels(name, precision, measured_row["best_pack"])
         path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")  # what there is, should the rest fail
     if cuda and "mlp-ring8" in names:
         result["whole"] = whole(args.precisions[0])

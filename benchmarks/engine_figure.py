@@ -33,9 +33,9 @@ PANEL = (2.6, 2.3)
 def figure(results: list[dict[str, Any]]) -> Figure:
     """D updates of trials a second by the number of trials in a pack."""
     columns = max(len(result["rows"]) for result in results)
-    made = Figure(figsize=(PANEL[0] * columns, (PANEL[1] + 0.3) * len(results)), layout="constrained")
-    FigureCanvasAgg(made)
-    parts = made.subfigures(len(results), squeeze=False, hspace=0.06)[:, 0]
+    figure_ = Figure(figsize=(PANEL[0] * columns, (PANEL[1] + 0.3) * len(results)), layout="constrained")
+    FigureCanvasAgg(figure_)
+    parts = figure_.subfigures(len(results), squeeze=False, hspace=0.06)[:, 0]
     for part, result in zip(parts, results, strict=True):
         device = result["device"].replace("(R)", "").removesuffix(" Processor")
         where = device if "NVIDIA" in device else f"One core of an {device}"
@@ -49,8 +49,8 @@ def figure(results: list[dict[str, Any]]) -> Figure:
         axes[0].set_ylabel("D updates of trials\na second", size=7.5, color=INK)
     lines, labels = axes[0].get_legend_handles_labels()
     parts[0].legend(lines[::-1], labels[::-1], loc="upper right", ncols=3, frameon=False, fontsize=7.5, labelcolor=INK)
-    made.supxlabel("trials in a pack", size=8, color=INK)
-    return made
+    figure_.supxlabel("trials in a pack", size=8, color=INK)
+    return figure_
 
 
 def _panel(ax: Axes, name: str, row: dict[str, Any]) -> None:

@@ -1,7 +1,8 @@
 """Seconds and peak memory of each metric at its stated N: `python -m benchmarks.metric_costs` prints a table.
 
-The suites judge real data (MNIST's with --data-root or VISTUDY_DATA_ROOT), the protocols of the literature noise, whose
-cost is the same. One thread. Each metric is measured in a process of its own, forked when its reference and samples
+The suites evaluate real data (MNIST's with --data-root or VISTUDY_DATA_ROOT), the protocols of the literature noise,
+whose cost is the same. One thread. Each metric is measured in a process of its own, forked when its reference and
+samples
 are there:
 
     made_s     its side of the reference, once for a data set and process
@@ -75,7 +76,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def of_suite(data: Dataset) -> Iterator[Task]:
-    """Looking, and every metric of the suite that judges `data`."""
+    """Looking, and every metric of the suite of `data`."""
     suite = suite_of(data)
     n, look = N_SAMPLES[suite], feature_view(data).transform
     reference, samples = (torch.from_numpy(data.real(n, split)) for split in ("reference", "held_out"))

@@ -161,9 +161,9 @@ def table(result: dict[str, Any]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     for name, target in TARGETS.items():
-        found = result["ratios"][name]["median"]
+        median = result["ratios"][name]["median"]
         lines.append(
-            f"target: ours at least {target:g} x ({name}): {'met' if found >= target else 'MISSED'}, {found:.2f}"
+            f"target: ours at least {target:g} x ({name}): {'met' if median >= target else 'MISSED'}, {median:.2f}"
         )
     return "\n".join(lines)
 
@@ -199,7 +199,7 @@ def main() -> None:
         scratch = Path(name)
         study = scratch / "block.yaml"
         planned = blocks_of(args.study, args.data, study, budget=changed)
-        on = machine()
+        machine_ = machine()
         result = measure(study, planned, args, scratch)
     print(table(result))
     if changed:
@@ -208,7 +208,7 @@ def main() -> None:
         "date": started.isoformat(timespec="seconds"),
         "command": " ".join(["python -m benchmarks.overhead", *sys.argv[1:]]),
         "study": {"name": planned.study.name, "data": args.data, "hash_of_block": planned.study.hash},
-        "machine": on,
+        "machine": machine_,
         "versions": versions(),
         "git": git_state(),
     }

@@ -32,8 +32,8 @@ def train(config: dict[str, Any]) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(config["seed"])
-    gan, source, judge = Gan(config), draws(config), evaluator(DATASETS[config["data"]])
-    z = torch.randn(judge.n_samples, config["z_dim"])
+    gan, source, evaluate = Gan(config), draws(config), evaluator(DATASETS[config["data"]])
+    z = torch.randn(evaluate.n_samples, config["z_dim"])
     updates, losses = 0, dict[str, Tensor]()
     for evaluation in range(config["evaluations"] + 1):
         while updates < config["d_updates"] * evaluation / config["evaluations"]:
@@ -43,9 +43,9 @@ def train(config: dict[str, Any]) -> None:
             updates += config["d_steps"]
             losses = {"d_loss": d_loss, "g_loss": g_loss}
         x, x_running = gan.samples(z)
-        report = {name: float(loss) for name, loss in losses.items()} | judge(x[None])[0]
+        report = {name: float(loss) for name, loss in losses.items()} | evaluate(x[None])[0]
         if x_running is not None:
-            running = judge(x_running[None])[0]
+            running = evaluate(x_running[None])[0]
             report |= {f"{name}_running": running[name] for name in ("dist", "cov", "prec")}
         finite = bool(x.isfinite().all()) and all(map(math.isfinite, report.values()))
         tune.report({"evaluation": evaluation, "step": updates, "finite": float(finite), **report})

@@ -7,7 +7,7 @@ and processor seconds and peak memory are the whole process's, `work` is what is
 importing.
 
   plan, `vistudy plan --no-pilot`          write: what a run does besides training, without Ray and MLflow
-  ray: the same packs through Ray Tune     status, `vistudy status` (first: nobody has judged the trials before)
+  ray: the same packs through Ray Tune     status, `vistudy status` (first: no outcome is cached yet)
   sync: into a new SQLite file of MLflow   heatmap: table of trials and heatmaps
 
 Exponents are slopes of log seconds (or MB) over log trials, between the two largest numbers and over all.
@@ -93,9 +93,9 @@ def measured(*command: str | Path) -> dict[str, Any]:
         if process.returncode:
             sys.exit(f"{' '.join(map(str, command))} failed:\n{text}{errors.read().decode()}")
     last = text.strip().splitlines()[-1] if text.strip() else ""
-    found = json.loads(last) if last.startswith("{") and last.endswith("}") else {}
+    result = json.loads(last) if last.startswith("{") and last.endswith("}") else {}
     peak_mb = used.ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return {"wall_s": wall_s, "cpu_s": used.ru_utime + used.ru_stime, "peak_mb": peak_mb, **found}
+    return {"wall_s": wall_s, "cpu_s": used.ru_utime + used.ru_stime, "peak_mb": peak_mb, **result}
 
 
 def measure(trials: int, scratch: Path, args: argparse.Namespace) -> dict[str, dict[str, Any]]:
@@ -113,13 +113,13 @@ def measure(trials: int, scratch: Path, args: argparse.Namespace) -> dict[str, d
         say(f"{trials} trials: vistudy {words[0]}")
         return measured(vistudy, *words, "--store", store)
 
-    found = {"plan": step("plan"), "vistudy plan": command("plan", study, "--no-pilot"), "write": step("write")}
+    rows = {"plan": step("plan"), "vistudy plan": command("plan", study, "--no-pilot"), "write": step("write")}
     if trials <= args.ray_most:
-        found["ray"] = step("ray")
-    found |= {"status, first": step("status"), "status": step("status"), "vistudy status": command("status", name)}
+        rows["ray"] = step("ray")
+    rows |= {"status, first": step("status"), "status": step("status"), "vistudy status": command("status", name)}
     if trials <= args.sync_most:
-        found["sync"] = step("sync")
-    return found | {"heatmap": step("heatmap")}
+        rows["sync"] = step("sync")
+    return rows | {"heatmap": step("heatmap")}
 
 
 def exponents(sizes: Sequence[int], values: Sequence[float]) -> dict[str, float | None]:
@@ -150,8 +150,10 @@ def table(results: dict[int, dict[str, dict[str, Any]]], fitted: dict[str, dict[
         for n in sorted(n for n, steps in results.items() if step in steps):
             row = results[n][step]
             work = row.get("work_s")
-            left = f"{row['wall_s']:>9.2f}{row['cpu_s']:>9.2f}" + (f"{work:>9.2f}" if work is not None else f"{'':>9}")
-            lines.append(f"{step:<16}{n:>7}{left}{row['peak_mb']:>9.0f}{1e3 * (work or row['wall_s']) / n:>10.2f}")
+            columns = f"{row['wall_s']:>9.2f}{row['cpu_s']:>9.2f}" + (
+                f"{work:>9.2f}" if work is not None else f"{'':>9}"
+            )
+            lines.append(f"{step:<16}{n:>7}{columns}{row['peak_mb']:>9.0f}{1e3 * (work or row['wall_s']) / n:>10.2f}")
         slopes = ", ".join(f"{what} n^{s['last']:.2f} (all: {s['all']:.2f})" for what, s in fit.items() if s["all"])
         lines.append(f"{'':<16}{slopes}")
     most = max(results)
@@ -162,13 +164,13 @@ def table(results: dict[int, dict[str, dict[str, Any]]], fitted: dict[str, dict[
 def verdicts(row: dict[str, dict[str, Any]]) -> list[str]:
     """What was asked, and what was found, at the largest number of trials."""
     fixed = row["write"]["prepare_ms_per_trial"] + row["write"]["write_ms_per_trial"]
-    found = {
+    rows = {
         "plan_s": row["vistudy plan"]["wall_s"],
         "status_s": row["vistudy status"]["wall_s"],
         "ms_per_trial": fixed,
     }
     return [
-        f"  {name}: at most {target:g}: {'met' if found[name] <= target else 'MISSED'}, {found[name]:.2f}"
+        f"  {name}: at most {target:g}: {'met' if rows[name] <= target else 'MISSED'}, {rows[name]:.2f}"
         for name, target in TARGETS.items()
     ]
 

@@ -1,6 +1,6 @@
 """Do outcomes depend on how often a trial is evaluated? Trials read again with fewer of their evaluations.
 
-`python -m benchmarks.thinned STORE STUDY ...` takes studies of E evaluations, and judges every complete trial by all
+`python -m benchmarks.thinned STORE STUDY ...` takes studies of E evaluations, and labels every complete trial by all
 of them, by every second and by every fourth, by each version of the rules. Beside it stands what the times of looking
 alone change: every second evaluation against the ones between them. docs/outcomes.md reports it.
 """

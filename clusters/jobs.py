@@ -117,8 +117,8 @@ class Jobs:
         """
         jobs = self.list(study)
         if not jobs:
-            known = ", ".join(sorted({job.study for job in self.list()})) or "none"
-            raise ClusterError(f"cluster {self._where}: no job of study {study!r}; it has jobs of: {known}.")
+            names = ", ".join(sorted({job.study for job in self.list()})) or "none"
+            raise ClusterError(f"cluster {self._where}: no job of study {study!r}; it has jobs of: {names}.")
         return jobs[-1]
 
     def logs(self, job: Job, *, follow: bool) -> Iterator[str]:

@@ -51,7 +51,7 @@ class Attempt(Protocol):
     def weights(self, evaluation: int, arrays: Mapping[str, np.ndarray]) -> None:
         """Store trained parameters by `<trial_id>/<net>/<parameter>`."""
 
-    def write_heartbeat(self, said: Mapping[str, Any]) -> None:
+    def write_heartbeat(self, payload: Mapping[str, Any]) -> None:
         """Replace the heartbeat."""
 
 

@@ -80,8 +80,8 @@ __all__ = sorted(_NAMES)
 
 def __getattr__(name: str) -> Any:
     if name in _NAMES:
-        module, there = _NAMES[name]
-        return getattr(importlib.import_module(module), there)
+        module, attribute = _NAMES[name]
+        return getattr(importlib.import_module(module), attribute)
     raise AttributeError(f"module 'vistudy' has no attribute {name!r}")
 
 

@@ -250,15 +250,15 @@ def default_regret(table: pd.DataFrame, arm: str, default: Mapping[str, Any]) ->
 def distance_to(configs: pd.DataFrame, point: Mapping[str, Any]) -> Floats:
     """Euclidean distance of configurations from a point: numbers in units of their range, others 0 or 1. (configs,)"""
     total = np.zeros(len(configs))
-    for name, wanted in point.items():
+    for name, level in point.items():
         column = configs[name]
         if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-            values, goal = column.to_numpy(dtype=float), float(wanted)
+            values, goal = column.to_numpy(dtype=float), float(level)
             if values.min() > 0 and values.max() >= 10 * values.min() and goal > 0:
                 values, goal = np.log10(values), math.log10(goal)
             total += ((values - goal) / (np.ptp(values) or 1.0)) ** 2
         else:
-            total += (column != wanted).to_numpy(dtype=float)
+            total += (column != level).to_numpy(dtype=float)
     return np.sqrt(total)
 
 
@@ -277,8 +277,8 @@ def best_left_out(values: Floats, k_max: int) -> tuple[Floats, Floats]:
     """Mean over seeds of the expected best, (k_max,), and the same without each configuration, (configs, k_max)."""
     estimates, left_out = [], []
     for column in values.T:
-        there = np.flatnonzero(np.isfinite(column))
-        order = there[np.argsort(column[there], kind="stable")]
+        finite = np.flatnonzero(np.isfinite(column))
+        order = finite[np.argsort(column[finite], kind="stable")]
         v, n = column[order], len(order)
         estimates.append(_weights(n, k_max) @ v)
         left = np.tile(estimates[-1], (len(values), 1))

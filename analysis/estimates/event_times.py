@@ -157,9 +157,9 @@ def estimate(ends: TrialEnds, weights: Floats) -> Curves:
 def resampled(n_configs: int, draws: int, seed: int) -> Floats:
     """How often each configuration is in each of `draws` resamples; to be read only. (draws, n_configs)"""
     rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(n_configs, np.full(n_configs, 1 / n_configs), size=draws).astype(float)
-    drawn.flags.writeable = False  # the next caller gets the same
-    return drawn
+    counts = rng.multinomial(n_configs, np.full(n_configs, 1 / n_configs), size=draws).astype(float)
+    counts.flags.writeable = False  # the next caller gets the same
+    return counts
 
 
 # -- inside ------------------------------------------------------------------------------------------------------------
@@ -181,8 +181,8 @@ def _ends(rows: pd.DataFrame, config: np.ndarray, event: str, clock: str) -> Tri
     budget = column("d_updates")
     at = np.where(np.isnan(column(own)), np.inf, column(own))
     rival = np.full(len(rows), np.inf) if other is None else np.where(np.isnan(column(other)), np.inf, column(other))
-    mine = (at < rival) if own == "t_coll" else (at <= rival)
-    cause = np.where(np.isfinite(np.minimum(at, rival)), np.where(mine, EVENT, OTHER), BUDGET)
+    first = (at < rival) if own == "t_coll" else (at <= rival)
+    cause = np.where(np.isfinite(np.minimum(at, rival)), np.where(first, EVENT, OTHER), BUDGET)
     time = np.where(cause > 0, np.minimum(at, rival), budget)
     rate = _rate(column, clock, budget)
     if not (np.isfinite(rate) & (rate > 0) & np.isfinite(budget)).all():

@@ -186,9 +186,9 @@ def _forest(
     x, n = np.column_stack([axis.codes for axis in axes]), int(configs.max()) + 1
     for _ in range(trees):
         weights = rng.multinomial(n, np.full(n, 1 / n))[configs]
-        drawn = weights > 0
+        in_bag = weights > 0
         tree = DecisionTreeRegressor(splitter="random", min_samples_leaf=LEAF, random_state=int(rng.integers(2**31)))
-        yield tree.fit(x[drawn], y[drawn], sample_weight=weights[drawn])
+        yield tree.fit(x[in_bag], y[in_bag], sample_weight=weights[in_bag])
 
 
 def _leaves(tree: Any, dimensions: int) -> tuple[Floats, Floats, Floats]:

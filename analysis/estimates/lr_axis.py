@@ -86,8 +86,8 @@ def make_units(
     if not low < high:
         raise ValueError("a width needs at least two learning rates")
     if x.min() < low - 1e-9 or x.max() > high + 1e-9:
-        found = f"{10 ** x.min():g} to {10 ** x.max():g}"
-        raise ValueError(f"learning rates from {found} leave the box, {box[0]:g} to {box[1]:g}")
+        span = f"{10 ** x.min():g} to {10 ** x.max():g}"
+        raise ValueError(f"learning rates from {span} leave the box, {box[0]:g} to {box[1]:g}")
     x = np.round(x, 9)
     levels, level = np.unique(x, return_inverse=True)
     if design is None:

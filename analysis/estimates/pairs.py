@@ -66,10 +66,10 @@ def one_block(table: pd.DataFrame, columns: Sequence[str], arms: Sequence[str]) 
     check_trials(table, ())
     if "block" in table and len(table["block"].unique()) > 1:
         raise ValueError(f"one block at a time, got {', '.join(map(str, table['block'].unique()))}")
-    there = table["arm"].unique()
+    present = table["arm"].unique()
     for arm in arms:
-        if arm not in there:
-            raise ValueError(f"no arm {arm!r}; the table has {', '.join(map(str, there)) or 'no rows'}")
+        if arm not in present:
+            raise ValueError(f"no arm {arm!r}; the table has {', '.join(map(str, present)) or 'no rows'}")
     again = table.duplicated(["arm", "config", "seed"])
     if not again.any():
         return
@@ -104,15 +104,15 @@ def pair(table: pd.DataFrame, treatment: str, baseline: str, value: str = "stabl
     first = np.nan_to_num(codes, nan=0.0, posinf=np.inf).min(axis=0)  # nobody's: "absent"
     excluded = Counter(list(REASONS)[int(code)] for code in first[somewhere & np.isfinite(first)])
     paired = np.isfinite(t) & np.isfinite(b)
-    kept = paired.any(axis=1)
+    complete = paired.any(axis=1)
     return Pairs(
         treatment=treatment,
         baseline=baseline,
         value=value,
-        configs=tuple(np.asarray(configs)[kept].tolist()),
+        configs=tuple(np.asarray(configs)[complete].tolist()),
         seeds=tuple(map(str, seeds)),
-        t=np.where(paired, t, np.nan)[kept],
-        b=np.where(paired, b, np.nan)[kept],
+        t=np.where(paired, t, np.nan)[complete],
+        b=np.where(paired, b, np.nan)[complete],
         excluded=dict(excluded),
     )
 
@@ -152,8 +152,8 @@ def _sides(
     if treatment == baseline:
         raise ValueError(f"arm {treatment} cannot be compared with itself")
     one_block(table, [value], [treatment, baseline])
-    needed = ["arm", "config", "seed", value, *({"state"} & set(table))]
-    rows = table.loc[table["arm"].isin([treatment, baseline]), needed]
+    columns = ["arm", "config", "seed", value, *({"state"} & set(table))]
+    rows = table.loc[table["arm"].isin([treatment, baseline]), columns]
     values = rows[value].to_numpy(dtype=float, na_value=np.nan)
     if np.isinf(values).any():
         raise ValueError(f"arm {rows['arm'][np.isinf(values)].iloc[0]}: {value} is infinite somewhere")

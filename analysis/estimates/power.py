@@ -83,7 +83,7 @@ def detectable(
     n_configs: int,
     n_seeds: int,
     *,
-    wanted: float = 0.8,
+    target: float = 0.8,
     base: float,
     config_sd: float = 2.0,
     interaction_sd: float = 1.0,
@@ -94,11 +94,11 @@ def detectable(
     Raises:
         ValueError: as `power`; wanted outside alpha..1.
     """
-    _check_wanted(wanted, alpha)
+    _check_wanted(target, alpha)
     model = {"base": base, "config_sd": config_sd, "interaction_sd": interaction_sd, "alpha": alpha}
 
     def lacking(difference: float) -> float:
-        return power(n_configs, n_seeds, difference, **model) - wanted
+        return power(n_configs, n_seeds, difference, **model) - target
 
     most = (1 - base) * 0.999
     return float(brentq(lacking, 1e-6, most, xtol=1e-5)) if lacking(most) >= 0 else math.nan
@@ -108,7 +108,7 @@ def needed(
     difference: float,
     n_seeds: int,
     *,
-    wanted: float = 0.8,
+    target: float = 0.8,
     base: float,
     config_sd: float = 2.0,
     interaction_sd: float = 1.0,
@@ -119,16 +119,16 @@ def needed(
     Raises:
         ValueError: as `power`; wanted outside alpha..1; a difference of 0.
     """
-    _check_wanted(wanted, alpha)
+    _check_wanted(target, alpha)
     if difference == 0:
         raise ValueError("a difference of 0 cannot be found")
     model = {"base": base, "config_sd": config_sd, "interaction_sd": interaction_sd, "alpha": alpha}
     few, many = 1, 2
-    while power(many, n_seeds, difference, **model) < wanted:
+    while power(many, n_seeds, difference, **model) < target:
         few, many = many, 2 * many
     while many - few > 1:
         middle = (few + many) // 2
-        few, many = (few, middle) if power(middle, n_seeds, difference, **model) >= wanted else (middle, many)
+        few, many = (few, middle) if power(middle, n_seeds, difference, **model) >= target else (middle, many)
     return many
 
 
@@ -173,6 +173,6 @@ def _variances(difference: float, base: float, config_sd: float, interaction_sd:
     return between, float(w @ (p1 * (1 - p1) + p0 * (1 - p0)))
 
 
-def _check_wanted(wanted: float, alpha: float) -> None:
-    if not alpha < wanted < 1:
-        raise ValueError(f"the wanted power must lie between alpha = {alpha:g} and 1, got {wanted:g}")
+def _check_wanted(target: float, alpha: float) -> None:
+    if not alpha < target < 1:
+        raise ValueError(f"the target power must lie between alpha = {alpha:g} and 1, got {target:g}")

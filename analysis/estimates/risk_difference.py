@@ -122,12 +122,12 @@ def sign_flip(differences: Floats, *, draws: int = 100_000, seed: int = 0) -> tu
             sums = np.add.outer(sums, amount * (2 * ups - count)).ravel()
             weights = np.multiply.outer(weights, binom.pmf(ups, count, 0.5)).ravel()
         return min(1.0, float(weights[np.abs(sums) >= observed].sum())), "exact"
-    rng, extreme, left = np.random.default_rng(seed), 0, draws
-    while left:
-        batch = min(left, max(1, 10**7 // len(amounts)))
+    rng, extreme, remaining = np.random.default_rng(seed), 0, draws
+    while remaining:
+        batch = min(remaining, max(1, 10**7 // len(amounts)))
         sums = (2 * rng.binomial(counts, 0.5, (batch, len(counts))) - counts) @ amounts
         extreme += int((np.abs(sums) >= observed).sum())
-        left -= batch
+        remaining -= batch
     return (1 + extreme) / (1 + draws), f"{draws} draws"
 
 
@@ -177,9 +177,9 @@ def mean_interval(values: Floats, *, alpha: float = 0.05, share: bool = False) -
     each of the four cells (Agresti & Min 2005), one pseudo-configuration that differs, and covers 94 % or more. Where
     none differs it is the exact bound 1 - (alpha/2)^(1/n) on the share of configurations that can differ.
     """
-    found = _spread(values, share)
-    low, high = found.interval(alpha)
-    return (max(low, -1.0), min(high, 1.0), found.method) if share else (low, high, found.method)
+    spread = _spread(values, share)
+    low, high = spread.interval(alpha)
+    return (max(low, -1.0), min(high, 1.0), spread.method) if share else (low, high, spread.method)
 
 
 def risk_difference(pairs: Pairs, *, alpha: float = 0.05, draws: int = 100_000, seed: int = 0) -> Difference:
@@ -228,16 +228,16 @@ def equivalence(pairs: Pairs, margin: float = 0.08, alpha: float = 0.05) -> Equi
     _check_shares(pairs)
     if not margin > 0:
         raise ValueError(f"the margin must be above 0, got {margin}")
-    found = _spread(pairs.differences, share=True)
-    low, high = found.interval(2 * alpha)
-    if found.bound_n:
-        p = max(0.0, 1 - margin) ** found.bound_n
-    elif found.df == 0:
+    spread = _spread(pairs.differences, share=True)
+    low, high = spread.interval(2 * alpha)
+    if spread.bound_n:
+        p = max(0.0, 1 - margin) ** spread.bound_n
+    elif spread.df == 0:
         p = 1.0
-    elif found.error == 0:
-        p = 0.0 if abs(found.centre) < margin else 1.0
+    elif spread.error == 0:
+        p = 0.0 if abs(spread.centre) < margin else 1.0
     else:
-        p = float(t.sf((margin - abs(found.centre)) / found.error, found.df))
+        p = float(t.sf((margin - abs(spread.centre)) / spread.error, spread.df))
     return Equivalence(
         margin=margin,
         alpha=alpha,
@@ -246,7 +246,7 @@ def equivalence(pairs: Pairs, margin: float = 0.08, alpha: float = 0.05) -> Equi
         equivalent=p < alpha,
         low=low,
         high=high,
-        method=found.method,
+        method=spread.method,
     )
 
 
@@ -291,8 +291,8 @@ def _check_shares(pairs: Pairs) -> None:
     if not pairs.n_pairs:
         raise no_pairs(pairs)
     for values in (pairs.t, pairs.b):
-        found = values[np.isfinite(values)]
-        if not np.isin(found, (0.0, 1.0)).all():
+        finite = values[np.isfinite(values)]
+        if not np.isin(finite, (0.0, 1.0)).all():
             raise ValueError(
-                f"{pairs.value}: every value must be 0 or 1, got {found[~np.isin(found, (0.0, 1.0))][0]:g}"
+                f"{pairs.value}: every value must be 0 or 1, got {finite[~np.isin(finite, (0.0, 1.0))][0]:g}"
             )

@@ -63,27 +63,27 @@ def factors(
         box: smallest and largest learning rate; None: those of the pairs.
         draws: permutations.
     """
-    found = []
+    strata_of = []
     for name, levels in _levels(table, pairs, box).items():
         names = list(dict.fromkeys(sorted(levels, key=_order)))
         if len(names) < 2:
             continue
         place = np.array([names.index(level) for level in levels])
         strata = tuple(_stratum(name_of, pairs, place == i, alpha) for i, name_of in enumerate(names))
-        found.append((name, strata, equal_p(pairs.differences, place, draws)))
-    tested = [p for *_, p in found if math.isfinite(p)]
+        strata_of.append((name, strata, equal_p(pairs.differences, place, draws)))
+    tested = [p for *_, p in strata_of if math.isfinite(p)]
     adjusted = iter(holm(tested, alpha).adjusted)
     return tuple(
         Factor(name=name, strata=strata, p=p, p_holm=next(adjusted) if math.isfinite(p) else math.nan)
-        for name, strata, p in found
+        for name, strata, p in strata_of
     )
 
 
-def dependent(found: tuple[Factor, ...], alpha: float, smallest: float) -> tuple[Factor, ...]:
+def dependent(factors_: tuple[Factor, ...], alpha: float, smallest: float) -> tuple[Factor, ...]:
     """Factors on which the effect depends: unequal after Holm, and somewhere at least `smallest`."""
     return tuple(
         factor
-        for factor in found
+        for factor in factors_
         if factor.p_holm <= alpha and max(abs(each.estimate) for each in factor.strata) >= smallest
     )
 
@@ -97,17 +97,17 @@ def _levels(table: pd.DataFrame, pairs: Pairs, box: tuple[float, float] | None) 
     """Factor -> its level in each configuration of the pairs."""
     first = table.assign(config=table["config"].astype(str)).drop_duplicates("config").set_index("config")
     first = first.reindex(list(pairs.configs))
-    found: dict[str, list[str]] = {}
+    by_factor: dict[str, list[str]] = {}
     if "stratum" in first:
         each = [cell_levels(str(text or "")) for text in first["stratum"]]
         for name in dict.fromkeys(name for levels in each for name in levels):
-            found[name] = [levels.get(name, "-") for levels in each]
+            by_factor[name] = [levels.get(name, "-") for levels in each]
     rates: Floats = first["lr"].to_numpy(dtype=float) if "lr" in first else np.empty(0)
     if len(rates) and np.isfinite(rates).all() and (rates > 0).all() and np.ptp(rates) > 0:
         low, high = box or (float(rates.min()), float(rates.max()))
         middle = math.sqrt(low * high)
-        found[LR] = [f"below {middle:.2g}" if rate < middle else f"from {middle:.2g}" for rate in rates]
-    return found
+        by_factor[LR] = [f"below {middle:.2g}" if rate < middle else f"from {middle:.2g}" for rate in rates]
+    return by_factor
 
 
 def _order(level: str) -> tuple[bool, str]:

@@ -207,12 +207,12 @@ def _whole(ends: TrialEnds) -> Curves:
 
 
 def _curve(ends: TrialEnds, arm: str, event: str, clock: str, alpha: float, draws: int, seed: int) -> TimeCurve:
-    found, drawn = _whole(ends), estimate(ends, resampled(ends.n_configs, draws, seed))
-    low, high = np.quantile(drawn.event, [alpha / 2, 1 - alpha / 2], axis=0)
-    shown = np.isin(found.time, ends.time[ends.cause != BUDGET])
-    inner = found.time[shown]
-    time = np.concatenate([[0.0], inner[inner < found.horizon], [found.horizon]])
-    places = np.searchsorted(found.time, time, side="right") - 1
+    curve, resampled_curves = _whole(ends), estimate(ends, resampled(ends.n_configs, draws, seed))
+    low, high = np.quantile(resampled_curves.event, [alpha / 2, 1 - alpha / 2], axis=0)
+    shown = np.isin(curve.time, ends.time[ends.cause != BUDGET])
+    inner = curve.time[shown]
+    time = np.concatenate([[0.0], inner[inner < curve.horizon], [curve.horizon]])
+    places = np.searchsorted(curve.time, time, side="right") - 1
 
     def at(values: Floats) -> tuple[float, ...]:
         return tuple(np.where(places < 0, 0.0, values[places]).tolist())
@@ -223,7 +223,7 @@ def _curve(ends: TrialEnds, arm: str, event: str, clock: str, alpha: float, draw
         clock=clock,
         unit=ends.unit,
         time=tuple(time.tolist()),
-        share=at(found.event[0]),
+        share=at(curve.event[0]),
         low=at(low),
         high=at(high),
         at_risk=tuple((ends.time >= time[:, None]).sum(1).astype(float).tolist()),

@@ -59,11 +59,11 @@ def stability_curves(
             continue
         curves = []
         for arm, part in parts.items():
-            found = or_note(notes, f"{block}, {arm}", stable_curve, part, arm, box=(boxes or {}).get(block))
-            if found is not None:
-                x, share = np.array(found.lr), np.array(found.share)
-                low, high = np.array(found.low), np.array(found.high)
-                words = _rate_notes(part, arm, found.design, x, share, low, high)
+            fit = or_note(notes, f"{block}, {arm}", stable_curve, part, arm, box=(boxes or {}).get(block))
+            if fit is not None:
+                x, share = np.array(fit.lr), np.array(fit.share)
+                low, high = np.array(fit.low), np.array(fit.high)
+                words = _rate_notes(part, arm, fit.design, x, share, low, high)
                 curves.append(Curve(name=arm, x=x, y=share, low=low, high=high, notes=words, style=styles[arm]))
         if curves:
             panels.append(Panel(title=block, curves=tuple(curves)))
@@ -82,8 +82,8 @@ def stability_curves(
 def _rate_notes(
     trials: pd.DataFrame, arm: str, design: str, rates: np.ndarray, share: np.ndarray, low: np.ndarray, high: np.ndarray
 ) -> tuple[str, ...]:
-    judged = trials.dropna(subset=["stable"])
-    place, stable = np.log10(judged["lr"].to_numpy(dtype=float)), judged["stable"].to_numpy(dtype=float)
+    evaluable = trials.dropna(subset=["stable"])
+    place, stable = np.log10(evaluable["lr"].to_numpy(dtype=float)), evaluable["stable"].to_numpy(dtype=float)
     grid = design == "grid"
     words = []
     for rate, s, lo, hi in zip(rates, share, low, high, strict=True):
@@ -118,16 +118,16 @@ def best_curves(
     for block, parts in _parts(table, styles):
         curves = []
         for arm, part in parts.items():
-            found = or_note(notes, f"{block}, {arm}", best_of_k, part, arm, k_max)
-            if found is None or len(found.k) < 2:
+            best = or_note(notes, f"{block}, {arm}", best_of_k, part, arm, k_max)
+            if best is None or len(best.k) < 2:
                 continue
-            low, high = (np.clip(ends, 0.0, 1.0) for ends in (found.low, found.high))  # as Q in an arm table is
-            points = zip(found.k, found.q, low, high, found.share_stable, strict=True)
+            low, high = (np.clip(ends, 0.0, 1.0) for ends in (best.low, best.high))  # as Q in an arm table is
+            points = zip(best.k, best.q, low, high, best.share_stable, strict=True)
             curves.append(Curve(
-                name=arm, x=np.array(found.k, float), y=np.array(found.q), low=low, high=high, style=styles[arm],
+                name=arm, x=np.array(best.k, float), y=np.array(best.q), low=low, high=high, style=styles[arm],
                 notes=tuple(
                     f"{arm}, best of {k}\nexpected Q {q:.3f}, 95 % interval {_three(lo)} to {_three(hi)}\n"
-                    f"at least one stable: {_percent(p)}\n{found.n_trials} trials of {found.n_configs} configurations"
+                    f"at least one stable: {_percent(p)}\n{best.n_trials} trials of {best.n_configs} configurations"
                     for k, q, lo, hi, p in points
                 ),
             ))  # fmt: skip
@@ -162,14 +162,14 @@ def time_curves(
             continue
         curves = []
         for arm, part in parts.items():
-            found: TimeCurve | None
+            curve: TimeCurve | None
             if event == "threshold":
-                found = or_note(notes, f"{block}, {arm}", threshold_curve, part, arm, draws=draws)
+                curve = or_note(notes, f"{block}, {arm}", threshold_curve, part, arm, draws=draws)
             else:
-                found = or_note(notes, f"{block}, {arm}", incidence_curve, part, arm, event, draws=draws)
-            if found is not None:
-                unit = found.unit
-                curves.append(_time_curve(found, arm, styles[arm], event))
+                curve = or_note(notes, f"{block}, {arm}", incidence_curve, part, arm, event, draws=draws)
+            if curve is not None:
+                unit = curve.unit
+                curves.append(_time_curve(curve, arm, styles[arm], event))
         if curves:
             panels.append(Panel(title=block, curves=tuple(curves)))
     if not panels:
@@ -198,14 +198,14 @@ _EVENT_CAPTION = {
 }
 
 
-def _time_curve(found: TimeCurve, arm: str, style: int, event: str) -> Curve:
-    points = zip(found.time, found.share, found.low, found.high, found.at_risk, strict=True)
+def _time_curve(curve: TimeCurve, arm: str, style: int, event: str) -> Curve:
+    points = zip(curve.time, curve.share, curve.low, curve.high, curve.at_risk, strict=True)
     words = _EVENTS[event][1]
     return Curve(
-        name=arm, x=np.array(found.time, float), y=np.array(found.share, float), low=np.array(found.low, float),
-        high=np.array(found.high, float), style=style,
+        name=arm, x=np.array(curve.time, float), y=np.array(curve.share, float), low=np.array(curve.low, float),
+        high=np.array(curve.high, float), style=style,
         notes=tuple(
-            f"{arm}, {time:,.0f} {found.unit}\n{_percent(s)} {words}, 95 % band {_percent(lo)} to {_percent(hi)}\n"
+            f"{arm}, {time:,.0f} {curve.unit}\n{_percent(s)} {words}, 95 % band {_percent(lo)} to {_percent(hi)}\n"
             f"{risk:g} trials still at risk"
             for time, s, lo, hi, risk in points
         ),
@@ -224,14 +224,16 @@ def importance_bars(
     """Variance of Q (`value="q"`) or of failing (`"failure"`) that each hyperparameter explains, alone and in pairs."""
     panels = []
     for block, parts in _parts(table, styles):
-        found = {}
+        importances_ = {}
         for arm in (arm for arm in arms if arm in parts):
             levels = parse_config(parts[arm])
             names = [str(name) for name in levels if levels[name].nunique() > 1]
             data = parts[arm].assign(**{str(name): _numbers(levels[name]) for name in names})
             if names:
-                found[arm] = or_note(notes, f"{block}, {arm}", importances, data, arm, names, value=value, trees=trees)
-        panel = _importance_panel(block, {arm: one for arm, one in found.items() if one is not None}, styles)
+                importances_[arm] = or_note(
+                    notes, f"{block}, {arm}", importances, data, arm, names, value=value, trees=trees
+                )
+        panel = _importance_panel(block, {arm: one for arm, one in importances_.items() if one is not None}, styles)
         if panel is not None:
             panels.append(panel)
     if not panels:
@@ -252,15 +254,17 @@ def _numbers(levels: pd.Series) -> pd.Series:
     return levels if numbers.isna().any() else numbers
 
 
-def _importance_panel(block: str, found: Mapping[str, Importances], styles: Mapping[str, int]) -> BarPanel | None:
-    values = {arm: {**one.main, **one.interactions} for arm, one in found.items()}
+def _importance_panel(
+    block: str, importances_: Mapping[str, Importances], styles: Mapping[str, int]
+) -> BarPanel | None:
+    values = {arm: {**one.main, **one.interactions} for arm, one in importances_.items()}
     names = list(dict.fromkeys(name for one in values.values() for name in one))
     if not names:
         return None
     names.sort(key=lambda name: (" x " in name, -max(one.get(name, 0.0) for one in values.values())))
     bars = []
     for arm, one in values.items():
-        total = found[arm].total
+        total = importances_[arm].total
         bars.append(tuple(
             Bar(
                 value=one[name], low=np.nan, high=np.nan,

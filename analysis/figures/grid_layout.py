@@ -125,11 +125,11 @@ def rate_bins(rates: pd.Series) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _columns(rates: pd.Series) -> tuple[np.ndarray, tuple[str, ...], bool]:
-    found = rate_bins(rates)
-    if found is not None:
-        power = bool(found[1][0] < 0.01)
-        texts = [level_text(None, float(f"{edge:.1e}"), exponent=power) for edge in found[1]]
-        return found[0], tuple(f"{a}–{b}" for a, b in itertools.pairwise(texts)), True
+    bins = rate_bins(rates)
+    if bins is not None:
+        power = bool(bins[1][0] < 0.01)
+        texts = [level_text(None, float(f"{edge:.1e}"), exponent=power) for edge in bins[1]]
+        return bins[0], tuple(f"{a}–{b}" for a, b in itertools.pairwise(texts)), True
     values = sorted(rates.dropna().unique().tolist())
     number = {value: i for i, value in enumerate(values)}
     texts = [level_text(None, float(value)) for value in values]

@@ -64,8 +64,8 @@ def warm_up() -> None:
 
 def render(figure: AnyFigure | Figure, folder: Path, key: str, png: bool) -> RenderedFigure:
     """Draw a picture for print and write its files."""
-    drawn = figure if isinstance(figure, Figure) else draw(figure)
-    return RenderedFigure(paths=tuple(save(drawn, folder, key, png=png)), inches=float(drawn.get_size_inches()[0]))
+    figure_ = figure if isinstance(figure, Figure) else draw(figure)
+    return RenderedFigure(paths=tuple(save(figure_, folder, key, png=png)), inches=float(figure_.get_size_inches()[0]))
 
 
 def _sheet(width: float, height: float) -> tuple[Figure, Axes]:
@@ -266,9 +266,9 @@ def _curve(ax: Axes, figure: CurveFigure, curve: Curve) -> None:
         curve.x, curve.y, color=colour, linestyle=dash, linewidth=1.6, markersize=3.4,
         drawstyle="steps-post" if figure.steps else "default", marker=marker if figure.markers else None,
     )  # fmt: skip
-    known = np.isfinite(curve.x) & np.isfinite(curve.y)
-    points = ax.plot(curve.x[known], curve.y[known], "o", markersize=9, alpha=0, zorder=10)[0]
-    set_hover_texts(points, [note for note, there in zip(curve.notes, known, strict=True) if there])
+    finite = np.isfinite(curve.x) & np.isfinite(curve.y)
+    points = ax.plot(curve.x[finite], curve.y[finite], "o", markersize=9, alpha=0, zorder=10)[0]
+    set_hover_texts(points, [note for note, is_finite in zip(curve.notes, finite, strict=True) if is_finite])
 
 
 def _legend(page: Axes, names: dict[str, int], top: float, figure: CurveFigure | None = None) -> None:
@@ -311,8 +311,8 @@ def _bar_panel(ax: Axes, figure: BarFigure, panel: BarPanel) -> None:
             if bar is None or math.isnan(bar.value):
                 continue
             y = j - 0.4 + (i + 0.5) * high
-            (drawn,) = ax.barh(y, bar.value, height=high * 0.9, color=ARM_STYLES[style][0])
-            set_hover_texts(drawn, [bar.note])
+            (patch,) = ax.barh(y, bar.value, height=high * 0.9, color=ARM_STYLES[style][0])
+            set_hover_texts(patch, [bar.note])
             if not math.isnan(bar.low):
                 ax.plot([bar.low, bar.high], [y, y], color=INK, linewidth=0.9)
     ax.set_yticks(range(len(panel.names)), panel.names, fontsize=_SMALL)

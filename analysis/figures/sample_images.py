@@ -84,13 +84,13 @@ def _draw(image: Image, centres: np.ndarray, *, radius: float, colour: tuple[int
     stamp = (offset[:, None] * width + offset).reshape(-1)
     corners = rows // _OVER * width + columns // _OVER
     weights = stamps.reshape(_OVER**2, -1)[rows % _OVER * _OVER + columns % _OVER]
-    left = np.bincount((corners[:, None] + stamp).reshape(-1), weights.reshape(-1), width * width)
-    found = np.flatnonzero(left)
-    row, column = np.divmod(found, width)
+    counts = np.bincount((corners[:, None] + stamp).reshape(-1), weights.reshape(-1), width * width)
+    pixels_ = np.flatnonzero(counts)
+    row, column = np.divmod(pixels_, width)
     inside = (row >= reach) & (row < reach + size) & (column >= reach) & (column < reach + size)
     places = (row[inside] - reach, column[inside] - reach)
     below = image[places].astype(np.float64)
-    hidden = -np.expm1(left[found[inside]])[:, None]
+    hidden = -np.expm1(counts[pixels_[inside]])[:, None]
     image[places] = (below + hidden * (np.array(colour) - below) + 0.5).astype(np.uint8)
 
 
@@ -99,13 +99,13 @@ def _stamps(radius: float, alpha: float) -> np.ndarray:
     """(_OVER^2, k, k): log of what a disc leaves visible of pixels, for each place of its centre in the middle one."""
     reach = math.floor(radius) + 1
     fine = (np.arange((2 * reach + 1) * _OVER) - reach * _OVER).astype(np.float64)
-    found = []
+    stamps = []
     for row in range(_OVER):
         for column in range(_OVER):
             inside = (fine[:, None] - row) ** 2 + (fine - column) ** 2 <= (radius * _OVER) ** 2
             share = inside.reshape(2 * reach + 1, _OVER, 2 * reach + 1, _OVER).mean((1, 3))
-            found.append(np.log1p(-alpha * share))
-    return np.stack(found)
+            stamps.append(np.log1p(-alpha * share))
+    return np.stack(stamps)
 
 
 def tile_images(images: np.ndarray, *, size: int = 420, most: int = 64) -> Image:

@@ -163,8 +163,8 @@ class Ledger(StudyFiles, WorkerSignals):
         try:
             contents = files.read_many(paths)
         except FileNotFoundError as error:  # a folder without pack.json: the pack is being written, or damaged
-            begun = [name for name in new if not files.exists(f"packs/{name}/pack.json") and self.attempts(name)]
-            if begun:
+            started = [name for name in new if not files.exists(f"packs/{name}/pack.json") and self.attempts(name)]
+            if started:
                 raise StoreError(f"a pack in {self.uri} has attempts but no pack.json: {error}") from error
             new = [name for name in new if files.exists(f"packs/{name}/pack.json")]
             paths = [f"packs/{name}/pack.json" for name in new]

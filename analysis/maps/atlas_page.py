@@ -46,8 +46,8 @@ def atlas_section(
     Raises:
         StudyError: unknown study, or as `load_frame`.
     """
-    found = sheets(store, study, modes=modes, most=most)
-    return _section(found) if found else None
+    sheets_ = sheets(store, study, modes=modes, most=most)
+    return _section(sheets_) if sheets_ else None
 
 
 def atlas(
@@ -65,30 +65,30 @@ def atlas(
     Raises:
         StudyError: the study kept no samples, its name is not known, or as `load_frame`.
     """
-    found = sheets(store, study, modes=modes, most=most)
-    if not found:
+    sheets_ = sheets(store, study, modes=modes, most=most)
+    if not sheets_:
         raise StudyError(f"study {study!r}: {_why_none(as_ledger(store), study)}")
-    page = page_environment().get_template("atlas.html.j2").render(study=study, section=_section(found))
+    page = page_environment().get_template("atlas.html.j2").render(study=study, section=_section(sheets_))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(page, encoding="utf-8")
-    save_figures(found, study, out.with_suffix(".png"))
+    save_figures(sheets_, study, out.with_suffix(".png"))
     return out
 
 
 def _why_none(ledger: Ledger, study: str) -> str:
     """Why a study has no samples to show, and what to do."""
     plan, ended, packs = ledger.read_plan(study), ledger.finished_trials(), ledger.packs().values()
-    left = [entry["trial_id"] for entry in plan["trials"] if entry["trial_id"] not in ended]
+    unfinished = [entry["trial_id"] for entry in plan["trials"] if entry["trial_id"] not in ended]
     planned = [e for block in plan.get("blocks", {}).values() for e in block["sample_evaluations"]]
-    kept = {trial_id: pack["samples"] for pack in packs for trial_id in pack.get("trial_ids", ())}
-    coming = sorted({evaluation for trial_id in left for evaluation in kept.get(trial_id, planned)})
+    sample_evaluations = {trial_id: pack["samples"] for pack in packs for trial_id in pack.get("trial_ids", ())}
+    coming = sorted({evaluation for trial_id in unfinished for evaluation in sample_evaluations.get(trial_id, planned)})
     if coming:
         last = max(entry["config"]["evaluations"] for entry in plan["trials"])
         when = " and ".join(filter(None, (", ".join(map(str, coming[:-1])), str(coming[-1]))))
-        do = "they are being trained" if ledger.live(study, left) else "the same `vistudy run` command goes on"
+        do = "they are being trained" if ledger.live(study, unfinished) else "the same `vistudy run` command goes on"
         return (
-            f"no samples that have a picture are kept yet. {len(left)} of {len(plan['trials'])} trials have not ended, "
-            f"and samples are kept at evaluation {when} of {last}: {do}; draw the atlas after that."
+            f"no samples that have a picture are stored yet. {len(unfinished)} of {len(plan['trials'])} trials have "
+            f"not ended, and samples are stored at evaluation {when} of {last}: {do}; draw the atlas after that."
         )
     return (
         "no evaluation kept samples that have a picture. In the study file, `samples: {evaluations: [10, 20]}` keeps "
@@ -96,9 +96,9 @@ def _why_none(ledger: Ledger, study: str) -> str:
     )
 
 
-def _section(found: Sequence[AtlasSheet]) -> Markup:
-    drawn, details = list[dict[str, Any]](), list[dict[str, Any]]()
-    for number, sheet in enumerate(found, 1):
+def _section(sheets_: Sequence[AtlasSheet]) -> Markup:
+    pages, details = list[dict[str, Any]](), list[dict[str, Any]]()
+    for number, sheet in enumerate(sheets_, 1):
         items = [item for some in sheet.shown.values() for item in some]
         columns = math.ceil(math.sqrt(len(items)))
         places = {item.row["trial_id"]: divmod(i, columns) for i, item in enumerate(items)}
@@ -108,13 +108,13 @@ def _section(found: Sequence[AtlasSheet]) -> Markup:
             "times": [_time_text(sheet, time) for time in sheet.times], "width": width, "height": height,
             "columns": columns, "cells": cells,
         })  # fmt: skip
-        drawn.append({
+        pages.append({
             "id": f"atlas-{number}", "sheet": sheet, "width": width, "height": height,
             "images": [_data_uri(_joined(items, time, columns, (height, width))) for time in sheet.times],
             "time": details[-1]["times"][-1], "facets": _facets(sheet, cells),
         })  # fmt: skip
     data = embedded_json({"blocks": details})
-    return Markup(page_environment().get_template("atlas_section.html.j2").render(blocks=drawn, data=data))
+    return Markup(page_environment().get_template("atlas_section.html.j2").render(blocks=pages, data=data))
 
 
 def _time_text(sheet: AtlasSheet, time: Time) -> str:
@@ -124,14 +124,14 @@ def _time_text(sheet: AtlasSheet, time: Time) -> str:
 
 def _facets(sheet: AtlasSheet, cells: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows from the top: tick text and, for each column, key and content of a cell, or None."""
-    found = []
+    facets = []
     for number, facet in enumerate(sheet.block.facets):
         rows = []
         for y in reversed(range(len(sheet.block.y.levels))):
             keys = [f"{number}:{x}:{y}" for x in range(len(sheet.block.x.levels))]
             rows.append((sheet.block.y.texts[y], [(key, cells[key]) if key in cells else None for key in keys]))
-        found.append({"title": facet.title, "rows": rows})
-    return found
+        facets.append({"title": facet.title, "rows": rows})
+    return facets
 
 
 def _cell(

@@ -78,8 +78,8 @@ class AtlasSheet:
 
     def steps(self, time: Time) -> tuple[int, int]:
         """Least and most discriminator updates of a trial at that time."""
-        found = [step_of(shown.row, time) for shown in itertools.chain(*self.shown.values()) if time in shown.pictures]
-        return min(found), max(found)
+        steps = [step_of(shown.row, time) for shown in itertools.chain(*self.shown.values()) if time in shown.pictures]
+        return min(steps), max(steps)
 
 
 def sheets(
@@ -101,12 +101,12 @@ def sheets(
     plan = ledger.read_plan(study)
     if not any(entry["trial_id"] in packs for entry in plan["trials"]):
         return []
-    found = list(_blocks(tables.load_frame(ledger, study), plan["trials"]))
-    choices = [choice for heading, block in found if (choice := _choose(heading, block, packs))]
+    selections = list(_blocks(tables.load_frame(ledger, study), plan["trials"]))
+    choices = [choice for heading, block in selections if (choice := _choose(heading, block, packs))]
     for choice in choices:
         choice.fit(most // len(choices))
-    made = [_sheet(choice, ledger, packs, modes or {}) for choice in choices]
-    return [sheet for sheet in made if sheet]
+    sheets_ = [_sheet(choice, ledger, packs, modes or {}) for choice in choices]
+    return [sheet for sheet in sheets_ if sheet]
 
 
 def step_of(row: Mapping[str, Any], time: Time) -> int:
@@ -153,12 +153,12 @@ class AtlasSelection:
             spread = np.linspace(0, len(self.times) - 1, MOST_TIMES).round().astype(int)
             self.times = [self.times[i] for i in spread]
         seeds = sorted({row["seed"] for rows in self.cells.values() for row in rows})
-        kept = len(seeds)
-        while kept > 1 and self.pictures > most:
-            kept -= 1
-            self._keep(seeds[:kept])
-        if kept < len(seeds):
-            self.left_out.append(f"{kept} of {len(seeds)} seeds")
+        n_seeds = len(seeds)
+        while n_seeds > 1 and self.pictures > most:
+            n_seeds -= 1
+            self._keep(seeds[:n_seeds])
+        if n_seeds < len(seeds):
+            self.left_out.append(f"{n_seeds} of {len(seeds)} seeds")
         if self.pictures > most and any(len(rows) > 1 for rows in self.cells.values()):
             self.cells = {key: rows[:1] for key, rows in self.cells.items()}
             self.left_out.append("the first configuration of each cell")
@@ -191,7 +191,7 @@ def _sheet(
     centres = modes.get(choice.block.data)
     shown: dict[tuple[int, int, int], tuple[AtlasTrial, ...]] = {}
     for key, rows in choice.cells.items():
-        found = []
+        trials_ = []
         for row in rows:
             samples, evaluations = ledger.samples(row["trial_id"]), int(row["evaluations"])
             wide = 1.2 * packs[row["trial_id"]]["reference"]["max_abs_data"]
@@ -201,8 +201,8 @@ def _sheet(
                 if (e := time * evaluations) in samples and drawable(samples[int(e)].shape)
             }
             if pictures:
-                found.append(AtlasTrial(row=row, pictures=pictures))
-        shown[key] = tuple(found)
+                trials_.append(AtlasTrial(row=row, pictures=pictures))
+        shown[key] = tuple(trials_)
     everything = [item for some in shown.values() for item in some]
     if not everything:
         return None

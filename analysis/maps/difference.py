@@ -84,7 +84,10 @@ def _difference_tile(pairs: np.ndarray, planned: int, place: str, treatment: str
     n = len(pairs)
     if n == 0:
         return Tile(
-            value=math.nan, text="", small=("no pairs",), note=f"{place}\nno pair of {planned} was judged in both arms"
+            value=math.nan,
+            text="",
+            small=("no pairs",),
+            note=f"{place}\nnone of {planned} pairs is evaluable in both arms",
         )
     t, b = pairs[:, 0] == 1, pairs[:, 1] == 1
     counts = [int(np.sum(mask)) for mask in (t & b, t & ~b, ~t & b, ~t & ~b)]
@@ -130,7 +133,7 @@ def difference_figure(
         caption=(
             f"Percentage points of stable trials, {what} minus {baseline}, from pairs of equal configuration and seed. "
             "Outlined: the 95 % interval (paired score interval) leaves 0 out; with many cells some will by chance. "
-            f"Dashed: no pair was judged in both arms. Blank: no configuration there.{_pooled_note(pooled)}"
+            f"Dashed: no pair is evaluable in both arms. Blank: no configuration there.{_pooled_note(pooled)}"
         ),
         small=f"Small print: stable trials in {what} vs in {baseline} of the pairs, and the interval.",
         maps=tuple(maps), diverging=True,
@@ -159,7 +162,7 @@ def stability_figure(table: pd.DataFrame, *, title: str = "") -> TileFigure:
     return TileFigure(
         title=title or f"Stable trials by arm: {block}",
         caption=(
-            "k/n: k stable of n trials that were judged. Dashed: none was judged. Blank: no configuration there."
+            "k/n: k stable of n evaluable trials. Dashed: none is evaluable. Blank: no configuration there."
             f"{_pooled_note(box.pooled)}"
         ),
         maps=tuple(maps), diverging=False,
@@ -167,12 +170,12 @@ def stability_figure(table: pd.DataFrame, *, title: str = "") -> TileFigure:
 
 
 def _share_tile(stable: Floats, states: np.ndarray, place: str) -> Tile:
-    judged = ~np.isnan(stable)
-    n, k = int(judged.sum()), int(stable[judged].sum())
-    # what became of the trials that were not judged
+    evaluable = ~np.isnan(stable)
+    n, k = int(evaluable.sum()), int(stable[evaluable].sum())
+    # what became of the trials that are not evaluable
     lost = ", ".join(
         f"{count} {'unclear' if state == 'complete' else state}"
-        for state, count in Counter(states[~judged].tolist()).most_common()
+        for state, count in Counter(states[~evaluable].tolist()).most_common()
     )
     if n == 0:
         return Tile(
@@ -196,12 +199,12 @@ def grid_figure(block: HeatmapBlock) -> TileFigure:
             lines=tuple(boundary_lines(block, facet)),
         ))  # fmt: skip
     pooled = f" Pooled over {', '.join(block.pooled)}." if block.pooled else ""
-    drawn = any(m.lines for m in maps)
+    has_lines = any(m.lines for m in maps)
     return TileFigure(
         title=f"Stable trials: {block.model} on {block.data}", maps=tuple(maps), diverging=False,
         caption=f"k/n: k stable of n trials with an outcome. Dashed: none has one.{pooled}"
-        + (f" Orange line: {NAME}." if drawn else ""),
-        line_name=NAME if drawn else "",
+        + (f" Orange line: {NAME}." if has_lines else ""),
+        line_name=NAME if has_lines else "",
     )  # fmt: skip
 
 

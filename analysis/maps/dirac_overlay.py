@@ -50,8 +50,8 @@ def _exact(line: Floats, outside: Callable[[Floats, Floats], NDArray[np.bool_]])
         middle = (inner + outer) / 2
         out = outside(*middle.T)[:, None]
         inner, outer = np.where(out, inner, middle), np.where(out, middle, outer)
-    found: Floats = (inner + outer) / 2
-    return found
+    radii: Floats = (inner + outer) / 2
+    return radii
 
 
 def _binned(axis: Axis) -> bool:
@@ -67,5 +67,5 @@ def _levels(axis: Axis, places: Floats) -> Floats:
     low, high, share = levels[i], levels[i + 1], places - 0.5 - i
     far = (low > 0) & (high > 3 * low)
     ratio = np.where(far, high / np.where(low > 0, low, 1), 1.0)
-    found: Floats = np.where(far, low * ratio**share, low + share * (high - low))
-    return found
+    values: Floats = np.where(far, low * ratio**share, low + share * (high - low))
+    return values

@@ -74,8 +74,8 @@ def period_map(lr: ArrayLike, reg_weight: ArrayLike, game: Game) -> Floats:
 
 def radius(lr: ArrayLike, reg_weight: ArrayLike, game: Game) -> Floats:
     """Spectral radius of the period, in the shape of the rates and weights; above 1 a small distance grows."""
-    found: Floats = np.abs(np.linalg.eigvals(period_map(lr, reg_weight, game))).max(-1)
-    return found
+    radii: Floats = np.abs(np.linalg.eigvals(period_map(lr, reg_weight, game))).max(-1)
+    return radii
 
 
 def boundary(lrs: ArrayLike, reg_weight: ArrayLike, game: Game) -> Floats:
@@ -93,8 +93,8 @@ def boundary(lrs: ArrayLike, reg_weight: ArrayLike, game: Game) -> Floats:
         middle = (low + high) / 2
         inside = radius(middle, weights, game) <= 1 + TOLERANCE
         low, high = np.where(inside, middle, low), np.where(inside, high, middle)
-    found: Floats = np.where(stable[..., -1], np.inf, np.where(stable.any(-1), low, np.nan))
-    return found
+    edge: Floats = np.where(stable[..., -1], np.inf, np.where(stable.any(-1), low, np.nan))
+    return edge
 
 
 def game_of(trials: pd.DataFrame) -> Game | None:

@@ -47,11 +47,11 @@ def heatmap(
 
     Raises ValueError if the frame has trials of several models or data sets: `heatmaps` draws each.
     """
-    found = blocks(frame, factors)
-    if len(found) != 1:
-        names = ", ".join(block.key for block in found) or "no trials"
+    blocks_ = blocks(frame, factors)
+    if len(blocks_) != 1:
+        names = ", ".join(block.key for block in blocks_) or "no trials"
         raise ValueError(f"heatmap: draws one model on one data set, got {names}; heatmaps draws each of several")
-    return _draw(found[0], title or _study(frame), overlay)
+    return _draw(blocks_[0], title or _study(frame), overlay)
 
 
 def heatmaps(
@@ -127,7 +127,7 @@ def _text(
 def _header(ax: Axes, plan: Layout, block: HeatmapBlock, title: str, cells: Sequence[HeatmapCell]) -> None:
     done = sum(cell.rates["n"] for cell in cells)
     trials = f"{block.trials} trials" if block.trials != 1 else "1 trial"
-    parts = [f"{block.model} on {block.data}", trials + ("" if done == block.trials else f", {done} judged")]
+    parts = [f"{block.model} on {block.data}", trials + ("" if done == block.trials else f", {done} evaluable")]
     if block.pooled:
         parts.append(f"pooled over {', '.join(block.pooled)}")
     room = int((plan.width - 2 * MARGIN) / 0.105)

@@ -117,15 +117,15 @@ def _block(trials: pd.DataFrame, model: str, data: str, names: Sequence[str]) ->
     x = _axis(part, x_column, "relaxation step η" if x_column == "relaxation" else _rate_label(part, together))
     nets = bool(part["norm"].notna().any())  # toys weigh the term as their equations do
     y = _axis(part, y_column, "reg_weight λ (mean convention)" if nets else "reg_weight λ")
-    found = _facets(part, trials, facets, x, y)
+    facets_ = _facets(part, trials, facets, x, y)
     sizes = [others[c] for c in facets]
     return HeatmapBlock(
         model=model,
         data=data,
         x=x,
         y=y,
-        facets=tuple(found),
-        shape=(sizes[0], sizes[1]) if len(sizes) == 2 else (len(found), 1),
+        facets=tuple(facets_),
+        shape=(sizes[0], sizes[1]) if len(sizes) == 2 else (len(facets_), 1),
         pooled=tuple(FACTOR_TEXT.get(c, c) for c, levels in others.items() if levels > MAX_FACETS),
         trials=len(trials),
     )
@@ -178,10 +178,10 @@ def _facets(part: pd.DataFrame, trials: pd.DataFrame, factors: list[str], x: Axi
     keys = [*factors, x.column, y.column]
     rates = cell_rates(part, keys)
     number = part.groupby([part[k] for k in keys], sort=False, dropna=False).ngroup().to_numpy()
-    found: dict[tuple[Any, ...], list[HeatmapCell]] = {combo: [] for combo in combos}
+    cells: dict[tuple[Any, ...], list[HeatmapCell]] = {combo: [] for combo in combos}
     for i, record in enumerate(rates.to_dict("records")):
         *combo, x_level, y_level = (_plain(record[key]) for key in keys)
-        found[tuple(combo)].append(
+        cells[tuple(combo)].append(
             HeatmapCell(
                 x=x.levels.index(x_level),
                 y=y.levels.index(y_level),
@@ -191,9 +191,9 @@ def _facets(part: pd.DataFrame, trials: pd.DataFrame, factors: list[str], x: Axi
         )
     columns = len({combo[1] for combo in combos}) if len(factors) == 2 else 1
     return [
-        Facet(title=_title(factors, combo), row=i // columns, column=i % columns, cells=tuple(found[combo]))
+        Facet(title=_title(factors, combo), row=i // columns, column=i % columns, cells=tuple(cells[combo]))
         for i, combo in enumerate(combos)
-        if found[combo]
+        if cells[combo]
     ]
 
 

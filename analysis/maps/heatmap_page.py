@@ -48,16 +48,16 @@ def heatmap_html(
     """
     if mlflow_url is not None and urlsplit(mlflow_url).scheme not in ("http", "https"):
         raise StudyError(f"mlflow_url: got {mlflow_url!r}; give the http:// or https:// address of the experiment")
-    found = blocks(frame, factors)
-    cells = [cell for block in found for facet in block.facets for cell in facet.cells]
+    blocks_ = blocks(frame, factors)
+    cells = [cell for block in blocks_ for facet in block.facets for cell in facet.cells]
     tags = [_tag(cell) for cell in cells]
     details: dict[str, dict[str, Any]] = {}
-    drawn = [_block(block, tags, len(found) > 1, mlflow_url, details) for block in found]
+    pages = [_block(block, tags, len(blocks_) > 1, mlflow_url, details) for block in blocks_]
     page = page_environment().get_template("heatmap.html.j2")
     return page.render(
         study=study,
         title=title or study,
-        blocks=drawn,
+        blocks=pages,
         data=embedded_json({"cells": details, "labels": LABEL_TEXT, "flags": FLAG_TEXT, "fields": TRIAL_FIELDS}),
         totals=_totals(frame),
         outcomes=_tally(frame),
@@ -65,7 +65,7 @@ def heatmap_html(
             (mark, word) for name, mark, word, _ in MARKS if any(cell.rates["n"] and cell.rates[name] for cell in cells)
         ],
         theory={"name": NAME, "strokes": ((PAPER, 5), (THEORY, 2.5))}
-        if any(facet["lines"] for block in drawn for facet in block["facets"])
+        if any(facet["lines"] for block in pages for facet in block["facets"])
         else None,
         ramp=[share_colour(i / 20) for i in range(21)],
         provenance={"outcome rules": f"version {OUTCOME_VERSION}", **(provenance or {})},
@@ -112,8 +112,8 @@ def _block(
             details[key] = _details(block, cell, place, several, mlflow_url)
             rows[len(rows) - 1 - cell.y][cell.x] = _cell(cell, key, place)
         lines = [_path(line, len(block.y.levels)) for line in boundary_lines(block, facet)]
-        shown = list(zip(reversed(block.y.texts), rows, strict=True))
-        facets.append({"title": facet.title, "rows": shown, "lines": lines})
+        labelled_rows = list(zip(reversed(block.y.texts), rows, strict=True))
+        facets.append({"title": facet.title, "rows": labelled_rows, "lines": lines})
     return {
         "heading": f"{block.model} on {block.data}", "trials": block.trials, "pooled": ", ".join(block.pooled),
         "x": block.x, "y": block.y, "facets": facets,
@@ -138,18 +138,22 @@ def _place(block: HeatmapBlock, title: str, cell: HeatmapCell) -> str:
 
 def _cell(cell: HeatmapCell, key: str, place: str) -> dict[str, Any]:
     rates = cell.rates
-    known = bool(rates["n"])
-    fill = share_colour(rates["share"]) if known else "#ffffff"
-    failure = rates["most_common_failure"] if known and rates["share"] < 0.5 else None
-    kinds = {"inert": rates["inert"] and known, "empty": not known, "crossed": not known and rates["failed"]}
+    evaluable = bool(rates["n"])
+    fill = share_colour(rates["share"]) if evaluable else "#ffffff"
+    failure = rates["most_common_failure"] if evaluable and rates["share"] < 0.5 else None
+    kinds = {
+        "inert": rates["inert"] and evaluable,
+        "empty": not evaluable,
+        "crossed": not evaluable and rates["failed"],
+    }
     return {
         "key": key,
         "fill": fill,
         "ink": text_colour(fill),
-        "text": f"{rates['k']}/{rates['n']}" if known else "",
+        "text": f"{rates['k']}/{rates['n']}" if evaluable else "",
         "failure": LABEL_TEXT[failure][0] if failure else "",
-        "notes": "" if known else _notes(rates),
-        "marks": [f"{mark}{rates[name]}" for name, mark, _, _ in MARKS if known and rates[name]],
+        "notes": "" if evaluable else _notes(rates),
+        "marks": [f"{mark}{rates[name]}" for name, mark, _, _ in MARKS if evaluable and rates[name]],
         "kind": " ".join(kind for kind, holds in kinds.items() if holds),
         "label": f"{place}: {rates_summary(rates)}",
     }

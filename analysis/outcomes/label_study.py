@@ -187,14 +187,14 @@ def _label_pending(
         return _label_in_process(ledger, study, complete, entries)
     packs = sorted({end["pack_id"] for end in complete.values()})
     of_helper = set(packs[::2])  # each pack is read by one process
-    theirs, ours = (
+    helper_part, own_part = (
         {trial_id: end for trial_id, end in complete.items() if (end["pack_id"] in of_helper) == is_helper}
         for is_helper in (True, False)
     )
     outcomes: TimedOutcomes = {}
     try:
-        future = helper.submit(_label_in_process, ledger, study, theirs, {i: entries[i] for i in theirs})
-        outcomes = _label_in_process(ledger, study, ours, entries)
+        future = helper.submit(_label_in_process, ledger, study, helper_part, {i: entries[i] for i in helper_part})
+        outcomes = _label_in_process(ledger, study, own_part, entries)
         return outcomes | future.result()
     except BrokenExecutor as error:
         _log.warning("a helper process died (%s); this one labels the rest", error)

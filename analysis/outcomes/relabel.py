@@ -86,10 +86,10 @@ class StabilityByThreshold:
             q = deficiency(series, reference, version=thresholds.version)[:start]
             ever = first_run_of(np.asarray(q[~np.isnan(q)] <= thresholds.tau_ok), persistence)
             return 0.0, float(ever is not None)
-        found = label(series, reference, thresholds, evaluations=evaluations)
-        if found.label == UNDETERMINED:
+        outcome = label(series, reference, thresholds, evaluations=evaluations)
+        if outcome.label == UNDETERMINED:
             return float("nan"), float("nan")
-        return float(found.label == STABLE), float(found.t_thr is not None)
+        return float(outcome.label == STABLE), float(outcome.t_thr is not None)
 
 
 class _SeriesBatch:

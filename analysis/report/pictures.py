@@ -67,7 +67,7 @@ class Painter:
             return
         with self._lock:
             self._waiting.append(picture.key)
-            idle = all(drawn.done() for drawn in self._elsewhere.values())
+            idle = all(future.done() for future in self._elsewhere.values())
         if idle:
             self._send()
 
@@ -77,14 +77,14 @@ class Painter:
             if not self._waiting or self._other is None:
                 return
             try:
-                drawn = self._other.submit(
+                future = self._other.submit(
                     render, self._figures[self._waiting[0]], self._folder, self._waiting[0], self._png
                 )
             except BrokenExecutor:  # it died: this process draws what waits, and what the other has not finished
                 self._other = None
                 return
-            self._elsewhere[self._waiting.popleft()] = drawn
-        drawn.add_done_callback(self._send)
+            self._elsewhere[self._waiting.popleft()] = future
+        future.add_done_callback(self._send)
 
     def results(self) -> dict[str, RenderedFigure]:
         """Key -> what was drawn, in order of adding."""
@@ -99,9 +99,9 @@ class Painter:
                     break
                 key = self._waiting.pop()
             done[key] = render(self._figures[key], self._folder, key, self._png)
-        for key, drawn in self._elsewhere.items():
+        for key, future in self._elsewhere.items():
             try:
-                done[key] = drawn.result()
+                done[key] = future.result()
             except BrokenExecutor as error:
                 _log.warning("a second process died (%s); this one draws %s", error, key)
                 done[key] = render(self._figures[key], self._folder, key, self._png)
@@ -132,14 +132,14 @@ def pictures(
         for block, part in table.groupby("block", sort=False):
             yield "stability", Picture.of(f"stability-{_key(str(block))}", stability_figure(part))
     for event in ("threshold", "collapse", "divergence"):
-        if (found := time_curves(table, styles, notes, event)) is not None:
-            yield "events", Picture.of(f"time-{event}", found)
+        if (curves := time_curves(table, styles, notes, event)) is not None:
+            yield "events", Picture.of(f"time-{event}", curves)
     yield from (("compare", picture) for picture in _compare(table, styles, notes, claim))
     if treatment:
         for slower in (claim or {}).get("slower", ()):
             if slower in others:
-                made = _difference(f"difference-{_key(slower)}", table, [treatment], slower, notes)
-                yield from (("compare", picture) for picture in made)
+                slower_picture = _difference(f"difference-{_key(slower)}", table, [treatment], slower, notes)
+                yield from (("compare", picture) for picture in slower_picture)
 
 
 def _declared(plan: Mapping[str, Any]) -> set[str]:
@@ -161,9 +161,9 @@ def _compared(table: pd.DataFrame, claim: Mapping[str, Any] | None) -> tuple[str
 def _difference(
     key: str, table: pd.DataFrame, treatments: Sequence[str], baseline: str, notes: list[str]
 ) -> list[Picture]:
-    found = difference_figure(table, treatments, baseline)
-    if found.maps:
-        return [Picture.of(key, found)]
+    figure = difference_figure(table, treatments, baseline)
+    if figure.maps:
+        return [Picture.of(key, figure)]
     notes.append(f"Difference of {', '.join(treatments)} and {baseline}: no block has both.")
     return []
 
@@ -172,27 +172,27 @@ def _compare(
     table: pd.DataFrame, styles: Mapping[str, int], notes: list[str], claim: Mapping[str, Any] | None
 ) -> Iterator[Picture]:
     arms = list(styles)[:2] if claim is None else [claim["baseline"], claim["treatment"]]
-    made: dict[str, Callable[[], AnyFigure | None]] = {
+    makers: dict[str, Callable[[], AnyFigure | None]] = {
         "stability-by-lr": lambda: stability_curves(table, styles, notes),
         "best-of-k": lambda: best_curves(table, styles, notes, (claim or {}).get("best_of", 20)),
         "importance-q": lambda: importance_bars(table, arms, styles, notes, "q"),
         "importance-failure": lambda: importance_bars(table, arms, styles, notes, "failure"),
     }
-    for key, make in made.items():
+    for key, make in makers.items():
         if (figure := make()) is not None:
             yield Picture.of(key, figure)
 
 
 def _heatmaps(trials: StudyTrials, thresholds: Thresholds) -> list[Picture]:
     frame = load_frame(trials, thresholds=thresholds)
-    drawn = heatmaps(frame)
-    found = []
+    figures = heatmaps(frame)
+    pictures_ = []
     for block in blocks(frame):
         figure = grid_figure(block)
-        found.append(Picture(
-            key=f"heatmap-{_key(block.key)}", title=figure.title, caption=figure.caption, figure=drawn[block.key],
+        pictures_.append(Picture(
+            key=f"heatmap-{_key(block.key)}", title=figure.title, caption=figure.caption, figure=figures[block.key],
         ))  # fmt: skip
-    return found
+    return pictures_
 
 
 def _key(name: str) -> str:

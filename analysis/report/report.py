@@ -125,8 +125,8 @@ def report(
     (out / "report.md").write_text(_markdown(content, printed, out), encoding="utf-8")
     return Report(
         html=out / "report.html", markdown=out / "report.md", tables=tuple(tables),
-        figures=tuple(path for made in printed.values() for path in made.paths), headline=content.verdict.headline,
-        notes=tuple(content.notes),
+        figures=tuple(path for rendered in printed.values() for path in rendered.paths),
+        headline=content.verdict.headline, notes=tuple(content.notes),
     )  # fmt: skip
 
 
@@ -138,21 +138,21 @@ def _gather(ledger: Ledger, trials: frames.StudyTrials, painter: Painter, draws:
     table.attrs = {}  # pandas copies them, deeply, at every step
     notes: list[str] = []
     boxes = _boxes(trials.plan)
-    drawn: dict[Section, list[Picture]] = {"main": [], "compare": [], "stability": [], "events": []}
+    sections: dict[Section, list[Picture]] = {"main": [], "compare": [], "stability": [], "events": []}
     for section, picture in pictures(table, claim, trials, notes, thresholds):
-        drawn[section].append(picture)
+        sections[section].append(picture)
         painter.add(picture)
     verdict = view(with_doses(of_plan, trials) if claim else of_plan, claim, trials.registrations)
-    found = estimates(table, {**claim, "boxes": boxes}, notes, draws=draws) if claim else None
-    numbers = () if found is None else estimate_tables(found)
+    estimates_ = estimates(table, {**claim, "boxes": boxes}, notes, draws=draws) if claim else None
+    numbers = () if estimates_ is None else estimate_tables(estimates_)
     study_text = ledger.read_study_text(trials.study)
     return _Content(
         study=trials.study, plan=trials.plan, claim=claim, table=table, verdict=verdict, notes=notes,
-        main=tuple(drawn["main"]),
+        main=tuple(sections["main"]),
         sections=(
-            ("compare", "How the arms compare", (*verdict.tables, *numbers), tuple(drawn["compare"])),
-            ("stability", "Where training is stable", (), tuple(drawn["stability"])),
-            ("outcomes", "What became of the trials", (arm_tally(table),), tuple(drawn["events"])),
+            ("compare", "How the arms compare", (*verdict.tables, *numbers), tuple(sections["compare"])),
+            ("stability", "Where training is stable", (), tuple(sections["stability"])),
+            ("outcomes", "What became of the trials", (arm_tally(table),), tuple(sections["events"])),
         ),
         methods=methods(trials.plan, table, claim, thresholds, draws), study_text=study_text,
         provenance=provenance(
@@ -179,17 +179,17 @@ def _table(trials: frames.StudyTrials, thresholds: Thresholds) -> pd.DataFrame:
 
 def _boxes(plan: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Block -> lowest and highest learning rate of the box that it was drawn from."""
-    found = {}
+    boxes = {}
     for name, block in plan.get("blocks", {}).items():
         space = ((block.get("sample") or {}).get("space") or {}).get("lr") or {}
         if "low" in space:
-            found[name] = (float(space["low"]), float(space["high"]))
-    return found
+            boxes[name] = (float(space["low"]), float(space["high"]))
+    return boxes
 
 
 def _atlas(store: Ledger, study: str, plan: Mapping[str, Any], modes: Modes | None) -> Markup | None:
-    kept = any(block.get("sample_evaluations") for block in plan.get("blocks", {}).values())
-    return atlas_section(store, study, modes=modes) if kept else None
+    has_samples = any(block.get("sample_evaluations") for block in plan.get("blocks", {}).values())
+    return atlas_section(store, study, modes=modes) if has_samples else None
 
 
 def _write_tables(content: _Content, folder: Path) -> list[Path]:
@@ -218,9 +218,9 @@ def _page(
 ) -> str:
     link = f"{mlflow_url}{'&' if '?' in mlflow_url else '?'}searchFilter=" if mlflow_url else None
     sections = [
-        {"anchor": anchor, "title": title, "tables": tables, "pictures": [_shown(p, printed[p.key]) for p in found]}
-        for anchor, title, tables, found in content.sections
-        if tables or found
+        {"anchor": anchor, "title": title, "tables": tables, "pictures": [_shown(p, printed[p.key]) for p in pictures]}
+        for anchor, title, tables, pictures in content.sections
+        if tables or pictures
     ]
     present = {"verdict", "trials", "methods", "provenance", *(str(section["anchor"]) for section in sections)}
     present |= {"atlas"} if atlas else set()
@@ -245,7 +245,7 @@ def _shown(picture: Picture, printed: RenderedFigure) -> dict[str, Any]:
 def _markdown(content: _Content, printed: Mapping[str, RenderedFigure], out: Path) -> str:
     lead = [(content.claim or {}).get("question", ""), content.verdict.headline, *content.verdict.lines]
     lead += [*(f"- {item}" for item in content.verdict.items), _facts(content)]
-    shown = [(p.title, printed[p.key].paths[0].relative_to(out).as_posix(), p.caption) for p in content.pictures]
+    pictures = [(p.title, printed[p.key].paths[0].relative_to(out).as_posix(), p.caption) for p in content.pictures]
     return markdown(
-        content.study, lead, content.tables, shown, content.methods, content.notes, content.provenance
+        content.study, lead, content.tables, pictures, content.methods, content.notes, content.provenance
     )  # fmt: skip

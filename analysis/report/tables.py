@@ -15,7 +15,7 @@ from vistudy.analysis.estimates.stable_width import width_difference
 from vistudy.analysis.estimates.survival import CLOCKS, cumulative_incidence, restricted_mean_time
 from vistudy.analysis.figures.curves import or_note
 from vistudy.analysis.figures.grid_layout import numeric_columns
-from vistudy.analysis.outcomes.labels import LABEL_TEXT, STABLE
+from vistudy.analysis.outcomes.labels import LABEL_TEXT, LABELS, STABLE, UNDETERMINED
 from vistudy.analysis.tables.rates import wilson
 
 DRAWS = 2000
@@ -51,21 +51,22 @@ _LOST = ("failed", "planned", "running", "interrupted", "undetermined")
 
 
 def arm_tally(table: pd.DataFrame) -> Table:
-    """What became of the trials of each block and arm: shares of stable ones, every outcome, what was not judged."""
+    """What became of the trials of each block and arm: shares of stable ones, every outcome, and trials without one."""
     rows = []
     for (block, arm), part in table.groupby(["block", "arm"], sort=False):
-        judged = part["stable"].notna()
-        n, k = int(judged.sum()), int(part["stable"].sum())
+        evaluable = part["stable"].notna()
+        n, k = int(evaluable.sum()), int(part["stable"].sum())
         low, high = wilson(k, n)
-        lost = part.loc[~judged, "state"].where(part.loc[~judged, "state"] != "complete", "undetermined")
+        lost = part.loc[~evaluable, "state"].where(part.loc[~evaluable, "state"] != "complete", "undetermined")
         rows.append({
             "block": block, "class": part["class"].iloc[0], "arm": arm, "configurations": part["config"].nunique(),
-            "trials": len(part), "judged": n, "stable": k, "share": k / n if n else math.nan, "low": low, "high": high,
-            **{name: int((part.loc[judged, "outcome"] == name).sum()) for name in LABEL_TEXT if name != "undetermined"},
+            "trials": len(part), "evaluable": n, "stable": k, "share": k / n if n else math.nan,
+            "low": low, "high": high,
+            **{name: int((part.loc[evaluable, "outcome"] == name).sum()) for name in LABELS if name != UNDETERMINED},
             **{name: int((lost == name).sum()) for name in _LOST},
         })  # fmt: skip
     frame = pd.DataFrame(rows)
-    seen = [n for n in LABEL_TEXT if n not in (STABLE, "undetermined") and n in frame and frame[n].any()]
+    outcomes = [n for n in LABEL_TEXT if n not in (STABLE, "undetermined") and n in frame and frame[n].any()]
     lost_seen = [n for n in _LOST if n in frame and frame[n].any()]
     head = (
         "block",
@@ -74,22 +75,22 @@ def arm_tally(table: pd.DataFrame) -> Table:
         "trials",
         "stable",
         "share",
-        *(LABEL_TEXT[n][0] for n in seen),
+        *(LABEL_TEXT[n][0] for n in outcomes),
         *lost_seen,
     )
     text = tuple(
         (
             str(r["block"]), str(r["arm"]), f"{r['configurations']:,}", f"{r['trials']:,}",
-            f"{r['stable']}/{r['judged']}",
-            f"{r['share']:.0%} ({r['low']:.0%}–{r['high']:.0%})" if r["judged"] else "–",
-            *(str(r[n] or "·") for n in (*seen, *lost_seen)),
+            f"{r['stable']}/{r['evaluable']}",
+            f"{r['share']:.0%} ({r['low']:.0%}–{r['high']:.0%})" if r["evaluable"] else "–",
+            *(str(r[n] or "·") for n in (*outcomes, *lost_seen)),
         )
         for r in rows
     )  # fmt: skip
     return Table(
         name="outcomes", title="What became of the trials", head=head, rows=text, frame=frame,
         numeric=(False, False, *[True] * (len(head) - 2)),
-        note="Stable: k of the n trials that were judged, with the 95 % Wilson interval of the share over all trials.",
+        note="Stable: k of the n evaluable trials, with the 95 % Wilson interval of the share over all trials.",
     )  # fmt: skip
 
 
@@ -128,42 +129,42 @@ def _differences(part: pd.DataFrame, treatment: str, baseline: str, block: str, 
     pairs = or_note(notes, f"{block}: {treatment} against {baseline}", pair, part, treatment, baseline)
     if pairs is None:
         return
-    found = or_note(notes, f"{block}: {treatment} against {baseline}", risk_difference, pairs, draws=draws)
-    if found is None:
+    difference = or_note(notes, f"{block}: {treatment} against {baseline}", risk_difference, pairs, draws=draws)
+    if difference is None:
         return
-    excluded = ", ".join(f"{count} pairs left out ({reason})" for reason, count in found.excluded.items() if count)
+    excluded = ", ".join(f"{count} pairs left out ({reason})" for reason, count in difference.excluded.items() if count)
     yield _row(
         "risk difference",
         "difference of stable shares",
         "points",
         arms,
-        value=100 * found.estimate,
-        low=100 * found.low,
-        high=100 * found.high,
-        p=found.p,
-        n_configs=found.n_configs,
-        n_pairs=found.n_pairs,
-        note=f"{found.share_treatment:.0%} against {found.share_baseline:.0%}; {found.rescued} rescued, {found.broken} "
-        f"broken" + (f"; {excluded}" if excluded else ""),
+        value=100 * difference.estimate,
+        low=100 * difference.low,
+        high=100 * difference.high,
+        p=difference.p,
+        n_configs=difference.n_configs,
+        n_pairs=difference.n_pairs,
+        note=f"{difference.share_treatment:.0%} against {difference.share_baseline:.0%}; {difference.rescued} rescued, "
+        f"{difference.broken} broken" + (f"; {excluded}" if excluded else ""),
     )
 
 
 def _widths(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     box = claim.get("boxes", {}).get(block)
     arms = claim["treatment"], claim["baseline"]
-    found = or_note(notes, f"{block}, stable width", width_difference, part, *arms, box=box, draws=draws)
-    if found is None:
+    width = or_note(notes, f"{block}, stable width", width_difference, part, *arms, box=box, draws=draws)
+    if width is None:
         return
-    counts = {"n_configs": found.n_configs, "n_pairs": found.n_pairs}
+    counts = {"n_configs": width.n_configs, "n_pairs": width.n_pairs}
     yield _row(
         "stable width",
         "difference of widths of the stable range",
         "decades of learning rate",
         claim,
-        value=found.difference,
-        low=found.low,
-        high=found.high,
-        note=f"{found.width_t:.2f} against {found.width_b:.2f}",
+        value=width.difference,
+        low=width.low,
+        high=width.high,
+        note=f"{width.width_t:.2f} against {width.width_b:.2f}",
         **counts,
     )
     yield _row(
@@ -171,9 +172,9 @@ def _widths(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: lis
         "shift of its centre",
         "decades of learning rate",
         claim,
-        value=found.shift,
-        low=found.shift_low,
-        high=found.shift_high,
+        value=width.shift,
+        low=width.shift_low,
+        high=width.shift_high,
         note="a shift alone is a changed effective learning rate",
         **counts,
     )
@@ -183,14 +184,14 @@ def _best(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[
     for arm in dict.fromkeys(a for a in (claim["baseline"], claim["treatment"], claim.get("tuned")) if a):
         if not (part["arm"] == arm).any():
             continue
-        found = or_note(notes, f"{block}, best of k, {arm}", best_of_k, part, arm, claim["best_of"])
-        if found is None:
+        best = or_note(notes, f"{block}, best of k, {arm}", best_of_k, part, arm, claim["best_of"])
+        if best is None:
             continue
-        for i in sorted({0, min(4, len(found.k) - 1), len(found.k) - 1}):
+        for i in sorted({0, min(4, len(best.k) - 1), len(best.k) - 1}):
             yield _row(
-                "best of k", f"{arm}: expected best Q of {found.k[i]}", "Q", claim, value=found.q[i], low=found.low[i],
-                high=found.high[i], n_configs=found.n_configs,
-                note=f"at least one stable: {found.share_stable[i]:.0%}",
+                "best of k", f"{arm}: expected best Q of {best.k[i]}", "Q", claim, value=best.q[i], low=best.low[i],
+                high=best.high[i], n_configs=best.n_configs,
+                note=f"at least one stable: {best.share_stable[i]:.0%}",
             )  # fmt: skip
         regret = (
             or_note(notes, f"{block}, default regret, {arm}", default_regret, part, arm, claim["default"])
@@ -228,7 +229,7 @@ def _best(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[
 def _times(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     for clock in ("images", "g_updates", "seconds"):
         assert clock in CLOCKS
-        found = or_note(
+        effect = or_note(
             notes,
             f"{block}, time to threshold",
             restricted_mean_time,
@@ -237,24 +238,24 @@ def _times(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list
             claim["baseline"],
             clock,
         )
-        if found is not None:
+        if effect is not None:
             yield _row(
                 "time to threshold",
                 "difference of mean times to convergence",
-                found.unit,
+                effect.unit,
                 claim,
-                value=found.difference,
-                low=found.low,
-                high=found.high,
-                n_configs=found.n_configs,
-                n_pairs=found.n_pairs,
-                note=f"up to the budget; {found.reached_t:.0%} against {found.reached_b:.0%} got there",
+                value=effect.difference,
+                low=effect.low,
+                high=effect.high,
+                n_configs=effect.n_configs,
+                n_pairs=effect.n_pairs,
+                note=f"up to the budget; {effect.reached_t:.0%} against {effect.reached_b:.0%} got there",
             )
 
 
 def _collapses(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: list[str], draws: int) -> Rows:
     for event in ("collapse", "divergence"):
-        found = or_note(
+        effect = or_note(
             notes,
             f"{block}, incidence",
             cumulative_incidence,
@@ -263,11 +264,11 @@ def _collapses(part: pd.DataFrame, claim: Mapping[str, Any], block: str, notes: 
             claim["baseline"],
             event,
         )
-        if found is not None:
+        if effect is not None:
             yield _row(
-                "incidence", f"difference of shares with a {event}", "points", claim, value=100 * found.difference,
-                low=100 * found.low, high=100 * found.high, n_configs=found.n_configs, n_pairs=found.n_pairs,
-                note=f"{found.share_t:.0%} against {found.share_b:.0%} by the budget",
+                "incidence", f"difference of shares with a {event}", "points", claim, value=100 * effect.difference,
+                low=100 * effect.low, high=100 * effect.high, n_configs=effect.n_configs, n_pairs=effect.n_pairs,
+                note=f"{effect.share_t:.0%} against {effect.share_b:.0%} by the budget",
             )  # fmt: skip
 
 

@@ -34,11 +34,11 @@ def level(value: Any) -> str:
 def methods(
     plan: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any] | None, thresholds: Thresholds, draws: int
 ) -> list[str]:
-    """Paragraphs that say what was trained, how it was judged and how it was compared."""
+    """Paragraphs that say what was trained, how it was labelled and how it was compared."""
     return [
         _trained(plan, table),
         *(_block(name, block) for name, block in plan.get("blocks", {}).items()),
-        _judged(table, thresholds),
+        _outcomes(table, thresholds),
         _compared(table, claim, draws),
     ]
 
@@ -69,8 +69,8 @@ def _block(name: str, block: Mapping[str, Any]) -> str:
     sample = block.get("sample") or {}
     if sample.get("space"):
         space = "; ".join(f"{key} {level(value)}" for key, value in sample["space"].items())
-        drawn = _count(int(sample["n"]), "configuration")
-        parts.append(f"{drawn} drawn ({sample['method']}, seed {sample.get('seed')}) from {space}")
+        sampled = _count(int(sample["n"]), "configuration")
+        parts.append(f"{sampled} drawn ({sample['method']}, seed {sample.get('seed')}) from {space}")
     elif block.get("sampled"):
         parts.append(f"Configurations drawn over {', '.join(block['sampled'])}")
     if block.get("factors"):
@@ -78,22 +78,22 @@ def _block(name: str, block: Mapping[str, Any]) -> str:
     if block.get("fixed"):
         parts.append("Fixed: " + ", ".join(f"{key} {level(value)}" for key, value in block["fixed"].items()))
     if block.get("arms"):
-        arms = "; ".join(f"{arm} ({level(found) or 'as configured'})" for arm, found in block["arms"].items())
+        arms = "; ".join(f"{arm} ({level(settings) or 'as configured'})" for arm, settings in block["arms"].items())
         parts.append(f"Arms: {arms}")
     parts.append(f"Seeds: {level(block.get('seeds', []))}")
     return ". ".join(parts) + "."
 
 
-def _judged(table: pd.DataFrame, thresholds: Thresholds) -> str:
+def _outcomes(table: pd.DataFrame, thresholds: Thresholds) -> str:
     lost = table.loc[table["stable"].isna(), "state"]
     lost = lost.where(lost != "complete", "complete but undetermined").value_counts()
-    left = ", ".join(f"{count:,} {state}" for state, count in lost.items())
+    missing = ", ".join(f"{count:,} {state}" for state, count in lost.items())
     return (
         f"A trial is stable if its outcome is converged: composite deficiency Q at most {thresholds.tau_ok:g} in at "
         f"least {thresholds.converged_share:.0%} of the last {thresholds.window_share:.0%} of its evaluations, or of "
         f"the last {thresholds.window_min} (rules version {thresholds.version}, docs/outcomes.md). Q is 0 for held-out "
         "real data and about 1 for an untrained generator; diverged trials and Q above 1 count as 1. "
-        + (f"Not judged, and left out with their pairs: {left}." if left else "Every trial was judged.")
+        + (f"Not evaluable, and left out with their pairs: {missing}." if missing else "Every trial was evaluable.")
     )
 
 

@@ -103,11 +103,11 @@ def _block_table(decision: Decision) -> Table:
             "q_shift": block.q_shift and block.q_shift.estimate, "q_low": block.q_shift and block.q_shift.low,
             "q_high": block.q_shift and block.q_shift.high, "q_p": block.q_shift and block.q_shift.p,
         })  # fmt: skip
-    said = dict.fromkeys(block.verdict for block in decision.blocks)
+    verdicts = dict.fromkeys(block.verdict for block in decision.blocks)
     return Table(
         name="verdicts", title="Verdict by block", head=head, rows=tuple(rows), frame=pd.DataFrame(numbers),
         numeric=(False, False, False, False, True, True, True, True, True),
-        note=" ".join(f"{name[:1].upper()}{name[1:]}: {meaning(name)}." for name in said),
+        note=" ".join(f"{name[:1].upper()}{name[1:]}: {meaning(name)}." for name in verdicts),
     )  # fmt: skip
 
 
@@ -134,11 +134,11 @@ def _strata(block: BlockVerdict) -> list[dict[str, Any]]:
 
 
 def _dose_table(decision: Decision) -> Table:
-    found = [(block.block, dose) for block in decision.blocks for dose in block.doses]
-    rows = [(block, *cells) for block, dose in found for cells in dose_rows([dose])[1:]]
+    doses = [(block.block, dose) for block in decision.blocks for dose in block.doses]
+    rows = [(block, *cells) for block, dose in doses for cells in dose_rows([dose])[1:]]
     return Table(
         name="doses", title="How much the term did", head=("block", *dose_rows(())[0]), rows=tuple(rows),
-        frame=pd.DataFrame([{"block": block} | dataclasses.asdict(dose) for block, dose in found]),
+        frame=pd.DataFrame([{"block": block} | dataclasses.asdict(dose) for block, dose in doses]),
         numeric=(False, False, True, True, True),
         note="rho: gradient norm of the term over that of the loss. drift: mean squared change of the samples in a "
         "period. A control whose rho is about 0 could not have failed.",
@@ -170,9 +170,9 @@ def _prediction_table(decision: Decision) -> Table:
 
 def _borne_out(decision: Decision) -> list[str]:
     """How the predictions fared, in a line."""
-    said = {True: "borne out", False: "not borne out", None: "not checked"}
-    found = [(words, [c.id for c in decision.predictions if c.holds is holds]) for holds, words in said.items()]
-    parts = [f"{words} {', '.join(ids)}" for words, ids in found if ids]
+    words_of = {True: "borne out", False: "not borne out", None: "not checked"}
+    groups = [(words, [c.id for c in decision.predictions if c.holds is holds]) for holds, words in words_of.items()]
+    parts = [f"{words} {', '.join(ids)}" for words, ids in groups if ids]
     return [f"Predictions: {'; '.join(parts)}."] if parts else []
 
 

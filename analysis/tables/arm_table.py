@@ -129,8 +129,8 @@ def _declared(study: str, blocks: Mapping[str, Any], block: str, entry: Mapping[
             f"plan of study {study!r}: trial {entry['trial_id']} is in block {block!r}, which the plan does not "
             f"declare; declared: {', '.join(blocks)}. Run `vistudy run` with the study file to write the plan anew."
         )
-    found: Mapping[str, Any] = blocks[block]
-    return found
+    declared: Mapping[str, Any] = blocks[block]
+    return declared
 
 
 def _arm(study: str, block: str, declared: Mapping[str, Any], cell: Mapping[str, Any], entry: Mapping[str, Any]) -> str:

@@ -62,8 +62,8 @@ RECORD_COLUMNS: dict[str, str] = {
 def data_of(meta: Mapping[str, Any]) -> dict[str, str]:
     """Data set -> fingerprint and division of what a study was trained on last, of its `meta.json`."""
     return {
-        name: f"fingerprint {found['fingerprint']}" + (f" ({found['division']})" if found["division"] else "")
-        for name, found in meta.get("data", {}).items()
+        name: f"fingerprint {content['fingerprint']}" + (f" ({content['division']})" if content["division"] else "")
+        for name, content in meta.get("data", {}).items()
     }
 
 

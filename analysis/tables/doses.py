@@ -17,11 +17,13 @@ NAMES = ("rho", "drift")
 
 def with_doses(table: pd.DataFrame, trials: StudyTrials) -> pd.DataFrame:
     """The table with columns `rho` and `drift`: medians over the evaluations of a complete trial, NaN where unknown."""
-    wanted = table.loc[table["state"] == "complete", "trial_id"].unique().tolist()
-    histories = checked_histories(trials.ledger.histories(wanted), trials.entries, trials.study)
-    found = {trial_id: [_median(records, name) for name in NAMES] for trial_id, records in histories}
+    complete = table.loc[table["state"] == "complete", "trial_id"].unique().tolist()
+    histories = checked_histories(trials.ledger.histories(complete), trials.entries, trials.study)
+    medians = {trial_id: [_median(records, name) for name in NAMES] for trial_id, records in histories}
     unknown = [math.nan] * len(NAMES)
-    values = np.array([found.get(trial_id, unknown) for trial_id in table["trial_id"]]).reshape(len(table), len(NAMES))
+    values = np.array([medians.get(trial_id, unknown) for trial_id in table["trial_id"]]).reshape(
+        len(table), len(NAMES)
+    )
     dosed = table.assign(**{name: values[:, i] for i, name in enumerate(NAMES)})
     dosed.attrs = table.attrs
     return dosed

@@ -26,9 +26,9 @@ class Versions:
     @property
     def table(self) -> pd.DataFrame:
         """Trials by outcome of the older rules (rows) and of the present ones (columns), of those that occur."""
-        found = pd.crosstab(self.trials["outcome"], self.trials["outcome_now"])
-        rows, columns = ([name for name in LABELS if name in axis] for axis in (found.index, found.columns))
-        return found.loc[rows, columns]
+        crosstab = pd.crosstab(self.trials["outcome"], self.trials["outcome_now"])
+        rows, columns = ([name for name in LABELS if name in axis] for axis in (crosstab.index, crosstab.columns))
+        return crosstab.loc[rows, columns]
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; an unknown number is null."""

@@ -49,10 +49,10 @@ def evaluable(frame: pd.DataFrame) -> pd.Series:
 
 def stability(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """`stable` (1 or 0) and `q`, the final deficiency capped at Q_CAP, per trial; NaN unless evaluable. (N,), (N,)"""
-    known = evaluable(frame)
-    stable = np.where(known, (frame["outcome"] == STABLE).astype(float), np.nan)
+    is_evaluable = evaluable(frame)
+    stable = np.where(is_evaluable, (frame["outcome"] == STABLE).astype(float), np.nan)
     q = frame["q_final"].where(frame["outcome"] != Label.DIVERGED, Q_CAP).fillna(Q_CAP).clip(upper=Q_CAP)
-    return stable, np.where(known, q, np.nan)
+    return stable, np.where(is_evaluable, q, np.nan)
 
 
 def cell_rates(frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
@@ -65,20 +65,20 @@ def cell_rates(frame: pd.DataFrame, factors: Sequence[str]) -> pd.DataFrame:
     """
     check_trials(frame, ("state", "outcome", "inert", *factors))
     state, outcome = frame["state"], frame["outcome"]
-    known = evaluable(frame)
+    is_evaluable = evaluable(frame)
     counts = pd.DataFrame(
         {
-            "k": known & (outcome == STABLE),
-            "n": known,
+            "k": is_evaluable & (outcome == STABLE),
+            "n": is_evaluable,
             "planned": True,
             "failed": state == TrialState.FAILED,
             "missing": state.isin([TrialState.PLANNED.value, TrialState.RUNNING.value, TrialState.INTERRUPTED.value]),
-            "undetermined": (state == "complete") & ~known,
+            "undetermined": (state == "complete") & ~is_evaluable,
         },
         index=frame.index,
     ).astype(int)
     failures = [name for name in LABELS if name not in (STABLE, UNDETERMINED)]
-    tally = pd.DataFrame({name: (known & (outcome == name)).astype(int) for name in failures}, index=frame.index)
+    tally = pd.DataFrame({name: (is_evaluable & (outcome == name)).astype(int) for name in failures}, index=frame.index)
     inert = (~frame["inert"].astype(bool)).astype(int).rename("active")
     keys = [frame[name] for name in factors] or [pd.Series(0, index=frame.index)]
     grouped = pd.concat([counts, tally, inert], axis=1).groupby(keys, sort=False, dropna=False, observed=True).sum()

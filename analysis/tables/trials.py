@@ -72,11 +72,11 @@ def label_trials(
     home = {trial_id: pack_id for pack_id, pack in packs.items() for trial_id in pack["trial_ids"]}
     labels: dict[str, dict[str, Any]] = {}
     q: dict[str, dict[int, float]] = {}
-    for trial_id, found in records.items():
+    for trial_id, of_trial in records.items():
         if trial_id in outcomes and outcomes[trial_id]["state"] == "complete":
-            outcome = label_trial(trial_id, to_series(found), plan, outcomes, packs, Thresholds())
+            outcome = label_trial(trial_id, to_series(of_trial), plan, outcomes, packs, Thresholds())
             labels[trial_id] = dataclasses.asdict(outcome)
-        series = to_series(found)
+        series = to_series(of_trial)
         composite = deficiency(series, Reference.from_dict(packs[home[trial_id]]["reference"]))
         q[trial_id] = dict(zip(series["evaluation"].astype(int).tolist(), composite.tolist(), strict=True))
     return labels, q
@@ -139,10 +139,10 @@ def _row(
     study: str, entry: Mapping[str, Any], ended: Mapping[str, Any], outcome: Outcome | None, state: str
 ) -> dict[str, Any]:
     config = entry["config"]
-    seen = {} if outcome is None else {name: getattr(outcome, name) for name in Outcome.__slots__}
+    fields = {} if outcome is None else {name: getattr(outcome, name) for name in Outcome.__slots__}
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {name: config.get(name) for name in _FIELDS}
-    row |= {name: seen.get(name) for name in ("q_final", "q_best", "t_thr", "t_coll", "t_div")}
+    row |= {name: fields.get(name) for name in ("q_final", "q_best", "t_thr", "t_coll", "t_div")}
     row |= {name: ended.get(name) for name in ("wall_s", "device", "pack_id", "attempt", "error")}
     row |= {
         "trial_id": entry["trial_id"],
@@ -151,9 +151,9 @@ def _row(
         "data_fingerprint": config.get("data_fingerprint") or NO_DATA,
         "batch_norm": None if config.get("norm") is None else config["norm"] == "bn",
         "state": state,
-        "outcome": seen.get("label"),
-        "flags": ";".join(seen["flags"]) if seen else None,
-        "outcome_version": seen.get("version"),
+        "outcome": fields.get("label"),
+        "flags": ";".join(fields["flags"]) if fields else None,
+        "outcome_version": fields.get("version"),
         "inert": "reg_weight" in entry.get("inert", ()) and (config.get("reg_weight") or 0) > 0,
     }
     return row | {name: value for name, value in config.items() if name not in row}

@@ -20,14 +20,14 @@ class TableError(StudyError, ValueError):
 STATES = tuple(state.value for state in TrialState)
 
 
-def check_trials(table: pd.DataFrame, needed: Sequence[str]) -> None:
+def check_trials(table: pd.DataFrame, columns: Sequence[str]) -> None:
     """Refuse a table in which a count would be wrong.
 
     Raises:
         TableError: a column that is not there, a trial twice, a state or outcome that there is not, a `stable` that
             is neither 0 nor 1 or says something else than the outcome.
     """
-    absent = [name for name in needed if name not in table]
+    absent = [name for name in columns if name not in table]
     if absent:
         raise TableError(f"the table of trials lacks the column{'s' * (len(absent) > 1)} {', '.join(absent)}")
     if "trial_id" in table and "arm" not in table:  # a trial may stand in several arms
@@ -35,15 +35,15 @@ def check_trials(table: pd.DataFrame, needed: Sequence[str]) -> None:
     if "state" in table and not set(table["state"].unique()) <= set(STATES):
         _none(~table["state"].isin(STATES), table, f"is no state; want one of {', '.join(STATES)}", "state")
     if "outcome" in table and not set(table["outcome"].dropna().unique()) <= set(LABELS):
-        known = table["outcome"].isna() | table["outcome"].isin(LABELS)
-        _none(~known, table, f"is no outcome; want one of {', '.join(LABELS)}", "outcome")
+        valid = table["outcome"].isna() | table["outcome"].isin(LABELS)
+        _none(~valid, table, f"is no outcome; want one of {', '.join(LABELS)}", "outcome")
     if "stable" in table:
         stable = table["stable"].to_numpy(dtype=float, na_value=np.nan)
-        said = np.isfinite(stable)  # infinite ones are refused as values
-        _none(said & (stable != 0) & (stable != 1), table, "is neither 0 nor 1", "stable")
+        finite = np.isfinite(stable)  # infinite ones are refused as values
+        _none(finite & (stable != 0) & (stable != 1), table, "is neither 0 nor 1", "stable")
         if "outcome" in table:
             outcome = table["outcome"]
-            other = said & outcome.notna().to_numpy() & ((stable == 1) != outcome.eq(STABLE).to_numpy(dtype=bool))
+            other = finite & outcome.notna().to_numpy() & ((stable == 1) != outcome.eq(STABLE).to_numpy(dtype=bool))
             _none(other, table, "says something else than the trial's outcome", "stable")
 
 

@@ -69,26 +69,26 @@ def _slower(
     why = why_not_comparable(table, treatment, arm)
     test, equivalent = None, False
     if why is not None:
-        said = f"{treatment} could not be compared with {arm}, a slower generator: {why}"
+        sentence = f"{treatment} could not be compared with {arm}, a slower generator: {why}"
     elif no_room:
-        said = f"{treatment} was not compared with {arm}, a slower generator: no room ({no_room})"
+        sentence = f"{treatment} was not compared with {arm}, a slower generator: no room ({no_room})"
     else:
         test = equivalence(pair(table, treatment, arm), margin, alpha)
         equivalent = test.equivalent and _equivalent_at_worst(table, treatment, arm, margin, alpha)
         words = "equivalent to" if equivalent else "not shown to be equivalent to"
-        said = (
+        sentence = (
             f"{treatment} is {words} {arm}, a slower generator: {points(test.estimate)} points, "
             f"{100 * (1 - 2 * alpha):g} % interval {points(test.low)} to {points(test.high)}, margin {100 * margin:g}"
         )
         if test.equivalent and not equivalent:
-            said += "; trials without a result could change that"
-    judged = table[(table["arm"] == arm) & table["stable"].notna()]
-    share = float((judged["outcome"] == "slow").mean()) if len(judged) else math.nan
+            sentence += "; trials without a result could change that"
+    evaluable = table[(table["arm"] == arm) & table["stable"].notna()]
+    share = float((evaluable["outcome"] == "slow").mean()) if len(evaluable) else math.nan
     updates = g_updates(table, arm), g_updates(table, treatment)
-    known = None if math.nan in updates or any(map(math.isnan, updates)) else updates
-    parts = [said, *_budget_words(arm, treatment, share, known, test, equivalent)]
+    finite_updates = None if math.nan in updates or any(map(math.isnan, updates)) else updates
+    parts = [sentence, *_budget_words(arm, treatment, share, finite_updates, test, equivalent)]
     return EquivalenceToSlower(
-        arm=arm, equivalence=test, equivalent=equivalent, share_slow=share, g_updates=known,
+        arm=arm, equivalence=test, equivalent=equivalent, share_slow=share, g_updates=finite_updates,
         sentence=f"{'. '.join(parts)}.",
     )  # fmt: skip
 
@@ -102,18 +102,18 @@ def _budget_words(
 ) -> list[str]:
     if not math.isfinite(share):
         return []
-    found = [f"{percent(share)} of the trials of {arm} are `slow`: still improving when the budget ended"]
+    sentences = [f"{percent(share)} of the trials of {arm} are `slow`: still improving when the budget ended"]
     if updates is None:
-        found.append("Whether it had as many generator updates is not recorded")
+        sentences.append("Whether it had as many generator updates is not recorded")
     elif math.isclose(*updates, rel_tol=0.01):
-        found.append(f"It had as many generator updates ({updates[0]:,.0f} a trial)")
+        sentences.append(f"It had as many generator updates ({updates[0]:,.0f} a trial)")
     else:
-        found.append(
+        sentences.append(
             f"Its budget is not equal: {updates[0]:,.0f} generator updates a trial, {updates[1]:,.0f} in {treatment}"
         )
         if test is not None and not same:
-            found.append("So it is not known whether it would do as well with as many")
-    return found
+            sentences.append("So it is not known whether it would do as well with as many")
+    return sentences
 
 
 def g_updates(table: pd.DataFrame, arm: str) -> float:
@@ -139,7 +139,7 @@ def check_positive_control(table: pd.DataFrame, arm: str, baseline: str, alpha: 
     bounds = missing_bounds(table, arm, baseline, alpha=alpha)
     words = {control_word(each) for each in (d, *((bounds.low, bounds.high) if bounds else ()))}
     word = words.pop() if len(words) == 1 else None
-    said = {
+    sentences = {
         WORKS: "it works: it beats the baseline, so an effect could have been seen",
         NOTHING: "it does nothing here: the control failed, and nothing vouches that an effect could have been seen",
         HARMS: "the control failed: it harms",
@@ -147,7 +147,7 @@ def check_positive_control(table: pd.DataFrame, arm: str, baseline: str, alpha: 
     }[word]
     sentence = (
         f"Positive control: {arm} is stable in {percent(d.share_treatment)} of runs, {baseline} in "
-        f"{percent(d.share_baseline)} ({points(d.estimate)} points, {points(d.low)} to {points(d.high)}): {said}."
+        f"{percent(d.share_baseline)} ({points(d.estimate)} points, {points(d.low)} to {points(d.high)}): {sentences}."
     )
     return Control(arm=arm, difference=d, word=word, sentence=sentence)
 
@@ -164,21 +164,21 @@ def doses(table: pd.DataFrame) -> tuple[Dose, ...]:
     """Return median rho and drift of every arm of a block, if the table has them (`tables.doses`)."""
     if not {"rho", "drift"} & set(table):
         return ()
-    found = []
+    doses_ = []
     for arm, rows in table.groupby("arm", sort=False):
         values = {name: rows[name].dropna() if name in rows else rows["q"].iloc[:0] for name in ("rho", "drift")}
         n = max(map(len, values.values()))
         if n:
             medians = {name: float(np.median(value)) if len(value) else math.nan for name, value in values.items()}
-            found.append(Dose(arm=str(arm), n_trials=n, **medians))
-    return tuple(found)
+            doses_.append(Dose(arm=str(arm), n_trials=n, **medians))
+    return tuple(doses_)
 
 
-def no_dose(found: Sequence[Dose], treatment: str, same: Identity) -> str | None:
+def no_dose(doses_: Sequence[Dose], treatment: str, same: Identity) -> str | None:
     """Explain why the treatment's dose was too small to have an effect; None if it was not, or if it is unknown."""
     if same.holds:
         return f"not one of {same.n_pairs} pairs differs in a bit"
-    rho = next((dose.rho for dose in found if dose.arm == treatment), math.nan)
+    rho = next((dose.rho for dose in doses_ if dose.arm == treatment), math.nan)
     if rho < NO_DOSE_RHO:
         return f"the gradient of the term is {rho:.2g} of the loss's (below {NO_DOSE_RHO:g})"
     return None

@@ -84,7 +84,7 @@ def _earlier_outcomes(claim: Mapping[str, Any]) -> list[str]:
     if version == OUTCOME_VERSION:
         return []
     return [
-        f"The claim was written under version {version} of the outcome rules, and outcomes are judged by it here; "
+        f"The claim was written under version {version} of the outcome rules, and trials are labelled by it here; "
         f"exports and reports show those of version {OUTCOME_VERSION}."
     ]
 
@@ -109,24 +109,24 @@ def decide(
     """
     claim = DEFAULTS | dict(claim)
     _check(table, claim)
-    known, plan = table.attrs, table.attrs.get("blocks", {})
-    pilots = known.get("pilots", {})
+    attributes, plan = table.attrs, table.attrs.get("blocks", {})
+    pilots = attributes.get("pilots", {})
     declared = {name: {**block, "pilot_trials": pilots.get(name, {})} for name, block in plan.items()}
     table = table.assign(**{"class": table["class"].fillna("").astype(str)})
     table.attrs = {}  # pandas deep-copies them at every step
-    registered = registration_status(registrations, claim, plan, known.get("first_ms"))
+    registered = registration_status(registrations, claim, plan, attributes.get("first_ms"))
     both = registered.earlier_rule
     main = decide_blocks(table, claim, str(claim["treatment"]), declared, draws=draws, earlier=both)
 
-    def judged(arm: str) -> BlockDecisions:
+    def decisions_on(arm: str) -> BlockDecisions:
         if arm == claim["treatment"]:
             return main
         return decide_blocks(table, claim, arm, declared, draws=draws, beside=False, earlier=both)
 
-    checks = check_predictions(claim["predictions"], table, claim, judged)
+    checks = check_predictions(claim["predictions"], table, claim, decisions_on)
     overall = main.overall
     return Decision(
-        study=str(known.get("study", "")),
+        study=str(attributes.get("study", "")),
         claim=dict(claim),
         verdict=overall.verdict if overall else REFUSED,
         sentence=_headline(main),
@@ -185,15 +185,15 @@ def decide_blocks(
         StudyError: no block has both arms.
     """
     both = {str(claim["baseline"]), treatment}
-    found = []
+    decided = []
     for name in dict.fromkeys([*declared, *table["block"].astype(str)]):
         rows, of_plan = table[table["block"] == name], declared.get(name, {})
         if both <= ({*rows["arm"]} | {*of_plan.get("arms", {})}):
             role = role_of(name, rows, claim, treatment)
-            found.append(decide_block(name, rows, claim, treatment, role, of_plan, draws=draws, beside=beside))
-    if not found:
+            decided.append(decide_block(name, rows, claim, treatment, role, of_plan, draws=draws, beside=beside))
+    if not decided:
         raise StudyError(f"no block has both arms, {claim['baseline']} and {treatment}: there is nothing to compare")
-    blocks = _with_holm(found, claim)
+    blocks = _with_holm(decided, claim)
     groups = []
     for block_class in dict.fromkeys(block.block_class for block in blocks):
         members = [block for block in blocks if block.block_class == block_class]
@@ -218,13 +218,13 @@ def _earlier(
     declared: Mapping[str, Mapping[str, Any]],
 ) -> tuple[list[BlockVerdict], list[GroupVerdict]]:
     """Add the earlier rule's verdicts to blocks and groups."""
-    found = {
+    by_block = {
         block.block: earlier_block(block, table[table["block"] == block.block], claim, declared.get(block.block, {}))
         for block in blocks
     }
-    of_groups = [earlier_group(members, found, table, claim)[0] for _, members in groups]
+    of_groups = [earlier_group(members, by_block, table, claim)[0] for _, members in groups]
     return (
-        [dataclasses.replace(block, earlier=found[block.block][0]) for block in blocks],
+        [dataclasses.replace(block, earlier=by_block[block.block][0]) for block in blocks],
         [dataclasses.replace(verdict, earlier=text) for verdict, text in zip(verdicts, of_groups, strict=True)],
     )
 
@@ -258,18 +258,18 @@ def _with_holm(blocks: Sequence[BlockVerdict], claim: Mapping[str, Any]) -> list
     out = []
     for i, block in enumerate(blocks):
         ends = (block.bounds.low, block.bounds.high) if block.bounds is not None else ()
-        found = conclude(block, adjusted(i), [adjusted(i, end.p) for end in ends], claim)
-        out.append(dataclasses.replace(found, sentence=block_sentence(found, claim, len(tested))))
+        concluded = conclude(block, adjusted(i), [adjusted(i, end.p) for end in ends], claim)
+        out.append(dataclasses.replace(concluded, sentence=block_sentence(concluded, claim, len(tested))))
     return out
 
 
-def _headline(judged: BlockDecisions) -> str:
-    if judged.overall is None:
+def _headline(decisions: BlockDecisions) -> str:
+    if decisions.overall is None:
         return "No block tests the claim: all are controls or placebos."
-    if len(judged.classes) < 2:
-        return judged.overall.sentence
-    each = "; ".join(f"{group.name}: {group.verdict}" for group in judged.classes)
-    return f"{judged.overall.sentence} By class: {each}."
+    if len(decisions.classes) < 2:
+        return decisions.overall.sentence
+    each = "; ".join(f"{group.name}: {group.verdict}" for group in decisions.classes)
+    return f"{decisions.overall.sentence} By class: {each}."
 
 
 __all__ = ["DEFAULTS", "claim_of", "decide", "decide_blocks", "decide_study", "role_of", "thresholds_of"]

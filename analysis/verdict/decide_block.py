@@ -80,7 +80,7 @@ def decide_block(
         beside: also the strong claim and what tuning costs.
     """
     baseline = str(claim["baseline"])
-    found = BlockVerdict(
+    block_verdict = BlockVerdict(
         block=name,
         family=str(table["family"].iloc[0] if len(table) else declared.get("family", name)),
         block_class=str(table["class"].iloc[0] if len(table) else declared.get("class") or ""),
@@ -90,43 +90,54 @@ def decide_block(
         identity=None, bounds=None,
     )  # fmt: skip
     if role == PLACEBO:
-        return dataclasses.replace(found, **_placebo(table, treatment, baseline))
+        return dataclasses.replace(block_verdict, **_placebo(table, treatment, baseline))
     reasons, pairs = validity_problems(table, treatment, baseline, declared)
     notes, caveats = block_notes(table, pairs, treatment, baseline, declared) if pairs is not None else ([], [])
-    found = dataclasses.replace(found, reasons=tuple(reasons), notes=tuple(notes), caveats=tuple(caveats))
+    block_verdict = dataclasses.replace(
+        block_verdict, reasons=tuple(reasons), notes=tuple(notes), caveats=tuple(caveats)
+    )
     if reasons or pairs is None:
-        return found
+        return block_verdict
     try:
         if declared and is_grid(declared):
-            found = dataclasses.replace(found, difference=risk_difference(pairs, draws=draws), verdict=DESCRIPTIVE)
+            block_verdict = dataclasses.replace(
+                block_verdict, difference=risk_difference(pairs, draws=draws), verdict=DESCRIPTIVE
+            )
         else:
-            found = _compare(found, table, pairs, claim, declared, draws, beside)
+            block_verdict = _compare(block_verdict, table, pairs, claim, declared, draws, beside)
     except ValueError as error:
-        return dataclasses.replace(found, reasons=(str(error),))
-    why = no_dose(found.doses, treatment, compare_bitwise(table, treatment, baseline))
+        return dataclasses.replace(block_verdict, reasons=(str(error),))
+    why = no_dose(block_verdict.doses, treatment, compare_bitwise(table, treatment, baseline))
     if why is None:
-        return found
+        return block_verdict
     if role == NEGATIVE:
-        return dataclasses.replace(found, verdict=NO_DOSE, reasons=(why,))
+        return dataclasses.replace(block_verdict, verdict=NO_DOSE, reasons=(why,))
     return dataclasses.replace(
-        found, notes=(*found.notes, f"No dose: {why}."), caveats=(*found.caveats, "the treatment has no dose")
+        block_verdict,
+        notes=(*block_verdict.notes, f"No dose: {why}."),
+        caveats=(*block_verdict.caveats, "the treatment has no dose"),
     )
 
 
 def _placebo(table: pd.DataFrame, treatment: str, baseline: str) -> dict[str, Any]:
     """Decide a placebo: its pairs are identical or not, however configurations were drawn."""
-    found = compare_bitwise(table, treatment, baseline)
+    identity = compare_bitwise(table, treatment, baseline)
     reasons = []
-    if not found.n_pairs:
+    if not identity.n_pairs:
         reasons.append(f"no pair of two complete trials of {treatment} and {baseline} could be compared")
-    elif found.not_compared > MAX_MISSING_SHARE * (found.n_pairs + found.not_compared) and not found.differing:
-        share = percent(found.not_compared / (found.n_pairs + found.not_compared))
+    elif (
+        identity.not_compared > MAX_MISSING_SHARE * (identity.n_pairs + identity.not_compared)
+        and not identity.differing
+    ):
+        share = percent(identity.not_compared / (identity.n_pairs + identity.not_compared))
         reasons.append(f"{share} of its pairs lack a result, more than {percent(MAX_MISSING_SHARE)}")
-    verdict = REFUSED if reasons else DIFFERENT if found.differing else IDENTICAL
-    notes = [f"{found.same_trial} pairs are one trial, trained once, and show nothing."] if found.same_trial else []
-    if found.not_compared:
-        notes.append(f"{found.not_compared} pairs were not compared: a trial is missing or failed.")
-    return {"identity": found, "verdict": verdict, "reasons": tuple(reasons), "notes": tuple(notes)}
+    verdict = REFUSED if reasons else DIFFERENT if identity.differing else IDENTICAL
+    notes = (
+        [f"{identity.same_trial} pairs are one trial, trained once, and show nothing."] if identity.same_trial else []
+    )
+    if identity.not_compared:
+        notes.append(f"{identity.not_compared} pairs were not compared: a trial is missing or failed.")
+    return {"identity": identity, "verdict": verdict, "reasons": tuple(reasons), "notes": tuple(notes)}
 
 
 def validity_problems(
@@ -159,16 +170,16 @@ def validity_problems(
 
 
 def _compare(
-    found: BlockVerdict, table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any], declared: Mapping[str, Any],
-    draws: int, beside: bool,
+    block_verdict: BlockVerdict, table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any],
+    declared: Mapping[str, Any], draws: int, beside: bool,
 ) -> BlockVerdict:  # fmt: skip
-    treatment, baseline, alpha = found.treatment, found.baseline, float(claim["alpha"])
+    treatment, baseline, alpha = block_verdict.treatment, block_verdict.baseline, float(claim["alpha"])
     difference = risk_difference(pairs, alpha=alpha, draws=draws)
     arm = claim.get("positive_control")
     control = check_positive_control(table, arm, baseline, alpha) if arm and arm != treatment else None
     room = find_room(difference, control, claim)
     width, why = widths(table, treatment, baseline, declared, alpha, min(draws, SHIFT_DRAWS))
-    notes, caveats = list(found.notes), list(found.caveats)
+    notes, caveats = list(block_verdict.notes), list(block_verdict.caveats)
     if width is not None and width.cut:
         why, width = cut_text(width), None
     if why:
@@ -185,7 +196,7 @@ def _compare(
     tuning = trials_needed(table, pairs, claim) if beside and room.informative else None
     strong = strong_claim(table, treatment, baseline, claim, tuning, room.why) if beside else None
     return dataclasses.replace(
-        found, verdict="", difference=difference, room=room, width=width, bounds=bounds, positive=control,
+        block_verdict, verdict="", difference=difference, room=room, width=width, bounds=bounds, positive=control,
         odds=odds_ratio(pairs, alpha=alpha), q_shift=q_shift(table, treatment, baseline, alpha=alpha),
         factors=factors(table, pairs, box_of(declared), alpha, draws=min(draws, 4999)), slower=tuple(slower),
         strong=strong, tuning=tuning, notes=tuple(notes), caveats=tuple(caveats),
@@ -200,8 +211,8 @@ def find_room(difference: Difference, control: Control | None, claim: Mapping[st
     why = no_room(
         difference.share_baseline, difference.share_treatment, float(claim["room_low"]), float(claim["room_high"])
     )
-    seen = difference.low > 0 or difference.high < 0
-    if why is None and control is not None and control.failed and not seen:
+    detected = difference.low > 0 or difference.high < 0
+    if why is None and control is not None and control.failed and not detected:
         why = f"the positive control {control.arm} does not beat the baseline, and the treatment does not either"
     return Room(informative=why is None, why=why or "")
 

@@ -81,18 +81,18 @@ def _equals(parts: Sequence[pd.DataFrame], treatment: str, arm: str, claim: Mapp
 
 def earlier_group(
     members: Sequence[BlockVerdict],
-    found: Mapping[str, tuple[str, Difference | None, WidthDifference | None]],
+    blocks: Mapping[str, tuple[str, Difference | None, WidthDifference | None]],
     table: pd.DataFrame,
     claim: Mapping[str, Any],
 ) -> tuple[str, Difference | None]:
     """Return (verdict, pooled difference) of several blocks: pooled unless the signs of their estimates differ, with
     equal weight per configuration; an effect needs a block that is significant after Holm's correction."""
-    strings = {found[block.block][0] for block in members}
+    strings = {blocks[block.block][0] for block in members}
     if members[0].role == PLACEBO:
         return (REFUSED if REFUSED in strings else DIFFERENT if DIFFERENT in strings else IDENTICAL), None
     if strings & {REFUSED, DESCRIPTIVE}:
         return REFUSED if REFUSED in strings else DESCRIPTIVE, None
-    differences = [d for _, d, _ in (found[block.block] for block in members) if d is not None]
+    differences = [d for _, d, _ in (blocks[block.block] for block in members) if d is not None]
     estimates = [d.estimate for d in differences]
     if len(members) == 1:
         verdict, pooled = strings.pop(), differences[0]
@@ -102,7 +102,7 @@ def earlier_group(
         alpha, first = float(claim["alpha"]), members[0]
         parts = [table[table["block"] == block.block] for block in members]
         pooled = risk_difference(pool([pair(rows, first.treatment, first.baseline) for rows in parts]), alpha=alpha)
-        wider = _wider([found[block.block][2] for block in members], alpha)
+        wider = _wider([blocks[block.block][2] for block in members], alpha)
         verdict = _rule(pooled, wider, parts, first, claim)
     corrected = [block.p_holm for block in members if block.p_holm is not None]
     if verdict in (SUPPORTED, SLOWER, HARMS) and corrected and min(corrected) > float(claim["alpha"]):
@@ -111,9 +111,9 @@ def earlier_group(
 
 
 def _wider(widths_of: Sequence[WidthDifference | None], alpha: float) -> bool:
-    known = [width for width in widths_of if width is not None and math.isfinite(width.low)]
-    if len(known) < len(widths_of):
+    finite_widths = [width for width in widths_of if width is not None and math.isfinite(width.low)]
+    if len(finite_widths) < len(widths_of):
         return False
     z = NormalDist().inv_cdf(1 - alpha / 2)
-    error = math.hypot(*((width.high - width.low) / (2 * z) for width in known)) / len(known)
-    return fmean(width.difference for width in known) > z * error
+    error = math.hypot(*((width.high - width.low) / (2 * z) for width in finite_widths)) / len(finite_widths)
+    return fmean(width.difference for width in finite_widths) > z * error

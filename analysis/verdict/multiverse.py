@@ -125,17 +125,17 @@ def multiverse_check(
         for name, role in roles.items()
         if role == PRIMARY and arms <= {*declared[name]["arms"]} and not is_grid(declared[name])
     ]
-    unjudged, alpha = len(planned) - len(tested), float(claim["alpha"])
+    n_untested, alpha = len(planned) - len(tested), float(claim["alpha"])
 
     def verdicts(results: Mapping[RelabelledPairs, Found]) -> list[str]:
         """Return verdicts after Holm's correction over the primary blocks."""
         of_tests = [results[view].p for view in tested if view in results]
-        adjusted = iter(holm([*of_tests, *[1.0] * unjudged], alpha).adjusted)
+        adjusted = iter(holm([*of_tests, *[1.0] * n_untested], alpha).adjusted)
         p_values = {view: next(adjusted) for view in tested if view in results}
-        return [view.verdict(found, p_values.get(view, found.p)) for view, found in results.items()]
+        return [view.verdict(result, p_values.get(view, result.p)) for view, result in results.items()]
 
     own = verdicts({view: view.find(view.stable, WHOLE) for view in views})
-    found: list[dict[str, Any]] = []
+    results_: list[dict[str, Any]] = []
     relabelled = StabilityByThreshold(trials, base) if views else None
     for (tau, window, persistence), endpoint, box in itertools.product(
         itertools.product(TAU_OK, WINDOW, PERSISTENCE), ENDPOINTS, BOXES
@@ -148,14 +148,14 @@ def multiverse_check(
         labels = relabelled.stable(variant)[ENDPOINTS.index(endpoint)]
         results = {view: view.find(view.relabel(labels), box) for view in views if box in view.boxes}
         for (view, result), verdict in zip(results.items(), verdicts(results), strict=True):
-            found.append({
+            results_.append({
                 "block": view.block, "treatment": view.treatment, "tau_ok": tau, "window": window,
                 "persistence": persistence, "endpoint": endpoint, "box": box, "estimate": result.estimate,
                 "low": result.low, "high": result.high, "verdict": verdict, "same": verdict == own[views.index(view)],
             })  # fmt: skip
     columns = ["block", "treatment", "tau_ok", "window", "persistence", "endpoint", "box", "estimate", "low", "high",
                "verdict", "same"]  # fmt: skip
-    rows = pd.DataFrame(found, columns=columns)
+    rows = pd.DataFrame(results_, columns=columns)
     return _summary(trials.study, claim, views, own, rows)
 
 
@@ -166,10 +166,10 @@ def _summary(
     for view, string in zip(views, own, strict=True):
         if view.treatment != claim["treatment"]:
             continue
-        mine = rows[(rows["block"] == view.block) & (rows["treatment"] == view.treatment)]
+        rows_of_view = rows[(rows["block"] == view.block) & (rows["treatment"] == view.treatment)]
         others = rows[(rows["block"] == view.block) & (rows["treatment"] != view.treatment)]
-        counts = dict(Counter(mine["verdict"].tolist()).most_common())
-        same, n = counts.get(string, 0), len(mine)
+        counts = dict(Counter(rows_of_view["verdict"].tolist()).most_common())
+        same, n = counts.get(string, 0), len(rows_of_view)
         rest = ", ".join(f"{name} {count}" for name, count in counts.items() if name != string)
         sentence = f"{view.block}: '{string}' in {same} of {n} variants ({percent(same / n)})"
         sentence += f"; otherwise {rest}" if rest else ""

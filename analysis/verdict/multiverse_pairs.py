@@ -111,23 +111,23 @@ class RelabelledPairs:
         return np.array([labels.get(trial_id, nan) for trial_id in self._ids])
 
     def _pairs(
-        self, stable: Floats, kept: np.ndarray, baseline: str, treatment: str | None = None
+        self, stable: Floats, usable: np.ndarray, baseline: str, treatment: str | None = None
     ) -> tuple[Pairs, float]:
         """Return pairs, and the share of planned ones without a result. `treatment`: None is the comparison's own."""
         treatment = treatment or self.treatment
         seeds = sorted({*self._places[treatment].columns} | {*self._places[baseline].columns})
         sides = []
-        planned = np.zeros((int(kept.sum()), len(seeds)), dtype=bool)
+        planned = np.zeros((int(usable.sum()), len(seeds)), dtype=bool)
         for arm in (treatment, baseline):
-            at = self._places[arm].reindex(columns=seeds).to_numpy(dtype=float)[kept]
-            there = np.isfinite(at)
-            planned |= there
-            sides.append(np.where(there, stable[np.where(there, at, 0).astype(int)], np.nan))
+            at = self._places[arm].reindex(columns=seeds).to_numpy(dtype=float)[usable]
+            finite = np.isfinite(at)
+            planned |= finite
+            sides.append(np.where(finite, stable[np.where(finite, at, 0).astype(int)], np.nan))
         both: Bools = np.asarray(np.isfinite(sides[0]) & np.isfinite(sides[1]))
         rows: Bools = np.asarray(both.any(axis=1))
         pairs = Pairs(
             treatment=treatment, baseline=baseline, value="stable",
-            configs=tuple(config for config, keep in zip(np.array(self._configs)[kept], rows, strict=True) if keep),
+            configs=tuple(config for config, keep in zip(np.array(self._configs)[usable], rows, strict=True) if keep),
             seeds=tuple(map(str, seeds)), t=np.where(both, sides[0], np.nan)[rows],
             b=np.where(both, sides[1], np.nan)[rows], excluded={},
         )  # fmt: skip
@@ -135,9 +135,9 @@ class RelabelledPairs:
 
     def find(self, stable: Floats, box: str) -> Found:
         """Compare under these labels."""
-        claim, kept, nan = self.claim, self._kept[box], float("nan")
+        claim, usable, nan = self.claim, self._kept[box], float("nan")
         alpha, margin = float(claim["alpha"]), float(claim["margin"])
-        pairs, without = self._pairs(stable, kept, self.baseline)
+        pairs, without = self._pairs(stable, usable, self.baseline)
         if pairs.n_configs < 2 or without > MAX_MISSING_SHARE:
             return Found(
                 estimate=nan, low=nan, high=nan, p=1.0, refused=True, room=False, wider=False, equals_slower=False
@@ -147,23 +147,23 @@ class RelabelledPairs:
         shares = [float(np.nanmean(side, axis=1).mean()) for side in (pairs.b, pairs.t)]
         room = no_room(shares[0], shares[1], float(claim["room_low"]), float(claim["room_high"])) is None
         if room and not (low > 0 or high < 0) and self.control is not None:
-            of_control = self._pairs(stable, kept, self.baseline, self.control)[0].differences
+            of_control = self._pairs(stable, usable, self.baseline, self.control)[0].differences
             room = len(of_control) > 0 and mean_interval(of_control, alpha=alpha, share=True)[0] > 0
-        tests = [equivalence(self._pairs(stable, kept, arm)[0], margin, alpha).equivalent for arm in self.slower]
+        tests = [equivalence(self._pairs(stable, usable, arm)[0], margin, alpha).equivalent for arm in self.slower]
         return Found(
             estimate=float(d.mean()), low=low, high=high, p=sign_flip(d, draws=10_000)[0], refused=False, room=room,
             wider=low > 0 and self._wider(stable, box, pairs), equals_slower=any(tests),
         )  # fmt: skip
 
-    def verdict(self, found: Found, p: float) -> str:
+    def verdict(self, result: Found, p: float) -> str:
         """Return the verdict of a comparison with corrected `p`; strata are ignored."""
-        if found.refused:
+        if result.refused:
             return REFUSED
-        if not found.room:
+        if not result.room:
             return UNINFORMATIVE
         return decide_rule(
-            found.estimate, found.low, found.high, significant=p <= float(self.claim["alpha"]), wider=found.wider,
-            equals_slower=found.equals_slower, sesoi=float(self.claim["sesoi"]), margin=float(self.claim["margin"]),
+            result.estimate, result.low, result.high, significant=p <= float(self.claim["alpha"]), wider=result.wider,
+            equals_slower=result.equals_slower, sesoi=float(self.claim["sesoi"]), margin=float(self.claim["margin"]),
         )  # fmt: skip
 
     def _wider(self, stable: Floats, box: str, pairs: Pairs) -> bool:

@@ -108,7 +108,7 @@ def _together(
         return depends_on(names), None, [f"Nothing is averaged over blocks: in {where} it {depends_on(names)}", *each]
     if HARMS in verdicts and verdicts & {SUPPORTED, SLOWER, MORE}:
         return depends_on(["block"]), None, ["The treatment helps in some blocks and harms in others"]
-    wider, said = _pooled_width(room, alpha)
+    wider, width_text = _pooled_width(room, alpha)
     verdict = decide_rule(
         pooled.estimate, pooled.low, pooled.high, significant=pooled.p <= alpha, wider=wider,
         equals_slower=any(_equals(room, table, arm, claim) for arm in claim["slower"]),
@@ -116,8 +116,8 @@ def _together(
     )  # fmt: skip
     if len(verdicts) == 1 and verdict == INCONCLUSIVE and room[0].verdict != INCONCLUSIVE:
         verdict = room[0].verdict
-        said.append("Every block with room has this verdict; their mean is not known well")
-    return verdict, pooled, said
+        width_text.append("Every block with room has this verdict; their mean is not known well")
+    return verdict, pooled, width_text
 
 
 def _unequal(block: BlockVerdict, claim: Mapping[str, Any]) -> tuple[Factor, ...]:
@@ -163,8 +163,8 @@ def random_effects(parts: Mapping[str, Pairs], *, alpha: float = 0.05) -> Pooled
     between, p_equal, weights = 0.0, math.nan, np.ones(1)
     if k > 1:
         with np.errstate(divide="ignore", invalid="ignore"):  # its I^2, of differences that are all equal
-            found = combine_effects(estimates, within, method_re="iterated", atol=1e-10, maxiter=200)
-        between, p_equal = max(float(found.tau2), 0.0), float(found.test_homogeneity().pvalue)
+            combined = combine_effects(estimates, within, method_re="iterated", atol=1e-10, maxiter=200)
+        between, p_equal = max(float(combined.tau2), 0.0), float(combined.test_homogeneity().pvalue)
         weights = 1 / (within + between)
         weights = weights / weights.sum()
     estimate = float(weights @ estimates)
@@ -190,17 +190,19 @@ def random_effects(parts: Mapping[str, Pairs], *, alpha: float = 0.05) -> Pooled
 def _covariance(parts: Sequence[Pairs]) -> Floats:
     """Return the covariance (blocks, blocks) of the mean differences; the diagonal is that of the intervals."""
     k = len(parts)
-    found = np.zeros((k, k))
+    covariance = np.zeros((k, k))
     for i, one in enumerate(parts):
         low, high, _ = mean_interval(one.differences, share=True)
-        found[i, i] = ((high - low) / (2 * float(t.ppf(0.975, max(one.n_configs - 1, 1))))) ** 2
+        covariance[i, i] = ((high - low) / (2 * float(t.ppf(0.975, max(one.n_configs - 1, 1))))) ** 2
         for j, other in enumerate(parts[:i]):
             place = {config: row for row, config in enumerate(other.configs)}
             shared = [(row, place[config]) for row, config in enumerate(one.configs) if config in place]
             if len(shared) > 1:
                 x, y = one.differences[[a for a, _ in shared]], other.differences[[b for _, b in shared]]
-                found[i, j] = found[j, i] = float(np.cov(x, y)[0, 1]) * len(shared) / (one.n_configs * other.n_configs)
-    return found
+                covariance[i, j] = covariance[j, i] = (
+                    float(np.cov(x, y)[0, 1]) * len(shared) / (one.n_configs * other.n_configs)
+                )
+    return covariance
 
 
 def _equals(room: Sequence[BlockVerdict], table: pd.DataFrame, arm: str, claim: Mapping[str, Any]) -> bool:
@@ -209,10 +211,10 @@ def _equals(room: Sequence[BlockVerdict], table: pd.DataFrame, arm: str, claim: 
     treatment, margin = room[0].treatment, float(claim["margin"])
     if any(why_not_comparable(of_block, treatment, arm) is not None for of_block in rows.values()):
         return False
-    found = random_effects(
+    pooled = random_effects(
         {name: pair(of_block, treatment, arm) for name, of_block in rows.items()}, alpha=2 * float(claim["alpha"])
     )
-    return -margin < found.low and found.high < margin
+    return -margin < pooled.low and pooled.high < margin
 
 
 def _pooled_width(room: Sequence[BlockVerdict], alpha: float) -> tuple[bool, list[str]]:

@@ -40,15 +40,15 @@ def check_predictions(
     predictions: Sequence[Mapping[str, Any]],
     table: pd.DataFrame,
     claim: Mapping[str, Any],
-    judge: Callable[[str], BlockDecisions],
+    decide: Callable[[str], BlockDecisions],
 ) -> tuple[PredictionCheck, ...]:
-    """Compare each prediction with the results. `judge`: treatment -> its decisions."""
-    found = []
+    """Compare each prediction with the results. `decide`: treatment -> its decisions."""
+    checks = []
     for prediction in predictions:
         treatment = str(prediction.get("treatment") or claim["treatment"])
         check = _identical if prediction["expect"] == IDENTICAL else _verdict
-        found.append(check(prediction, table, claim, treatment, judge(treatment)))
-    return tuple(found)
+        checks.append(check(prediction, table, claim, treatment, decide(treatment)))
+    return tuple(checks)
 
 
 def scope_text(prediction: Mapping[str, Any], treatment: str, claim: Mapping[str, Any]) -> str:
@@ -62,12 +62,12 @@ SAID = {True: "borne out", False: "not borne out", None: "could not be checked"}
 
 
 def _result(
-    prediction: Mapping[str, Any], scope: str, found: str, holds: bool | None, figures: str, before: str = ""
+    prediction: Mapping[str, Any], scope: str, verdicts: str, holds: bool | None, figures: str, before: str = ""
 ) -> PredictionCheck:
     expected = OLDER.get(str(prediction["expect"]), str(prediction["expect"]))
     sentence = f"{prediction['id']} ({scope}: {expected}): {SAID[holds]}. Found: {figures}.{before}"
     return PredictionCheck(
-        id=str(prediction["id"]), scope=scope, expected=expected, found=found, holds=holds, figures=figures,
+        id=str(prediction["id"]), scope=scope, expected=expected, found=verdicts, holds=holds, figures=figures,
         sentence=sentence,
     )  # fmt: skip
 
@@ -80,19 +80,23 @@ def _figures(name: str, verdict: str, difference: Difference | Pooled | None) ->
 
 
 def _verdict(
-    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: BlockDecisions
+    prediction: Mapping[str, Any],
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    treatment: str,
+    decisions: BlockDecisions,
 ) -> PredictionCheck:
     scope = scope_text(prediction, treatment, claim)
     results: list[tuple[str, str, Difference | Pooled | None]]
     if prediction.get("blocks"):
-        of_blocks = [block for block in judged.blocks if block.block in prediction["blocks"]]
+        of_blocks = [block for block in decisions.blocks if block.block in prediction["blocks"]]
         results = [(block.block, block.verdict, block.difference) for block in of_blocks]
         absent = [name for name in prediction["blocks"] if name not in {block.block for block in of_blocks}]
         results += [(name, REFUSED, None) for name in absent]
         earlier = [block.earlier for block in of_blocks]
     else:
         name = f"class {prediction['class']}" if prediction.get("class") else None
-        groups = [group for group in (judged.classes if name else (judged.overall,)) if group is not None]
+        groups = [group for group in (decisions.classes if name else (decisions.overall,)) if group is not None]
         groups = [group for group in groups if name is None or group.name == name]
         results = [(group.name, group.verdict, group.pooled) for group in groups]
         earlier = [group.earlier for group in groups]
@@ -103,25 +107,30 @@ def _verdict(
     before = ""
     if (
         all(earlier)
-        and (held := _holds({PREDICTION_NAMES.get(text, text) for text in earlier}, str(prediction["expect"]))) != holds
+        and (earlier_holds := _holds({PREDICTION_NAMES.get(text, text) for text in earlier}, str(prediction["expect"])))
+        != holds
     ):
-        before = f" By the earlier rule: {SAID[held]} ({', '.join(dict.fromkeys(earlier))})."
+        before = f" By the earlier rule: {SAID[earlier_holds]} ({', '.join(dict.fromkeys(earlier))})."
     figures = "; ".join(_figures(*result) for result in results)
     return _result(prediction, scope, ", ".join(sorted(short)), holds, figures, before)
 
 
-def _holds(found: set[str], expect: str) -> bool | None:
+def _holds(verdicts: set[str], expect: str) -> bool | None:
     """Return whether verdicts are as expected: one that is known to differ decides; uninformative ones cannot."""
     expected = OLDER.get(expect, expect)
     same = {expected} | ({IDENTICAL, *OLDER} if expected == WITHIN else set())
     unknown = {*SILENT, DIFFERENT} | ({MORE} if expected == "supported" else set())
-    if found - same - unknown:
+    if verdicts - same - unknown:
         return False
-    return None if found & unknown else True
+    return None if verdicts & unknown else True
 
 
 def _identical(
-    prediction: Mapping[str, Any], table: pd.DataFrame, claim: Mapping[str, Any], treatment: str, judged: BlockDecisions
+    prediction: Mapping[str, Any],
+    table: pd.DataFrame,
+    claim: Mapping[str, Any],
+    treatment: str,
+    decisions: BlockDecisions,
 ) -> PredictionCheck:
     scope = scope_text(prediction, treatment, claim)
     names = prediction.get("blocks") or [
@@ -129,16 +138,16 @@ def _identical(
         for name, block_class in table[["block", "class"]].drop_duplicates().itertuples(index=False)
         if prediction.get("class") in (None, block_class)
     ]
-    compared = differing = left = same = 0
+    compared = differing = missing = same = 0
     silent = []
     for name in names:
-        found = compare_bitwise(table[table["block"] == name], treatment, str(claim["baseline"]))
-        compared, differing = compared + found.n_pairs, differing + found.differing
-        left, same = left + found.not_compared, same + found.same_trial
-        silent += [] if found.n_pairs else [name]
+        identity = compare_bitwise(table[table["block"] == name], treatment, str(claim["baseline"]))
+        compared, differing = compared + identity.n_pairs, differing + identity.differing
+        missing, same = missing + identity.not_compared, same + identity.same_trial
+        silent += [] if identity.n_pairs else [name]
     figures = f"{differing} of {compared} pairs differ in outcome, Q or an event time"
-    figures += f"; {left} pairs were not compared (a trial is missing or failed)" if left else ""
+    figures += f"; {missing} pairs were not compared (a trial is missing or failed)" if missing else ""
     figures += f"; {same} pairs are one trial, trained once, and show nothing" if same else ""
     figures += f"; nothing to compare in {', '.join(silent)}" if silent else ""
-    holds = False if differing else None if silent or left else True
+    holds = False if differing else None if silent or missing else True
     return _result(prediction, scope, IDENTICAL if holds else "different" if differing else REFUSED, holds, figures)

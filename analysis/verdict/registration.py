@@ -39,7 +39,7 @@ def registration_status(
     earlier = not any(name in counted.get("claim", {}) for name in ROOM)
     of_claim = {name: value for name, value in claim.items() if not (earlier and name in ROOM and ROOM[name] == value)}
     now = {"claim": of_claim, "outcome_version": OUTCOME_VERSION, "blocks": blocks}
-    found = tuple(
+    differences = tuple(
         text
         for part in ("claim", "outcome_version", "blocks")
         for text in diff_paths(counted.get(part), now[part], part)
@@ -49,9 +49,9 @@ def registration_status(
     )
     if earlier:
         sentence += " It was registered under the earlier rule, which did not ask for room: both verdicts are given."
-    if found:
-        more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
-        sentence += f" What is judged here differs from that: {'; '.join(found[:MOST_SHOWN])}{more}."
+    if differences:
+        more = f" and {len(differences) - MOST_SHOWN} more" if len(differences) > MOST_SHOWN else ""
+        sentence += f" What is decided here differs from that: {'; '.join(differences[:MOST_SHOWN])}{more}."
     late = len(registrations) - len(early)
     if late:
         sentence += (
@@ -63,7 +63,7 @@ def registration_status(
         registered_ms=int(counted["registered_ms"]),
         first_ms=first_ms,
         amendments=len(registrations) - 1,
-        differences=found,
+        differences=differences,
         sentence=sentence,
         earlier_rule=earlier,
     )

@@ -39,20 +39,20 @@ def strong_claim(
         sentence = f"Strong claim not tested: no room ({without})."
         return StrongClaimTest(holds=None, removes_need=False, strata={}, sentence=sentence)
     k = int(claim["best_of"])
-    strata, judged = _strata(table, treatment, baseline, claim)
-    tested = [holds for holds in judged if holds is not None]
-    holds = False if False in judged else None if len(tested) < len(judged) or not tested else True
+    strata, tests = _strata(table, treatment, baseline, claim)
+    tested = [holds for holds in tests if holds is not None]
+    holds = False if False in tests else None if len(tested) < len(tests) or not tested else True
     removes = bool(holds and tuning is not None and tuning.removes_need)
     one = f"one untuned trial of {treatment}"
-    said = {
+    sentences = {
         True: f"Strong claim supported: {one} is as good as the best of {k} of {baseline} in every stratum of the box "
         f"(margin {float(claim['strong_margin']):g} in Q)",
         False: f"Strong claim not supported: {one} is not shown to be as good as the best of {k} of {baseline} in "
-        f"{judged.count(False)} of {len(judged)} strata",
-        None: f"Strong claim not tested: {judged.count(None)} of {len(judged)} strata allow no test of the best of {k} "
+        f"{tests.count(False)} of {len(tests)} strata",
+        None: f"Strong claim not tested: {tests.count(None)} of {len(tests)} strata allow no test of the best of {k} "
         f"({'; '.join(dict.fromkeys(text for text in strata.values() if text.startswith('not tested')))})",
     }[holds]
-    return StrongClaimTest(holds=holds, removes_need=removes, strata=strata, sentence=f"{said}.")
+    return StrongClaimTest(holds=holds, removes_need=removes, strata=strata, sentence=f"{sentences}.")
 
 
 def _strata(
@@ -61,7 +61,7 @@ def _strata(
     """Return (stratum -> result, whether the strong claim holds in each)."""
     k, margin, alpha = int(claim["best_of"]), float(claim["strong_margin"]), float(claim["alpha"])
     strata: dict[str, str] = {}
-    judged: list[bool | None] = []
+    tests: list[bool | None] = []
     for name, rows in table.groupby(table["stratum"] if "stratum" in table else np.zeros(len(table)), sort=True):
         stratum = str(name) if isinstance(name, str) and name else "the whole box"
         shares = [float(rows.loc[rows["arm"] == arm, "stable"].mean()) for arm in (baseline, treatment)]
@@ -71,15 +71,15 @@ def _strata(
                 raise ValueError(f"no room: {without}")
             test = non_inferior(rows, treatment, baseline, k, margin, alpha=alpha)
         except ValueError as error:
-            judged.append(None)
+            tests.append(None)
             strata[stratum] = f"not tested: {error}"
             continue
-        judged.append(test.holds)
+        tests.append(test.holds)
         strata[stratum] = (
             f"{'holds' if test.holds else 'does not hold'}: Q {test.q_treatment:.3f} against {test.q_baseline:.3f}, "
             f"difference {test.difference:+.3f}, up to {test.high:+.3f}"
         )
-    return strata, judged
+    return strata, tests
 
 
 def trials_needed(table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any]) -> Tuning:
@@ -94,7 +94,7 @@ def trials_needed(table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any]) -
     best = tuple(_best(table, pairs.treatment, pairs.baseline, claim))
     enough = 1 / STABLE_SHARE
     removes = of_t[2] <= enough and not of_b[2] <= enough and bool(best) and all(each.high < margin for each in best)
-    said = (
+    sentence = (
         f"Random trials until one is stable: {_trials(of_t)} with {pairs.treatment}, {_trials(of_b)} with "
         f"{pairs.baseline}; "
         + (
@@ -108,11 +108,11 @@ def trials_needed(table: pd.DataFrame, pairs: Pairs, claim: Mapping[str, Any]) -
     if best:
         each = ", ".join(f"{row.regret:+.3f} with {row.k}" for row in best)
         equal = ", ".join(f"{row.difference:+.3f} with {row.k}" for row in best)
-        said += (
+        sentence += (
             f". Expected best Q of {pairs.treatment} minus that of as many trials of {pairs.baseline}: {equal}; minus "
             f"that of {min(int(claim['best_of']), pairs.n_configs - 1)} trials of {pairs.baseline}: {each}"
         )
-    return Tuning(treatment=of_t, baseline=of_b, best=best, removes_need=removes, sentence=f"{said}.")
+    return Tuning(treatment=of_t, baseline=of_b, best=best, removes_need=removes, sentence=f"{sentence}.")
 
 
 def _to_success(side: np.ndarray, alpha: float) -> tuple[float, float, float]:
@@ -126,11 +126,11 @@ def _to_success(side: np.ndarray, alpha: float) -> tuple[float, float, float]:
     return estimate, most, least
 
 
-def _trials(found: tuple[float, float, float]) -> str:
-    if math.isinf(found[0]):
-        return f"none was stable (at least {found[1]:.1f})"
-    upper = f"{found[2]:.1f}" if math.isfinite(found[2]) else "unknown"
-    return f"{found[0]:.1f} ({found[1]:.1f} to {upper})"
+def _trials(interval: tuple[float, float, float]) -> str:
+    if math.isinf(interval[0]):
+        return f"none was stable (at least {interval[1]:.1f})"
+    upper = f"{interval[2]:.1f}" if math.isfinite(interval[2]) else "unknown"
+    return f"{interval[0]:.1f} ({interval[1]:.1f} to {upper})"
 
 
 def _best(table: pd.DataFrame, treatment: str, baseline: str, claim: Mapping[str, Any]) -> Iterator[BestAtK]:

@@ -90,24 +90,26 @@ def _upper(text: str) -> str:
 
 def _consequences(block: BlockVerdict, claim: Mapping[str, Any]) -> list[str]:
     """Write what follows from the figures, what the width shows, and why the verdict is not stronger."""
-    d, w, found = block.difference, block.width, []
+    d, w, sentences = block.difference, block.width, []
     assert d is not None, "only placebos and refused verdicts have no estimate"
     if block.verdict == UNINFORMATIVE:
         return ["More of nothing is no evidence: that the arms do not differ here says nothing about the treatment"]
     if block.verdict.startswith(DEPENDS):
         unequal = [factor for factor in block.factors if factor.name.replace("_", " ") in block.verdict]
-        found += [factor_text(factor) for factor in unequal]
+        sentences += [factor_text(factor) for factor in unequal]
     if block.verdict == WITHIN and not d.low <= 0 <= d.high:
-        found.append(f"The difference is not 0: it differs from 0 by less than {100 * float(claim['margin']):g} points")
+        sentences.append(
+            f"The difference is not 0: it differs from 0 by less than {100 * float(claim['margin']):g} points"
+        )
     if w is not None:
-        found.append(
+        sentences.append(
             f"The stable range of learning rates is {abs(w.difference):.2f} decades "
             f"{'wider' if w.difference >= 0 else 'narrower'} ({w.low:+.2f} to {w.high:+.2f}) and its centre "
             + (f"moves by {w.shift:+.2f}" if math.isfinite(w.shift) else "cannot be compared")
         )
     if block.verdict == MORE:
         cut = any("the box cuts it" in note for note in block.notes)
-        found.append(
+        sentences.append(
             "More runs are stable; the range is cut: wider or moved cannot be told"
             if cut
             else "More runs are stable, but the stable range of learning rates is not shown to be wider"
@@ -115,22 +117,22 @@ def _consequences(block: BlockVerdict, claim: Mapping[str, Any]) -> list[str]:
     if block.verdict in (SLOWER, MORE):
         same = [each.arm for each in block.slower if each.equivalent]
         if same:
-            found.append(f"It is equivalent to {' and '.join(same)}, which only slows the generator down")
+            sentences.append(f"It is equivalent to {' and '.join(same)}, which only slows the generator down")
     if block.verdict == INCONCLUSIVE:
-        found.append(_why_inconclusive(d, block.p_holm, claim))
+        sentences.append(_why_inconclusive(d, block.p_holm, claim))
     if block.positive is not None and block.positive.failed:
         arm = block.positive.arm
         word = "harms" if block.positive.word == HARMS else "does nothing"
-        found.append(f"The positive control {arm} failed: it {word}")
-    return found
+        sentences.append(f"The positive control {arm} failed: it {word}")
+    return sentences
 
 
 def _why_inconclusive(d: Difference, p_holm: float | None, claim: Mapping[str, Any]) -> str:
     half, margin = (d.high - d.low) / 2, float(claim["margin"])
-    said = f"The interval reaches {100 * half:.1f} points to each side, with a margin of {100 * margin:g}"
+    sentence = f"The interval reaches {100 * half:.1f} points to each side, with a margin of {100 * margin:g}"
     if p_holm is not None and p_holm > float(claim["alpha"]) and (d.low > 0 or d.high < 0):
-        said += ". It leaves 0 out, but the test does not hold after correction for the number of tests"
-    return said
+        sentence += ". It leaves 0 out, but the test does not hold after correction for the number of tests"
+    return sentence
 
 
 def factor_text(factor: Factor) -> str:
@@ -148,17 +150,17 @@ def factor_text(factor: Factor) -> str:
 
 def beside_text(odds: OddsRatio | None, shift: QShift | None) -> list[str]:
     """Write the co-primary effects: odds ratio and shift of the capped final Q."""
-    found = []
+    sentences = []
     if odds is not None:
         how = " (half a trial added to each count, Haldane, as one of them is 0)" if odds.haldane else ""
-        found.append(f"Odds ratio {odds.estimate:.2f}, interval {odds.low:.2f} to {odds.high:.2f}{how}.")
+        sentences.append(f"Odds ratio {odds.estimate:.2f}, interval {odds.low:.2f} to {odds.high:.2f}{how}.")
     if shift is not None:
-        found.append(
+        sentences.append(
             f"Final Q, capped at 1, moves by {shift.estimate:+.3f}, interval {shift.low:+.3f} to {shift.high:+.3f} "
             f"(Hodges-Lehmann over {shift.n_configs} configurations, below 0 is better; signed-rank "
             f"{p_equals(shift.p)})."
         )
-    return found
+    return sentences
 
 
 def group_sentence(
@@ -190,27 +192,27 @@ def group_sentence(
 
 def _counts(blocks: Sequence[BlockVerdict]) -> str:
     """Write the counts over all blocks, with room or without."""
-    found = [block.difference for block in blocks if block.difference is not None]
-    n = sum(d.n_pairs for d in found)
-    t, b = sum(d.stable_treatment for d in found), sum(d.stable_baseline for d in found)
-    baseline = f"{found[0].baseline} in {_of(b, n)}"
-    return f"Over all blocks, with room or without, {found[0].treatment} was stable in {_of(t, n)}, {baseline}"
+    differences = [block.difference for block in blocks if block.difference is not None]
+    n = sum(d.n_pairs for d in differences)
+    t, b = sum(d.stable_treatment for d in differences), sum(d.stable_baseline for d in differences)
+    baseline = f"{differences[0].baseline} in {_of(b, n)}"
+    return f"Over all blocks, with room or without, {differences[0].treatment} was stable in {_of(t, n)}, {baseline}"
 
 
 def pooled_text(pooled: Pooled, room: Sequence[BlockVerdict]) -> str:
     """Write counts, mean and interval over blocks with room."""
     treatment, baseline = room[0].treatment, room[0].baseline
-    said = (
+    sentence = (
         f"{treatment} was stable in {_of(pooled.stable_treatment, pooled.n_pairs)}, {baseline} in "
         f"{_of(pooled.stable_baseline, pooled.n_pairs)}"
     )
     interval = f"{100 * (1 - pooled.alpha):g} % interval {points(pooled.low)} to {points(pooled.high)}"
     n = f"{pooled.n_configs} configurations, {pooled.n_pairs} pairs"
     if len(room) == 1:
-        return f"{said}: {points(pooled.estimate)} points, {interval} ({n})"
+        return f"{sentence}: {points(pooled.estimate)} points, {interval} ({n})"
     weights = ", ".join(f"{name} {weight:.2f}" for name, weight in pooled.weights.items())
     return (
-        f"{said}. Weighted mean of the blocks' differences (random effects): {points(pooled.estimate)} points, "
+        f"{sentence}. Weighted mean of the blocks' differences (random effects): {points(pooled.estimate)} points, "
         f"{interval} ({n}; {p_equals(pooled.p)}; weights {weights}; between blocks sd {100 * pooled.between_sd:.1f} "
         f"points, equal: {p_equals(pooled.p_equal)})"
     )
@@ -218,19 +220,19 @@ def pooled_text(pooled: Pooled, room: Sequence[BlockVerdict]) -> str:
 
 def warnings(blocks: Sequence[BlockVerdict]) -> list[str]:
     """List what a reader must know before any verdict."""
-    found = []
+    warnings_ = []
     for block in blocks:
         if block.identity is not None and block.identity.differing:
-            found.append(
+            warnings_.append(
                 f"Placebo {block.block}: {block.identity.differing} of {block.identity.n_pairs} pairs differ although "
                 "the term cannot have an effect there: the trials are not reproducible, or the arms differ otherwise."
             )
         elif block.role != PRIMARY and block.verdict in (SUPPORTED, SLOWER, MORE, HARMS):
-            found.append(
+            warnings_.append(
                 f"{_upper(block.role)} {block.block} shows an effect ({block.verdict}): "
                 "doubt the pipeline or the design before believing another block."
             )
-    return found
+    return warnings_
 
 
 FEW_CONFIGS = 20
@@ -280,9 +282,9 @@ def missing_text(table: pd.DataFrame, treatment: str, baseline: str, bounds: Mis
         states = lost["state"].where(lost["state"] != "complete", "undetermined").value_counts()
         each = ", ".join(f"{count} {state}" for state, count in states.items()) or "none"
         counts.append(f"{arm} {each} of {(table['arm'] == arm).sum()}")
-    said = f"Trials without a result: {'; '.join(counts)} (equal in both arms: sign-flip p = {bounds.p:.2g})"
+    sentence = f"Trials without a result: {'; '.join(counts)} (equal in both arms: sign-flip p = {bounds.p:.2g})"
     ends = f"{points(bounds.low.estimate)} to {points(bounds.high.estimate)} points"
-    return f"{said}. Whatever they would have done, the difference is {ends}."
+    return f"{sentence}. Whatever they would have done, the difference is {ends}."
 
 
 def block_notes(
@@ -326,8 +328,8 @@ def search_space_text(declared: Mapping[str, Any], table: pd.DataFrame) -> str:
             parts.append(f"{name} {dim['low']:g} to {dim['high']:g}{' (log-uniform)' if dim.get('log') else ''}")
     if not space and "lr" in table and table["lr"].notna().any() and "lr" not in declared.get("factors", {}):
         parts.append(f"lr {table['lr'].min():g} to {table['lr'].max():g} (as trained)")
-    drawn = [name for name in declared.get("sampled", ()) if name not in space and name != "lr"]
-    parts += [f"{name} (sampled)" for name in drawn]
+    sampled = [name for name in declared.get("sampled", ()) if name not in space and name != "lr"]
+    parts += [f"{name} (sampled)" for name in sampled]
     parts += [f"{name} = {_level(level)}" for name, level in declared.get("fixed", {}).items()]
     return ", ".join(parts) or "a single configuration"
 

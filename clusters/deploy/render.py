@@ -116,14 +116,14 @@ def checked(backend: Backend, answers: Mapping[str, str]) -> dict[str, str]:
     Raises:
         ClusterError: the message lists everything that is wrong.
     """
-    known = {setting.name: setting for setting in backend.settings}
+    settings = {setting.name: setting for setting in backend.settings}
     wrong = [
-        f"{name}: {backend.name} has no such setting; it has {', '.join(known)}"
+        f"{name}: {backend.name} has no such setting; it has {', '.join(settings)}"
         for name in answers
-        if name not in known
+        if name not in settings
     ]
     values = {}
-    for name, setting in known.items():
+    for name, setting in settings.items():
         value = answers.get(name, setting.default)
         if value is None:
             wrong.append(f"{name}: missing. {setting.help}")

@@ -74,14 +74,14 @@ def plan(
     from vistudy.study.execution.remote_profiling import estimate_runtime, profile_packs
     from vistudy.study.packing.workload import plan_workload
 
-    with connected(cluster, packs_per_gpu, gpus) as on:
-        costs = profile_packs([trial.config for trial in planned.trials], on) if pilot else None
-        todo = plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
-        cost = estimate_runtime(todo.packs, on) if pilot and todo.packs else None
-        return _preview(planned, ledger, todo, on, cost)
+    with connected(cluster, packs_per_gpu, gpus) as cluster_:
+        costs = profile_packs([trial.config for trial in planned.trials], cluster_) if pilot else None
+        todo = plan_workload(planned, ledger, slots=cluster_.slots, gpu=cluster_.gpus > 0, costs=costs)
+        cost = estimate_runtime(todo.packs, cluster_) if pilot and todo.packs else None
+        return _preview(planned, ledger, todo, cluster_, cost)
 
 
-def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Preview:
+def _plan_here(planned: Plan, ledger: Ledger, cluster: Cluster, *, pilot: bool) -> Preview:
     """As on the cluster `local`: it is this machine, so nothing of Ray's has to be started, or imported."""
     from vistudy.study.execution.data_check import data_errors
     from vistudy.study.packing import profiling
@@ -89,19 +89,25 @@ def _plan_here(planned: Plan, ledger: Ledger, on: Cluster, *, pilot: bool) -> Pr
     from vistudy.study.packing.workload import plan_workload
 
     configs = [trial.config for trial in planned.trials]
-    costs = profiling.costs(configs, PILOT_STRUCTURES, on.gpu_share) if pilot else None
-    todo = plan_workload(planned, ledger, slots=on.slots, gpu=on.gpus > 0, costs=costs)
+    costs = profiling.costs(configs, PILOT_STRUCTURES, cluster.gpu_share) if pilot else None
+    todo = plan_workload(planned, ledger, slots=cluster.slots, gpu=cluster.gpus > 0, costs=costs)
     cost = None
     if pilot and todo.packs:
         with data_errors():
             chosen = representatives(todo.packs, PILOT_STRUCTURES)
-            timings = {pack.pack_id: time_pack(pack.configs, on.cpus) for pack in chosen}
-        cost = estimate(todo.packs, timings, on.slots)
-    return _preview(planned, ledger, todo, on, cost)
+            timings = {pack.pack_id: time_pack(pack.configs, cluster.cpus) for pack in chosen}
+        cost = estimate(todo.packs, timings, cluster.slots)
+    return _preview(planned, ledger, todo, cluster, cost)
 
 
-def _preview(planned: Plan, ledger: Ledger, todo: Workload, on: Cluster, cost: Estimate | None) -> Preview:
-    found = standing(ledger, planned)
+def _preview(planned: Plan, ledger: Ledger, workload: Workload, cluster: Cluster, cost: Estimate | None) -> Preview:
+    states = standing(ledger, planned)
     return Preview(
-        plan=planned, work=todo, cluster=on.name, slots=on.slots, gpus=on.gpus, estimate=cost, standing=found
+        plan=planned,
+        work=workload,
+        cluster=cluster.name,
+        slots=cluster.slots,
+        gpus=cluster.gpus,
+        estimate=cost,
+        standing=states,
     )

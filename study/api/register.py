@@ -37,15 +37,15 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     Raises:
         StudyError: no claim; a claim that cannot be registered; another one is registered and `amend` is not given.
     """
-    wanted = study if isinstance(study, Study) else load_study(study)
-    content = frozen(wanted)
+    declared = study if isinstance(study, Study) else load_study(study)
+    content = frozen(declared)
     ledger = Ledger(store)
     forget_seen_files()
-    planned = plan_from_store(wanted, ledger)  # refuses what cannot be trained, before anything is written
+    planned = plan_from_store(declared, ledger)  # refuses what cannot be trained, before anything is written
     ledger.create()
-    before = ledger.registrations(wanted.name)
-    known = (claim_hash(content), claim_hash(_as_before(content)))
-    if before and before[-1]["claim_hash"] in known and not _data_recorded(before[-1]):
+    before = ledger.registrations(declared.name)
+    hashes = (claim_hash(content), claim_hash(_as_before(content)))
+    if before and before[-1]["claim_hash"] in hashes and not _data_recorded(before[-1]):
         return before[-1]  # of the time when the data were not recorded
     for block in content["blocks"].values():
         block["data_fingerprint"] = planned.data.get(block["data"])
@@ -55,18 +55,18 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     if before and not amend:
         parts = ", ".join(differences(before[-1], content))
         raise StudyError(
-            f"study {wanted.name!r}: another claim is registered ({before[-1]['claim_hash']}); it differs in {parts}. "
-            "Take the file back to what was registered, give the study another name, or use --amend: both are kept, "
-            "and a verdict says so."
+            f"study {declared.name!r}: another claim is registered ({before[-1]['claim_hash']}); it differs in "
+            f"{parts}. Take the file back to what was registered, give the study another name, or use --amend: both "
+            "are kept, and a verdict says so."
         )
     registration = {
         "claim_hash": digest,
-        "study_hash": wanted.hash,
+        "study_hash": declared.hash,
         "registered_ms": now_ms(),
         "records_before": sum(1 for _ in ledger.records({trial.trial_id for trial in planned.trials})),
         **content,
     }
-    ledger.write_registration(wanted.name, registration)
+    ledger.write_registration(declared.name, registration)
     return registration
 
 
@@ -145,15 +145,15 @@ def _canonical(value: Any) -> Any:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Paths such as `blocks.ring8-P.sample.n` at which two contents of a registration differ."""
-    found: list[str] = []
+    paths: list[str] = []
 
     def walk(old: Any, new: Any, path: str) -> None:
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             for name in dict.fromkeys([*old, *new]):
                 walk(old.get(name), new.get(name), f"{path}.{name}" if path else str(name))
         elif _canonical(old) != _canonical(new):
-            found.append(path)
+            paths.append(path)
 
     for part in ("claim", "outcome_version", "blocks"):
         walk(before.get(part), now.get(part), part)
-    return found
+    return paths

@@ -43,9 +43,9 @@ def report(
     uri = tracking_uri or default_tracking_uri(store)
     folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "reports", study)
     detach_links(folder)
-    made = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
+    written_report = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
     try:
-        sync_all(ledger, study, uri, [made.html, made.markdown])
+        sync_all(ledger, study, uri, [written_report.html, written_report.markdown])
     except (TrackingError, ReadOnlyError) as error:
-        return made, str(error)
-    return made, None
+        return written_report, str(error)
+    return written_report, None

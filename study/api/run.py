@@ -140,66 +140,66 @@ def _run(
     from vistudy.study.tracking import mirror
     from vistudy.trainables.data import forget_seen_files
 
-    wanted = as_study(study)
+    declared = as_study(study)
     uri = tracking_uri or mirror.default_tracking_uri(store)
     mirror.check_tracking_uri(uri)
     ledger = Ledger(store)
     forget_seen_files()
-    outcomes = lambda ids: update_outcome_cache(ledger, wanted.name).outcomes  # noqa: E731
-    plans = rounds(wanted, outcomes, ledger.records, allow_large=allow_large)
+    outcomes = lambda ids: update_outcome_cache(ledger, declared.name).outcomes  # noqa: E731
+    plans = rounds(declared, outcomes, ledger.records, allow_large=allow_large)
     first = next(plans)  # before anything is written: a plan may be refused
     check_data(first)
     first = first.noting(other_data(first, ledger))
     ledger.create()
-    if wanted.claim and not ledger.registrations(wanted.name):
-        say(f"claim {wanted.claim.id} is not registered: `vistudy register` freezes it before the first record")
-    planned, said, drawn = first, set[str](), list[Path]()
+    if declared.claim and not ledger.registrations(declared.name):
+        say(f"claim {declared.claim.id} is not registered: `vistudy register` freezes it before the first record")
+    planned, messages, heatmaps = first, set[str](), list[Path]()
 
     def draw_heatmaps() -> list[Path]:
-        update_outcome_cache(ledger, wanted.name)  # before the first of several readers
-        return draw(wanted.name, store=store, tracking_uri=uri, say=say)[1]
+        update_outcome_cache(ledger, declared.name)  # before the first of several readers
+        return draw(declared.name, store=store, tracking_uri=uri, say=say)[1]
 
-    with ledger.lock(wanted.name, "run"), trainer_on(ledger=ledger, uri=uri) as trainer:
+    with ledger.lock(declared.name, "run"), trainer_on(ledger=ledger, uri=uri) as trainer:
         ended = False
         try:
             for planned in itertools.chain([first], plans):
-                for note in dict.fromkeys(note for note in planned.notes if note not in said):
+                for note in dict.fromkeys(note for note in planned.notes if note not in messages):
                     say(note)
-                said |= set(planned.notes)
+                messages |= set(planned.notes)
                 trainer.train(planned)
             ended = True
             if not trainer.mirrors:
-                say(f"nothing left to run: all {len(planned.trials)} trials of {wanted.name} are in {ledger.uri}")
+                say(f"nothing left to run: all {len(planned.trials)} trials of {declared.name} are in {ledger.uri}")
             stop.doing = DRAWING
-            drawn = trainer.disconnect_while(draw_heatmaps)
+            heatmaps = trainer.disconnect_while(draw_heatmaps)
             stop.settle(SYNCING)
         except (Stopping, KeyboardInterrupt, SystemExit) as error:
             if not stop.here(error):
                 raise
             trainer.disconnect()
         if ended or trainer.mirrors:
-            trainer.finish_mirror(wanted.name, drawn)
-        return _report(ledger, planned, trainer, drawn, stop)
+            trainer.finish_mirror(declared.name, heatmaps)
+        return _report(ledger, planned, trainer, heatmaps, stop)
 
 
-def _report(ledger: Ledger, planned: Plan, trainer: StudyRunner, drawn: Sequence[Path], stop: Stop) -> RunReport:
+def _report(ledger: Ledger, planned: Plan, trainer: StudyRunner, heatmaps: Sequence[Path], stop: Stop) -> RunReport:
     """What a run did, counted in the ledger."""
-    name, found = planned.study.name, standing(ledger, planned)
-    ended = found.states.keys() - found.left
+    name, states = planned.study.name, standing(ledger, planned)
+    ended = states.states.keys() - states.left
     outcomes = final_labels(ledger, name, ended) if name in ledger.study_names() else {}
     return RunReport(
         study=name,
         trials=len(planned.trials),
         ran=len(ended - trainer.before),
         already=len(ended & trainer.before),
-        left=len(found.left),
-        saved=len(found.saved),
-        saved_at=sum(found.saved.values()) / len(found.saved) if found.saved else None,
-        begun=sum(state != TrialState.PLANNED for state in map(found.states.get, found.left - found.saved.keys())),
-        states=counts(found.states.values()),
+        left=len(states.left),
+        saved=len(states.saved),
+        saved_at=sum(states.saved.values()) / len(states.saved) if states.saved else None,
+        begun=sum(state != TrialState.PLANNED for state in map(states.states.get, states.left - states.saved.keys())),
+        states=counts(states.states.values()),
         outcomes=counts(str(labels["outcome"]) for labels in outcomes.values()),
         train_s=trainer.train_s,
-        heatmaps=tuple(drawn),
+        heatmaps=tuple(heatmaps),
         synced=trainer.synced,
         tracking_error=trainer.behind,
         interrupted=stop.asked.is_set(),

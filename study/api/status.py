@@ -37,21 +37,22 @@ def standing(ledger: Ledger, planned: Plan) -> Standing:
     if not ledger.exists():
         return Standing(states=dict.fromkeys(updates, TrialState.PLANNED), left=frozenset(updates), saved={})
     states = {trial_id: TrialState(end["state"]) for trial_id, end in ledger.read_outcomes(list(updates)).items()}
-    left = frozenset(updates.keys() - states.keys())
+    unfinished = frozenset(updates.keys() - states.keys())
     saved: dict[str, float] = {}
-    begun: set[str] = set()
-    for pack_id, pack in ledger.packs().items() if left else ():
-        mine = left.intersection(pack.get("trial_ids", ()))
-        if mine and ledger.progress_of(pack_id) >= 0:
-            begun |= mine
+    started: set[str] = set()
+    for pack_id, pack in ledger.packs().items() if unfinished else ():
+        unfinished_here = unfinished.intersection(pack.get("trial_ids", ()))
+        if unfinished_here and ledger.progress_of(pack_id) >= 0:
+            started |= unfinished_here
             if at := ledger.saved_updates(pack_id):
                 saved |= {
-                    trial_id: max(saved.get(trial_id, 0.0), min(1.0, at / updates[trial_id])) for trial_id in mine
+                    trial_id: max(saved.get(trial_id, 0.0), min(1.0, at / updates[trial_id]))
+                    for trial_id in unfinished_here
                 }
-    live = ledger.live(planned.study.name, begun)
-    begun_as = {i: TrialState.RUNNING if i in live else TrialState.INTERRUPTED for i in begun}
-    states |= {trial_id: begun_as.get(trial_id, TrialState.PLANNED) for trial_id in sorted(left)}
-    return Standing(states=states, left=left, saved=saved)
+    live = ledger.live(planned.study.name, started)
+    begun_as = {i: TrialState.RUNNING if i in live else TrialState.INTERRUPTED for i in started}
+    states |= {trial_id: begun_as.get(trial_id, TrialState.PLANNED) for trial_id in sorted(unfinished)}
+    return Standing(states=states, left=unfinished, saved=saved)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,13 +93,15 @@ def status(study: str, *, store: str = DEFAULT_STORE) -> Status:
     evaluations = {trial_id: int(entry["config"]["evaluations"]) for trial_id, entry in labelled.entries.items()}
     now, pace = now_ms(), 0.0
     done = sum(evaluations[trial_id] for trial_id in labelled.ends)
-    for trial_id, begun in labelled.in_progress.items():
-        (first, last), (first_ms, last_ms) = begun.evaluations, begun.unix_ms
+    for trial_id, in_progress in labelled.in_progress.items():
+        (first, last), (first_ms, last_ms) = in_progress.evaluations, in_progress.unix_ms
         done += last
         if trial_id in labelled.live and last_ms > first_ms and now - last_ms < STALE_MS:
             pace += (last - first) / (last_ms - first_ms) * 1000
     total = sum(evaluations.values())
-    shares = [begun.evaluations[1] / evaluations[trial_id] for trial_id, begun in labelled.in_progress.items()]
+    shares = [
+        in_progress.evaluations[1] / evaluations[trial_id] for trial_id, in_progress in labelled.in_progress.items()
+    ]
     runner = ledger.runner(study)
     orphaned = bool(labelled.live) and runner is None and ledger.files.local is not None
     return Status(

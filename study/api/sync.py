@@ -27,5 +27,5 @@ def sync(
     ledger = Ledger(store)
     update_outcome_cache(ledger, study)
     uri = tracking_uri or default_tracking_uri(store)
-    _, drawn = draw(study, store=store, tracking_uri=uri)
-    return sync_all(ledger, study, uri, drawn, tick)
+    _, heatmaps = draw(study, store=store, tracking_uri=uri)
+    return sync_all(ledger, study, uri, heatmaps, tick)

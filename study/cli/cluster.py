@@ -39,15 +39,22 @@ def check(
     if store:
         Ledger(store).create()
     with reached(address) as connected:
-        found = preflight.inspect(connected, store, _host_and_port(tracking_uri))
-        on, problems = found.cluster, list(found.problems)
-        if on.gpus < gpus:
-            problems.append(f"{address} has {on.gpus} GPUs; {gpus} were asked for. Add nodes with GPUs.")
+        preflight_report = preflight.inspect(connected, store, _host_and_port(tracking_uri))
+        cluster, problems = preflight_report.cluster, list(preflight_report.problems)
+        if cluster.gpus < gpus:
+            problems.append(f"{address} has {cluster.gpus} GPUs; {gpus} were asked for. Add nodes with GPUs.")
     if as_json:
-        out.print_json(json.dumps({"slots": on.slots, "gpus": on.gpus, "problems": problems, "nodes": _plain(found)}))
+        out.print_json(
+            json.dumps(
+                {"slots": cluster.slots, "gpus": cluster.gpus, "problems": problems, "nodes": _plain(preflight_report)}
+            )
+        )
     else:
-        out.print(f"{on.name}: {len(on.nodes)} nodes, packs at once: {on.slots} (one {_unit(on.gpus)} each)")
-        out.print(_table(found, store=store is not None, tracking=tracking_uri is not None))
+        out.print(
+            f"{cluster.name}: {len(cluster.nodes)} nodes, packs at once: {cluster.slots} "
+            f"(one {_unit(cluster.gpus)} each)"
+        )
+        out.print(_table(preflight_report, store=store is not None, tracking=tracking_uri is not None))
     if problems:
         for problem in problems:
             err.print(f"[bold red]problem:[/] {escape(problem)}", soft_wrap=True)
@@ -73,8 +80,8 @@ def render(
     """Write the files that start a cluster, and a README with the commands."""
     from vistudy.clusters.deploy.render import render as write
 
-    given = {"gpus": gpus, "nodes": nodes, "store": store, "image": image, "tracking-uri": tracking_uri}
-    answers = {name: value for name, value in given.items() if value is not None}
+    arguments = {"gpus": gpus, "nodes": nodes, "store": store, "image": image, "tracking-uri": tracking_uri}
+    answers = {name: value for name, value in arguments.items() if value is not None}
     for item in settings or ():
         key, equals, value = item.partition("=")
         if not equals:
@@ -107,17 +114,17 @@ def _unit(gpus: int) -> str:
     return "GPU" if gpus else "CPU"
 
 
-def _plain(found: Preflight) -> list[dict[str, object]]:
-    return [asdict(report) for report in found.nodes]
+def _plain(preflight_report: Preflight) -> list[dict[str, object]]:
+    return [asdict(report) for report in preflight_report.nodes]
 
 
-def _table(found: Preflight, *, store: bool, tracking: bool) -> Table:
+def _table(preflight_report: Preflight, *, store: bool, tracking: bool) -> Table:
     """`store`, `tracking`: they were asked for."""
     table = Table(box=None, pad_edge=False, collapse_padding=True)
-    asked = ["store"] * store + ["free GB", "clock"] + ["tracking"] * tracking
-    for title in ("node", "CPU", "GPU", "python", "torch", "ray", "vistudy", *asked):
+    checks = ["store"] * store + ["free GB", "clock"] + ["tracking"] * tracking
+    for title in ("node", "CPU", "GPU", "python", "torch", "ray", "vistudy", *checks):
         table.add_column(title, overflow="fold")
-    for report in found.nodes:
+    for report in preflight_report.nodes:
         node, facts = report.node, report.facts
         row = [node.name, str(node.cpus), str(node.gpus)]
         if facts is None:
@@ -128,7 +135,7 @@ def _table(found: Preflight, *, store: bool, tracking: bool) -> Table:
         clock = "?" if report.skew_s is None else f"{report.skew_s:+.1f} s"
         row += ["no" if facts.store else "yes"] * store + [free, clock] + ["no" if facts.tracking else "yes"] * tracking
         table.add_row(*row)
-    for node in found.departed:
+    for node in preflight_report.departed:
         table.add_row(node.name, str(node.cpus), str(node.gpus), "has left")
     return table
 

@@ -61,14 +61,14 @@ def stop(study: StudyName, cluster: Dashboard) -> None:
         at = Jobs(cluster)
         before = at.newest(name_of(study))
         job = at.stop(before)
-        _, asked, said = "".join(at.logs(job, follow=False)).rpartition(ASKED)
+        _, marker, answer = "".join(at.logs(job, follow=False)).rpartition(ASKED)
         out.print(_line(job), soft_wrap=True)
         if before.ended:
             out.print("it had already ended")
         elif not job.ended:
             out.print(f"not ended yet; it has {STOP_S:.0f} s to stop")
-        elif asked:
-            typer.echo(f"it said:\n{asked}{said}", nl=False)
+        elif marker:
+            typer.echo(f"it said:\n{marker}{answer}", nl=False)
         else:
             out.print(
                 "it ended without output: `vistudy status` shows what is left; packs resume from their checkpoints"

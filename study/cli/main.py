@@ -34,17 +34,17 @@ RENAMED_OPTIONS = {"--yes": "--allow-large", "--hang-after": "--heartbeat-timeou
 
 def with_present_names(words: list[str]) -> list[str]:
     """Replace words of earlier versions on the command line, with a note on each."""
-    found, now = dict[str, str](), list(words)
+    renamed, now = dict[str, str](), list(words)
     for old, new in RENAMED_COMMANDS.items():
         if tuple(now[: len(old)]) == old:
             now[: len(old)] = new
-            found[" ".join(old)] = " ".join(new)
+            renamed[" ".join(old)] = " ".join(new)
     for i, word in enumerate(now[: now.index("--")] if "--" in now else now):
         name, equals, value = word.partition("=")
         if name in RENAMED_OPTIONS:
             now[i] = RENAMED_OPTIONS[name] + equals + value
-            found[name] = RENAMED_OPTIONS[name]
-    for before, after in found.items():
+            renamed[name] = RENAMED_OPTIONS[name]
+    for before, after in renamed.items():
         err.print(f"[yellow]note:[/] `{before}` is now `{after}`")
     return now
 

@@ -56,10 +56,10 @@ def print_preview(preview: Preview) -> None:
         out.print(table)
     merged = f" ({planned.n_duplicates} equal ones merged)" if planned.n_duplicates else ""
     out.print(f"{planned.cells} cells, {len(planned.trials)} trials{merged}")
-    begun, live = (sum(state == name for state in preview.standing.states.values()) for name in STATES_BEGUN)
+    interrupted, live = (sum(state == name for state in preview.standing.states.values()) for name in STATES_BEGUN)
     out.print(
         f"in the store: {todo.done} done, {todo.failed} of them failed; to run: {len(todo.pending)}"
-        + (f", {begun} of them begun and interrupted" if begun else "")
+        + (f", {interrupted} of them begun and interrupted" if interrupted else "")
         + (f", {live} of them being trained now" if live else "")
     )
     if planned.inert_cells:
@@ -95,11 +95,11 @@ def print_power(preview: Preview, base: float | None = None) -> None:
     from vistudy.analysis.estimates.power import detectable, needed
 
     claim = preview.plan.study.claim
-    wanted, alpha = (claim.sesoi, claim.alpha) if claim is not None else (0.08, 0.05)
+    smallest, alpha = (claim.sesoi, claim.alpha) if claim is not None else (0.08, 0.05)
     table = Table(
         box=None, pad_edge=False, title=f"power of the paired test, two-sided alpha {alpha:g}", title_justify="left"
     )
-    names = ("block", "configs x seeds", "baseline stable", "found with 80 %", f"configs for {100 * wanted:g} points")
+    names = ("block", "configs x seeds", "baseline stable", "found with 80 %", f"configs for {100 * smallest:g} points")
     for column in names:
         table.add_column(column)
     for block in preview.plan.study.blocks:
@@ -107,9 +107,11 @@ def print_power(preview: Preview, base: float | None = None) -> None:
             n, seeds = block.sample.n, len(block.seeds)
             for share in BASES if base is None else (base,):
                 least = detectable(n, seeds, base=share, alpha=alpha) if n > 1 else float("nan")
-                found = "no difference" if least != least else f"{100 * least:.0f} points"
-                configs = str(needed(wanted, seeds, base=share, alpha=alpha)) if share + wanted < 1 else "not possible"
-                table.add_row(block.name, f"{n} x {seeds}", f"{100 * share:g} %", found, configs)
+                text = "no difference" if least != least else f"{100 * least:.0f} points"
+                configs = (
+                    str(needed(smallest, seeds, base=share, alpha=alpha)) if share + smallest < 1 else "not possible"
+                )
+                table.add_row(block.name, f"{n} x {seeds}", f"{100 * share:g} %", text, configs)
     out.print(table if table.row_count else "no block has arms and a sample, so there is nothing to test")
     out.print(
         "for configurations from nearly always to nearly never stable (docs/statistics.md)"
@@ -147,8 +149,8 @@ def print_report(report: RunReport, store: str) -> None:
     """What a run did."""
     place = "" if store == DEFAULT_STORE else f" --store {store}"
     ran = f"{report.ran} trials in {report.train_s:.0f} s; " if report.ran else ""
-    said = f"{ran}{report.already} of {report.trials} were there before"
-    out.print(f"[bold]{report.study}[/]: {_stopped(report) if report.interrupted else said}", soft_wrap=True)
+    text = f"{ran}{report.already} of {report.trials} were there before"
+    out.print(f"[bold]{report.study}[/]: {_stopped(report) if report.interrupted else text}", soft_wrap=True)
     print_outcomes(report.states, report.outcomes)
     for path in report.heatmaps:
         out.print(str(path), soft_wrap=True)
@@ -178,36 +180,38 @@ def _stopped(report: RunReport) -> str:
         f"{report.begun} begun without a checkpoint": report.begun,
         f"{report.left - report.saved - report.begun} not begun": report.left - report.saved - report.begun,
     }
-    left = f"{report.left} {'is' if report.left == 1 else 'are'} left"
-    return f"stopped by {how}; {done}, {left}: {', '.join(text for text, n in kinds.items() if n)}"
+    unfinished = f"{report.left} {'is' if report.left == 1 else 'are'} left"
+    return f"stopped by {how}; {done}, {unfinished}: {', '.join(text for text, n in kinds.items() if n)}"
 
 
-def print_status(found: Status) -> None:
+def print_status(status: Status) -> None:
     """Where a study stands."""
-    out.print(f"[bold]{found.study}[/]: {where(found)}", soft_wrap=True)
-    print_outcomes(found.states, found.outcomes)
+    out.print(f"[bold]{status.study}[/]: {where(status)}", soft_wrap=True)
+    print_outcomes(status.states, status.outcomes)
 
 
-def where(found: Status) -> str:
+def where(status: Status) -> str:
     """Where a study stands, in a sentence."""
-    live, begun = found.states.get("running", 0), found.states.get("interrupted", 0)
-    if not found.left:
-        return f"all {found.trials} trials have ended"
-    if live or found.runner:
-        eta = f", about {duration(found.eta_s)} to go" if found.eta_s else ""
-        if found.orphaned:
+    live, interrupted = status.states.get("running", 0), status.states.get("interrupted", 0)
+    if not status.left:
+        return f"all {status.trials} trials have ended"
+    if live or status.runner:
+        eta = f", about {duration(status.eta_s)} to go" if status.eta_s else ""
+        if status.orphaned:
             eta = (
                 f"; {live} of them are in training, but no process runs this study: workers of a run that was killed "
                 "end within seconds, those of another study go on"
             )
         elif not live:
-            eta = f"; {found.runner} runs it, and no pack is in training at this moment"
-        return f"{found.trials} trials, {found.progress:.0%} of their evaluations{eta}"
-    if not begun:
-        return f"not begun: {found.left} of {found.trials} trials are left; the same `vistudy run` command trains them"
-    new = f", {found.left - begun} of them not begun" if found.left > begun else ""
+            eta = f"; {status.runner} runs it, and no pack is in training at this moment"
+        return f"{status.trials} trials, {status.progress:.0%} of their evaluations{eta}"
+    if not interrupted:
+        return (
+            f"not begun: {status.left} of {status.trials} trials are left; the same `vistudy run` command trains them"
+        )
+    new = f", {status.left - interrupted} of them not begun" if status.left > interrupted else ""
     return (
-        f"interrupted: {found.left} of {found.trials} trials left{new}, at {found.left_at or 0:.0%} of their "
+        f"interrupted: {status.left} of {status.trials} trials left{new}, at {status.left_at or 0:.0%} of their "
         "evaluations; the same `vistudy run` command resumes them"
     )
 

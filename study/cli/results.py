@@ -54,11 +54,11 @@ def report(
     """Write the report of a study: one offline HTML page, Markdown, tables and figures. A copy goes to MLflow."""
     from vistudy.study.api import report as api
 
-    made, behind = api.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder, png=png)
-    out.print(made.headline, soft_wrap=True, markup=False)
-    for note in made.notes:
+    written_report, behind = api.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder, png=png)
+    out.print(written_report.headline, soft_wrap=True, markup=False)
+    for note in written_report.notes:
         out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
-    for path in (made.html, made.markdown, *made.tables, *made.figures):
+    for path in (written_report.html, written_report.markdown, *written_report.tables, *written_report.figures):
         out.print(str(path), soft_wrap=True)
     if behind:
         err.print(f"[yellow]not copied to MLflow:[/] {escape(behind)}", soft_wrap=True)
@@ -102,11 +102,11 @@ def compare(
     """Compare two studies: common trials, and the rates of every cell."""
     from vistudy.analysis.tables.compare_studies import compare_studies
 
-    found = compare_studies(store, name_of(a), store_b or store, name_of(b))
+    comparison = compare_studies(store, name_of(a), store_b or store, name_of(b))
     if as_json:
-        out.print_json(json.dumps(found.to_json()))
+        out.print_json(json.dumps(comparison.to_json()))
         return
-    out.print(found.to_markdown(), soft_wrap=True, markup=False)
+    out.print(comparison.to_markdown(), soft_wrap=True, markup=False)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy relabel ring-quickstart --version 1 --out labels.csv")
@@ -124,13 +124,13 @@ def relabel(
 
     if version == OUTCOME_VERSION:
         raise StudyError(f"--version {version}: these are the current rules, by which the study is already labelled")
-    found = relabel_study(store, name_of(study), version)
+    versions = relabel_study(store, name_of(study), version)
     if to is not None:
-        found.trials.to_csv(to, index=False)
+        versions.trials.to_csv(to, index=False)
     if as_json:
-        out.print_json(json.dumps(found.to_json()))
+        out.print_json(json.dumps(versions.to_json()))
         return
-    out.print(found.to_markdown(), soft_wrap=True, markup=False)
+    out.print(versions.to_markdown(), soft_wrap=True, markup=False)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy atlas ring-quickstart --out atlas.html")
@@ -164,9 +164,9 @@ def film(
     from vistudy.study.films.retrain import film_trial
 
     set_paths(VISTUDY_DATA_ROOT=data_root)
-    made = film_trial(trial_id, store, folder, frames=frames, without_pack=without_pack)
-    out.print(f"[bold]{made.trial_id}[/]: {made.frames} frames. {made.agreement.text}", soft_wrap=True)
-    for path in made.paths:
+    film_ = film_trial(trial_id, store, folder, frames=frames, without_pack=without_pack)
+    out.print(f"[bold]{film_.trial_id}[/]: {film_.frames} frames. {film_.agreement.text}", soft_wrap=True)
+    for path in film_.paths:
         out.print(str(path), soft_wrap=True)
 
 

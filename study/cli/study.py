@@ -126,14 +126,14 @@ def run(
     from vistudy.study.api import run as api
 
     if detach:
-        given: dict[str, object] = {
+        arguments: dict[str, object] = {
             "tracking-uri": tracking_uri,
             "data-root": data_root,
             "inception-weights": inception_weights,
         }
-        given |= {"gpus": gpus, "packs-per-gpu": packs_per_gpu}
-        given |= {"checkpoint-every": checkpoint_every, "heartbeat-timeout": heartbeat_timeout}
-        options = [text for name, value in given.items() if value is not None for text in (f"--{name}", str(value))]
+        arguments |= {"gpus": gpus, "packs-per-gpu": packs_per_gpu}
+        arguments |= {"checkpoint-every": checkpoint_every, "heartbeat-timeout": heartbeat_timeout}
+        options = [text for name, value in arguments.items() if value is not None for text in (f"--{name}", str(value))]
         options += ["--retry-failed"] * retry_failed + ["--allow-large"] * allow_large
         job.detach(study, cluster, store, options)
         return
@@ -211,8 +211,8 @@ def register(
     from vistudy.study.api.register import register as freeze
     from vistudy.study.api.register import sentence
 
-    found = freeze(study, store, amend=amend)
-    out.print_json(json.dumps(found)) if as_json else out.print(sentence(found), soft_wrap=True)
+    registration = freeze(study, store, amend=amend)
+    out.print_json(json.dumps(registration)) if as_json else out.print(sentence(registration), soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy status ring-quickstart")
@@ -220,10 +220,10 @@ def status(study: StudyName, store: Store = DEFAULT_STORE, as_json: AsJson = Fal
     """Count trials by state and outcome, and show failures with their traceback."""
     from vistudy.study.api import status as api
 
-    found = api.status(name_of(study), store=store)
+    state = api.status(name_of(study), store=store)
     if as_json:
-        out.print_json(json.dumps(asdict(found)))
+        out.print_json(json.dumps(asdict(state)))
         return
-    print_status(found)
-    for trial_id, error in found.errors.items():
+    print_status(state)
+    for trial_id, error in state.errors.items():
         out.print(f"\n[red]{trial_id} failed[/]\n{escape(error)}", soft_wrap=True)

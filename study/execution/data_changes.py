@@ -19,8 +19,8 @@ def other_data(planned: Plan, ledger: Ledger) -> Iterator[str]:
     if not ledger.exists():
         return
     done, now = ledger.finished_trials(), planned.data
-    kept = earlier_study(planned, ledger)
-    before = ledger.read_meta(planned.study.name).get("data") or {} if kept else {}
+    earlier = earlier_study(planned, ledger)
+    before = ledger.read_meta(planned.study.name).get("data") or {} if earlier else {}
     new = {_but_data(trial.config.to_dict()) for trial in planned.trials if trial.trial_id not in done}
     same: dict[str, Found] = {data: {} for data in now}
     others: dict[str, Found] = {data: {} for data in now}
@@ -33,18 +33,18 @@ def other_data(planned: Plan, ledger: Ledger) -> Iterator[str]:
             twin = _but_data(trial)
             (same if twin in new else others)[data].setdefault(print_, set()).add(twin)
     for data, here in now.items():
-        yield from _sentences(data, here, same[data], others[data], kept)
+        yield from _sentences(data, here, same[data], others[data], earlier)
         last = before.get(data, {}).get("fingerprint", here)
         if last != here and not same[data]:
             yield (
                 f"{data} holds earlier data again (fingerprint {last} at the last run, {here} now): trials that were "
-                f"trained on them are used; a run keeps the plan of the last run as study {kept}"
+                f"trained on them are used; a run keeps the plan of the last run as study {earlier}"
             )
 
 
-def _sentences(data: str, here: str, same: Found, others: Found, kept: str | None) -> Iterator[str]:
+def _sentences(data: str, here: str, same: Found, others: Found, earlier: str | None) -> Iterator[str]:
     """Yield the sentences of one data set: about the plan's own trials on other data, else about other trials."""
-    stay = f"a run keeps the earlier ones as study {kept}" if kept else "the earlier ones stay in the store"
+    stay = f"a run keeps the earlier ones as study {earlier}" if earlier else "the earlier ones stay in the store"
     if prints := [print_ for print_ in same if print_ != NOT_RECORDED]:
         count = len(set[str]().union(*(same[print_] for print_ in prints)))
         yield (

@@ -18,15 +18,15 @@ from vistudy.trainables.metrics.evaluate import evaluator
 def references(plan: Plan, ledger: Ledger, progress: Callable[[str], None]) -> dict[str, dict[str, float]]:
     """Return the metric references of a plan's trials by key, from the ledger or computed now."""
     configs = {reference_key(trial.config): trial.config for trial in plan.trials}
-    found = {}
+    references_ = {}
     torch.set_num_threads(1)  # as in workers: more threads only wait for each other in small operations
     for key, config in configs.items():
-        known = ledger.read_reference(key)
-        if known is None:
+        stored = ledger.read_reference(key)
+        if stored is None:
             progress(f"computing floor and ceiling of the metrics for {key}")
-            known = reference(config)
-        found[key] = known
-    return found
+            stored = reference(config)
+        references_[key] = stored
+    return references_
 
 
 def evaluation_protocols(plan: Plan) -> dict[str, dict[str, Any]]:

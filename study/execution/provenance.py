@@ -26,7 +26,7 @@ def provenance(
 ) -> dict[str, Any]:
     """Return machine, versions and commit of a study's latest run, and the time of its first.
 
-    `data`: data set -> its fingerprint; `metrics`: how each data set's samples were judged.
+    `data`: data set -> its fingerprint; `metrics`: how each data set's samples were evaluated.
     """
     from vistudy.trainables.data import DATASETS  # here: it takes torch
 

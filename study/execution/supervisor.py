@@ -148,9 +148,9 @@ class Supervisor:
             self._retry(job)
             return
         where = f" after update {beat['d_updates']} of D" if beat else ""
-        known = f"the worker process died {job.deaths} times without progress, the last time{where}: {error}"
+        reason = f"the worker process died {job.deaths} times without progress, the last time{where}: {error}"
         # A process without a last message may have been killed for its memory: then only smaller packs help.
-        self._split_or_fail(job, f"{known}\n{crash}" if crash else known, memory=not (crash or hung))
+        self._split_or_fail(job, f"{reason}\n{crash}" if crash else reason, memory=not (crash or hung))
 
     def _retry(self, job: _Job) -> None:
         job.ready_at = self._clock() + min(LONGEST_BACKOFF_S, BACKOFF_S * 2**job.tries)

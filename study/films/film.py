@@ -52,9 +52,9 @@ def write_film(frames: Sequence[Frame], caption: Caption, folder: Path) -> tuple
     gif, mp4, strip = (folder / f"{caption.trial_id}{end}" for end in (".gif", ".mp4", "-strip.png"))
     captioned = [_captioned(picture, frame.step, caption) for picture, frame in zip(pictures, frames, strict=True)]
     _write_gif(captioned, gif)
-    written = _write_mp4(captioned, mp4)
+    encoded = _write_mp4(captioned, mp4)
     _write_strip(frames, pictures, caption, strip)
-    return gif, mp4 if written else None, strip
+    return gif, mp4 if encoded else None, strip
 
 
 def _picture(frame: Frame, caption: Caption) -> Image:

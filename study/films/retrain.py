@@ -129,10 +129,10 @@ def _find(ledger: Ledger, prefix: str) -> tuple[str, TrainConfig, PackRecord]:
     packs = ledger.packs()
     if outcome is not None:
         return study, _config(config), packs[outcome["pack_id"]]
-    begun = [pack for pack in packs.values() if trial_id in pack["trial_ids"]]
-    if not begun:
+    started = [pack for pack in packs.values() if trial_id in pack["trial_ids"]]
+    if not started:
         raise StudyError(f"trial {trial_id} of {study} has not been begun; `vistudy run` comes first.")
-    return study, _config(config), max(begun, key=lambda pack: int(pack["created_ms"]))
+    return study, _config(config), max(started, key=lambda pack: int(pack["created_ms"]))
 
 
 def _configs(pack: PackRecord) -> list[TrainConfig]:

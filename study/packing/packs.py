@@ -105,10 +105,10 @@ def make_packs(
     groups: dict[Structure, list[TrainConfig]] = {}
     for config in configs:
         groups.setdefault(config.structure(), []).append(config)
-    known = [_cost(group[0], costs, max_trials) for group in groups.values()]
-    counts = _counts([(group, c, c.best) for group, c in zip(groups.values(), known, strict=True)], slots)
+    group_costs = [_cost(group[0], costs, max_trials) for group in groups.values()]
+    counts = _counts([(group, c, c.best) for group, c in zip(groups.values(), group_costs, strict=True)], slots)
     packs = []
-    for group, cost, n in zip(groups.values(), known, counts, strict=True):
+    for group, cost, n in zip(groups.values(), group_costs, counts, strict=True):
         for i in range(n):
             chunk = tuple(group[i * len(group) // n : (i + 1) * len(group) // n])
             seconds = _periods(chunk[0]) * cost.seconds(len(chunk))
@@ -199,15 +199,15 @@ def resumable(
     costs: Mapping[Structure, PackCost] | None = None,
 ) -> list[Pack]:
     """Packs of earlier runs whose unfinished trials are all pending now, with the same trials for the same numbers."""
-    found, taken = [], set[str]()
+    resumed, taken = [], set[str]()
     for name, stored in sorted(packs.items(), key=lambda item: (-item[1]["created_ms"], item[0])):
-        left = set(_trial_ids(stored)) - done
-        if left and left <= pending.keys() and not left & taken:
-            taken |= left
+        remaining = set(_trial_ids(stored)) - done
+        if remaining and remaining <= pending.keys() and not remaining & taken:
+            taken |= remaining
             configs = tuple(config_from_dict(trial) for trial in stored["trials"])
             cost = _cost(configs[0], costs, len(configs)).seconds(len(configs)) * _periods(configs[0])
-            found.append(Pack(pack_id=name, configs=configs, resumed=True, cost=cost))
-    return sorted(found, key=lambda pack: -pack.cost)
+            resumed.append(Pack(pack_id=name, configs=configs, resumed=True, cost=cost))
+    return sorted(resumed, key=lambda pack: -pack.cost)
 
 
 def _trial_ids(stored: Mapping[str, Any]) -> Iterable[str]:

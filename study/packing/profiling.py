@@ -126,11 +126,11 @@ def _periods(config: TrainConfig) -> int:
 
 def costs(configs: Sequence[TrainConfig], most: int, gpu_share: float) -> dict[Structure, PackCost]:
     """Measure the costs of the structures that are worth it, of at most `most` structures, on this machine."""
-    found = {
+    profiles = {
         key: profile_structure(group[0], periods(group), gpu_share)
         for key, group in list(worth_profiling(configs).items())[:most]
     }
-    return {key: cost for key, cost in found.items() if cost is not None}
+    return {key: cost for key, cost in profiles.items() if cost is not None}
 
 
 def profile_structure(config: TrainConfig, of_all: int, gpu_share: float) -> PackCost | None:
@@ -144,9 +144,9 @@ def profile_structure(config: TrainConfig, of_all: int, gpu_share: float) -> Pac
     gpu = torch.cuda.is_available()
     path = f"probes/{_key(config, gpu, gpu_share)}.json"
     try:
-        known = cache.read(cache_root() / path)
-        if known is not None:
-            return from_json(known)
+        cached = cache.read(cache_root() / path)
+        if cached is not None:
+            return from_json(cached)
     except (DataError, ValueError, KeyError, TypeError, OSError) as error:
         _log.info("a probe in the cache cannot be used, and is made anew: %s", error)
     meter: DeviceMeter = CudaMeter(gpu_share) if gpu else CpuMeter()
@@ -166,11 +166,11 @@ def profile_structure(config: TrainConfig, of_all: int, gpu_share: float) -> Pac
 
 def measure(config: TrainConfig, of_all: int, meter: DeviceMeter, device: torch.device) -> PackCost | None:
     """Time packs of growing size until the budget is spent, the cost per trial rises, or memory is short."""
-    begun, sizes, period_s, peaks = meter.now(), list[int](), list[float](), list[int]()
+    started, sizes, period_s, peaks = meter.now(), list[int](), list[float](), list[int]()
     gpu = meter.total_bytes is not None
-    tried, budget_s = (SIZES_GPU, BUDGET_GPU_S) if gpu else (SIZES, BUDGET_S)
-    largest = tried[-1]
-    for size in tried:
+    candidates, budget_s = (SIZES_GPU, BUDGET_GPU_S) if gpu else (SIZES, BUDGET_S)
+    largest = candidates[-1]
+    for size in candidates:
         if size > _fitting(sizes, peaks, meter.total_bytes, largest):
             break
         try:
@@ -185,7 +185,7 @@ def measure(config: TrainConfig, of_all: int, meter: DeviceMeter, device: torch.
             return None
         each = [s / n for s, n in zip(period_s, sizes, strict=True)]
         full = gpu and len(each) > 1 and each[-1] > SATURATION_RATIO * each[-2]
-        if full or meter.now() - begun > budget_s or min(each[-2:]) > STOP_RATIO * min(each):
+        if full or meter.now() - started > budget_s or min(each[-2:]) > STOP_RATIO * min(each):
             break
     if len(sizes) < 2:  # one trial takes the whole budget: such nets saturate the device alone
         return PackCost(sizes=(1, 2), period_s=(period_s[0], 2 * period_s[0]), max_trials=1)
@@ -247,8 +247,8 @@ def to_json(cost: PackCost) -> bytes:
 
 def from_json(data: bytes) -> PackCost:
     """Inverse of `to_json`. Raises ValueError, KeyError or TypeError for anything else."""
-    found: Mapping[str, object] = json.loads(data)
-    cost = PackCost(**{**found, "sizes": tuple(found["sizes"]), "period_s": tuple(found["period_s"])})  # type: ignore[arg-type]
+    content: Mapping[str, object] = json.loads(data)
+    cost = PackCost(**{**content, "sizes": tuple(content["sizes"]), "period_s": tuple(content["period_s"])})  # type: ignore[arg-type]
     if len(cost.sizes) < 2 or len(cost.sizes) != len(cost.period_s) or cost.max_trials < 1:
-        raise ValueError(f"no cost of packs: {found}")
+        raise ValueError(f"no cost of packs: {content}")
     return cost

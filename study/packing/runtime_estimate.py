@@ -44,7 +44,7 @@ def time_pack(configs: Sequence[TrainConfig], metric_threads: int) -> Timing:
             torch.cuda.synchronize()
         return time.perf_counter()
 
-    begun = now()
+    start = now()
     engine = Engine(configs, device=device, metric_threads=metric_threads)
     built = now()
     next(engine.evaluations())
@@ -56,7 +56,7 @@ def time_pack(configs: Sequence[TrainConfig], metric_threads: int) -> Timing:
             period(diagnose=False)
             periods += 1
         period_s = (now() - started) / periods
-    return Timing(period_s=period_s, evaluation_s=evaluated - built, start_s=built - begun)
+    return Timing(period_s=period_s, evaluation_s=evaluated - built, start_s=built - start)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,12 +73,12 @@ def estimate(packs: Sequence[Pack], timings: dict[str, Timing], slots: int) -> E
     """Sum over packs; a pack without a measurement takes that of the most similar structure, scaled by cost."""
     seconds = []
     for pack in packs:
-        known = timings.get(pack.pack_id)
-        if known is None:
+        timing = timings.get(pack.pack_id)
+        if timing is None:
             like = min((p for p in packs if p.pack_id in timings), key=lambda p: _distance(p, pack))
             seconds.append(timings[like.pack_id].total_s(like.configs[0]) * pack.cost / like.cost)
         else:
-            seconds.append(known.total_s(pack.configs[0]))
+            seconds.append(timing.total_s(pack.configs[0]))
     return Estimate(slot_s=sum(seconds), wall_s=makespan(seconds, slots))
 
 

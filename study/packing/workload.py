@@ -42,17 +42,17 @@ def plan_workload(
     exists = ledger.exists()
     done = ledger.finished_trials() if exists else set()
     pending = {trial.trial_id: trial.config for trial in plan.trials if trial.trial_id not in done}
-    begun = resumable(ledger.packs(), pending, done, costs) if exists and pending else []
-    in_begun = {config.trial_id() for pack in begun for config in pack.configs}
+    started = resumable(ledger.packs(), pending, done, costs) if exists and pending else []
+    in_begun = {config.trial_id() for pack in started for config in pack.configs}
     fresh = [config for trial_id, config in pending.items() if trial_id not in in_begun]
     most = MAX_TRIALS_GPU if gpu else MAX_TRIALS_CPU
     new = make_packs(fresh, slots=slots, max_trials=most, costs=costs)
-    mine = {trial.trial_id for trial in plan.trials} & done
-    outcomes = ledger.read_outcomes(mine) if mine else {}
+    finished = {trial.trial_id for trial in plan.trials} & done
+    outcomes = ledger.read_outcomes(finished) if finished else {}
     return Workload(
         pending=pending,
-        packs=tuple(sorted([*begun, *new], key=lambda pack: -pack.cost)),
-        done=len(mine),
+        packs=tuple(sorted([*started, *new], key=lambda pack: -pack.cost)),
+        done=len(finished),
         failed=sum(outcome["state"] == "failed" for outcome in outcomes.values()),
         sizes=tuple(dict.fromkeys(_reason(pack.configs[0], most, costs or {}) for pack in new)),
     )

@@ -48,12 +48,12 @@ class BoundarySampler(AdaptiveSampler):
         context = self._block.fixed | self._arm
         points = sample_points(dataclasses.replace(self._sample, method="sobol", n=CANDIDATES))
         every = [self._arm | to_cell(self._sample.space, point, context) for point in points]
-        asked = self.cells
-        free = [cell for cell in every if cell not in asked]
-        told = [(cell, value) for cell, value in self.history if value is not None and math.isfinite(value)]
-        if len({value for _, value in told}) > 1:
+        cells = self.cells
+        free = [cell for cell in every if cell not in cells]
+        evaluated = [(cell, value) for cell, value in self.history if value is not None and math.isfinite(value)]
+        if len({value for _, value in evaluated}) > 1:
             pending = [cell for cell, value in self.history if value is None]
-            new = [free[i] for i in self._uncertain(free, told, pending, n)]
+            new = [free[i] for i in self._uncertain(free, evaluated, pending, n)]
         else:
             new = free[:n]
         self.history += [(cell, None) for cell in new]
@@ -66,10 +66,12 @@ class BoundarySampler(AdaptiveSampler):
         return float(np.mean(stable)) if stable else math.nan
 
     def _uncertain(
-        self, free: Sequence[Cell], told: Sequence[tuple[Cell, float]], pending: Sequence[Cell], n: int
+        self, free: Sequence[Cell], evaluated: Sequence[tuple[Cell, float]], pending: Sequence[Cell], n: int
     ) -> list[int]:
         """Places of the n most uncertain cells, in the order in which they are chosen."""
-        model = Surrogate.fit(self.features([c for c, _ in told]), np.array([2 * value - 1 for _, value in told]))
+        model = Surrogate.fit(
+            self.features([c for c, _ in evaluated]), np.array([2 * value - 1 for _, value in evaluated])
+        )
         mean, cov = model.predict(self.features([*free, *pending]))
         for i in range(len(free), len(free) + len(pending)):
             cov = model.conditioned(cov, i)
@@ -130,8 +132,8 @@ class Surrogate:
 
     def mean(self, x: Floats) -> Floats:
         """Expected share at new points, -1 to 1, (m,)."""
-        found: Floats = self._solved(self._k(self.x, x)).T @ self.y
-        return found
+        values: Floats = self._solved(self._k(self.x, x)).T @ self.y
+        return values
 
     def predict(self, x: Floats) -> tuple[Floats, Floats]:
         """Mean (m,) and covariance (m, m) of the underlying share at new points."""
@@ -149,8 +151,8 @@ class Surrogate:
         return out
 
     def _k(self, a: Floats, b: Floats) -> Floats:
-        found: Floats = self.kernel(a, b)  # type: ignore[operator]
-        return found
+        kernel: Floats = self.kernel(a, b)  # type: ignore[operator]
+        return kernel
 
 
 SAMPLERS: dict[str, type[AdaptiveSampler]] = {"optuna": OptunaSampler, "boundary": BoundarySampler}

@@ -94,8 +94,8 @@ class Plan:
         factors: dict[str, list[Level]] = {}
         for block in self.study.blocks:
             for name, levels in block.factors.items():
-                known = factors.setdefault(name, [])
-                known += [level for level in levels if level not in known]
+                levels_ = factors.setdefault(name, [])
+                levels_ += [level for level in levels if level not in levels_]
         plan = {
             "study": self.study.name,
             "hash": self.study.hash,
@@ -165,9 +165,9 @@ def plan(
     expansion = _Expansion()
     for block in study.blocks:
         check_settings_used(block)
-        known = variants(block, matched)
-        for cell in cells[block.name] if cells and block.name in cells else block_cells(block, known):
-            expansion.add(block, cell, known[str(cell["arm"]) if "arm" in cell else None])
+        variants_ = variants(block, matched)
+        for cell in cells[block.name] if cells and block.name in cells else block_cells(block, variants_):
+            expansion.add(block, cell, variants_[str(cell["arm"]) if "arm" in cell else None])
     trials, also = expansion.trials, expansion.duplicates
     planned = Plan(
         study=study,

@@ -138,9 +138,9 @@ class AdaptiveSampler(ABC):
         Raises:
             StudyError: the cell was not asked, or has its value.
         """
-        for i, (asked, told) in enumerate(self.history):
-            if asked == cell and told is None:
-                self.history[i] = (asked, value)
+        for i, (earlier, earlier_value) in enumerate(self.history):
+            if earlier == cell and earlier_value is None:
+                self.history[i] = (earlier, value)
                 return
         raise self._block.error(("sampling",), f"cell {cell} was not asked, or was told before")
 

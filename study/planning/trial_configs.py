@@ -42,32 +42,34 @@ def variants(block: Block, matched: DriftScales) -> dict[str | None, Variant]:
     """What `arm` of a cell may be -> what it means; pilots come last. An arm whose scale is unknown is missing."""
     if not block.arms:
         return {None: Variant()}
-    found: dict[str | None, Variant] = {}
+    variants_: dict[str | None, Variant] = {}
     for name, arm in block.arms.items():
         match = matched.get((block.name, name))
         if arm.match is None or (match is not None and match.scale is not None):
-            found[name] = Variant(arm=arm, scale=match.scale if match else None)
+            variants_[name] = Variant(arm=arm, scale=match.scale if match else None)
     for arm in block.arms.values():
         for scale in PILOT_SCALES if arm.match else ():
-            found[pilot_name(arm.name, scale)] = Variant(arm=arm, scale=scale, pilot=True)
-    return found
+            variants_[pilot_name(arm.name, scale)] = Variant(arm=arm, scale=scale, pilot=True)
+    return variants_
 
 
-def block_cells(block: Block, known: Mapping[str | None, Variant]) -> Iterator[Cell]:
+def block_cells(block: Block, variants_: Mapping[str | None, Variant]) -> Iterator[Cell]:
     """Every cell of a block: grid, sample, arm; then those of the pilots."""
     if block.sample is not None and block.sample.is_adaptive:
         design = SAMPLERS[block.sample.method]
         for levels in itertools.product(*block.factors.values()):
             cell: Cell = dict(zip(block.factors, levels, strict=True))
-            for name in known:
+            for name in variants_:
                 yield from design(block, arm=cell if name is None else {"arm": name, **cell}).ask(block.sample.n)
         return
     configs = list(configurations(block))
-    own = {name: sample_arm_points(block.sample, v.arm.space) for name, v in known.items() if v.arm and block.sample}
+    own = {
+        name: sample_arm_points(block.sample, v.arm.space) for name, v in variants_.items() if v.arm and block.sample
+    }
     first = set(pilot_configurations(block))
     for pilots in (False, True):
         for i, (place, cell) in enumerate(configs):
-            for name, variant in known.items():
+            for name, variant in variants_.items():
                 if variant.pilot is pilots and (not pilots or i in first):
                     yield (
                         cell

@@ -29,9 +29,9 @@ def check_settings_used(block: Block) -> None:
     """
     dims = block.sample.space if block.sample else ()
     combinations = itertools.product(*block.factors.values(), *(dim.choices or (dim.low,) for dim in dims))
-    wanted: list[Setting] = [(None, name) for name in set_names(block)]
-    wanted += [(arm.name, name) for arm in block.arms.values() for name in arm.written]
-    pending, seen_in = set(wanted), dict[Setting, TrainConfig]()
+    settings: list[Setting] = [(None, name) for name in set_names(block)]
+    settings += [(arm.name, name) for arm in block.arms.values() for name in arm.written]
+    pending, seen_in = set(settings), dict[Setting, TrainConfig]()
     for levels in itertools.islice(combinations, READ_CHECK_CELLS):
         cell: Cell = dict(zip(block.factors, levels, strict=False))
         cell |= to_cell(dims, levels[len(block.factors) :], block.fixed | cell)
@@ -42,7 +42,7 @@ def check_settings_used(block: Block) -> None:
             return
     if next(combinations, None) is not None:
         return  # too many to try
-    setting = next(setting for setting in wanted if setting in pending)
+    setting = next(setting for setting in settings if setting in pending)
     arm_name, name = setting
     reason = "its condition holds in no cell"
     if setting in seen_in:
@@ -85,7 +85,7 @@ def _mark_used(
 
 def when_used(config: TrainConfig, field: str) -> str:
     """The settings under which `config` would read `field`, found by trying the others one by one."""
-    found: list[str] = []
+    conditions: list[str] = []
     kinds = field_types(type(config))
     for name, hyper in hyperparameters(type(config)).items():
         now = getattr(config, name)
@@ -94,5 +94,5 @@ def when_used(config: TrainConfig, field: str) -> str:
         others = hyper.choices or ((now + 1,) if kinds[name] is int and isinstance(now, int) else ())
         for other in others:
             if other != now and field not in dataclasses.replace(config, **{name: other}).unused_fields():
-                found.append(f"{name}: {other}" if hyper.choices else f"{name} above {now}")
-    return " or ".join(found) or "another model"
+                conditions.append(f"{name}: {other}" if hyper.choices else f"{name} above {now}")
+    return " or ".join(conditions) or "another model"

@@ -140,8 +140,8 @@ def _value_spec(value: dict[str, Any], path: KeyPath) -> ArmValueSpec:
         spec = ArmValueSpec.model_validate(value)
     except ValidationError as error:
         raise to_study_error(error, ArmValueSpec, path) from None
-    drawn = any(key in value for key in ("low", "high", "log", "choices"))
-    kinds = drawn + (spec.times is not None) + (spec.match_drift is not None)
+    is_range = any(key in value for key in ("low", "high", "log", "choices"))
+    kinds = is_range + (spec.times is not None) + (spec.match_drift is not None)
     if kinds != 1:
         problem = "more than one way to set it" if kinds else "nothing is set"
         raise LocatedError(path, error_message(problem, got=value, allowed=SETTINGS))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 THRESHOLDS: dict[str, int | float] = dataclasses.asdict(Thresholds())
 """Name of a threshold of the outcome rules -> its default."""
-del THRESHOLDS["version"]  # what is claimed is judged by the present rules
+del THRESHOLDS["version"]  # claims are decided by the present rules
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,14 +40,14 @@ class Prediction:
 
     def to_json(self) -> dict[str, Any]:
         """As in the file: only the keys that are given."""
-        given = {
+        fields = {
             "id": self.id,
             "class": self.class_,
             "blocks": list(self.blocks) if self.blocks is not None else None,
             "treatment": self.treatment,
             "expect": self.expect,
         }
-        return {key: value for key, value in given.items() if value is not None}
+        return {key: value for key, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,12 +157,12 @@ def _check_arms(spec: ClaimSpec, blocks: Sequence[Block], path: KeyPath) -> None
         raise LocatedError((*path, "treatment"), error_message(problem, hint="give one block both"))
 
 
-def _one_of(names: Iterable[str], known: Sequence[str], what: str, path: KeyPath) -> None:
+def _one_of(names: Iterable[str], choices: Sequence[str], what: str, path: KeyPath) -> None:
     for name in names:
-        if name not in known:
-            allowed = ", ".join(known) or "none: no block has one"
+        if name not in choices:
+            allowed = ", ".join(choices) or "none: no block has one"
             raise LocatedError(
-                path, error_message(f"no such {what}", got=name, closest=closest_match(name, known), allowed=allowed)
+                path, error_message(f"no such {what}", got=name, closest=closest_match(name, choices), allowed=allowed)
             )
 
 
@@ -197,10 +197,10 @@ def _predictions(
     specs: Sequence[PredictionSpec], claim: ClaimSpec, blocks: Sequence[Block], path: KeyPath
 ) -> tuple[Prediction, ...]:
     classes = list(dict.fromkeys(block.class_ for block in blocks if block.class_))
-    found: dict[str, Prediction] = {}
+    predictions: dict[str, Prediction] = {}
     for i, spec in enumerate(specs):
         at = (*path, i)
-        if spec.id in found:
+        if spec.id in predictions:
             raise LocatedError(
                 (*at, "id"), error_message("two predictions of one name", got=spec.id, hint="rename one")
             )
@@ -220,11 +220,11 @@ def _predictions(
             problem = f"none of its blocks has both arms, {claim.baseline} and {treatment}"
             where = "class" if spec.class_ is not None else "blocks" if spec.blocks is not None else "id"
             raise LocatedError((*at, where), error_message(problem, got=[b.name for b in chosen]))
-        found[spec.id] = Prediction(
+        predictions[spec.id] = Prediction(
             id=spec.id,
             expect=spec.expect,
             class_=spec.class_,
             blocks=None if spec.blocks is None else tuple(spec.blocks),
             treatment=spec.treatment,
         )
-    return tuple(found.values())
+    return tuple(predictions.values())

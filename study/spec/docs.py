@@ -213,10 +213,10 @@ def _hyperparameters(model: str) -> str:
         if name in RESERVED:
             continue
         default = getattr(config(), name)
-        drawn = "range" if range_kind(config, name) else "choices"
+        sampled_as = "range" if range_kind(config, name) else "choices"
         share = "structural" if hyper.structural else "fusible"
         words = "by the data" if default is None else f"`{json.dumps(default)}`"
-        rows.append((f"`{name}`", describe(config, name), words, drawn, share, hyper.doc))
+        rows.append((f"`{name}`", describe(config, name), words, sampled_as, share, hyper.doc))
     return (
         f"## Hyperparameters of `model: {model}`\n\nEach can be a factor, a fixed key or a dimension of a sample. "
         "Trials that differ in *fusible* ones only are trained together in one pack; a *structural* one splits packs "

@@ -128,10 +128,10 @@ def check_name(config: type[TrainConfig], name: str, what: str) -> None:
     """Refuse a name that the model does not read. `what` is the word for it: factor, fixed key."""
     if name in RESERVED and name in (*_declared(config), "model"):
         raise ValueError(error_message(f"'{name}' cannot be a {what}", hint=RESERVED[name]))
-    known = settable(config)
-    if name not in known:
+    names = settable(config)
+    if name not in names:
         problem = f"unknown {what} '{name}' for model {config.model}"
-        raise ValueError(error_message(problem, closest=closest_match(name, known), allowed=", ".join(known)))
+        raise ValueError(error_message(problem, closest=closest_match(name, names), allowed=", ".join(names)))
 
 
 def assign(config: type[TrainConfig], name: str, level: object) -> dict[str, Any]:

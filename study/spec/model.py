@@ -59,7 +59,7 @@ class Block:
     family: str
     """Model, nets and data in one word, for a claim."""
     class_: str
-    """Class of blocks that a claim judges apart; empty: none."""
+    """Class of blocks that a claim decides separately; empty: none."""
     sample_evaluations: tuple[int, ...]
     """Evaluations that keep a grid of generated samples."""
     keep_checkpoints: str

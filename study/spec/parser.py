@@ -156,24 +156,24 @@ def _block(top: StudySpec, part: BlockSpec, base: KeyPath, source: SourceMap) ->
     own = {key: key in part.model_fields_set for key in BlockSpec.model_fields}
     words = {key: field.alias or key for key, field in BlockSpec.model_fields.items()}
     paths: dict[str, KeyPath] = {key: (*base, words[key]) if own[key] else (words[key],) for key in own}
-    given = {key: getattr(part if own[key] else top, key) for key in own}
+    settings = {key: getattr(part if own[key] else top, key) for key in own}
 
-    def one_of(key: str, known: Sequence[str]) -> str:
-        value, words = given[key], ", ".join(known)
+    def one_of(key: str, choices: Sequence[str]) -> str:
+        value, words = settings[key], ", ".join(choices)
         if value is None:
             raise LocatedError(
-                base, error_message(f"'{key}' is missing", allowed=words, hint=f"add '{key}: {known[0]}'")
+                base, error_message(f"'{key}' is missing", allowed=words, hint=f"add '{key}: {choices[0]}'")
             )
-        if value not in known:
+        if value not in choices:
             raise LocatedError(
                 paths[key],
-                error_message(f"unknown {key}", got=value, closest=closest_match(value, known), allowed=words),
+                error_message(f"unknown {key}", got=value, closest=closest_match(value, choices), allowed=words),
             )
         return str(value)
 
     config, data = MODELS[one_of("model", list(MODELS))].config, one_of("data", list(DATASETS))
-    d_updates, evaluations = _budget(config, given["budget"], paths["budget"], base)
-    factors, fixed = given["factors"] or {}, given["fixed"] or {}
+    d_updates, evaluations = _budget(config, settings["budget"], paths["budget"], base)
+    factors, fixed = settings["factors"] or {}, settings["fixed"] or {}
     for key, names, what in (("factors", factors, "factor"), ("fixed", fixed, "fixed key")):
         for name in names:
             check_at((*paths[key], name), check_name, config, name, what)
@@ -181,8 +181,8 @@ def _block(top: StudySpec, part: BlockSpec, base: KeyPath, source: SourceMap) ->
         check_at((*paths["fixed"], name), assign, config, name, value)
     for name, levels in factors.items():
         check_levels(config, name, levels, (*paths["factors"], name))
-    known = {name: tuple(levels) for name, levels in factors.items()} | {name: (v,) for name, v in fixed.items()}
-    sample = _sample(config, given["sampling"], known, paths["sampling"]) if given["sampling"] else None
+    levels_of = {name: tuple(levels) for name, levels in factors.items()} | {name: (v,) for name, v in fixed.items()}
+    sample = _sample(config, settings["sampling"], levels_of, paths["sampling"]) if settings["sampling"] else None
     _refuse_overlap(config, factors, fixed, sample, paths)
     sampled = tuple(dim.name for dim in sample.space) if sample else ()
     method = sample.method if sample else None
@@ -190,17 +190,17 @@ def _block(top: StudySpec, part: BlockSpec, base: KeyPath, source: SourceMap) ->
         name=part.name or f"{config.model}-{data}",
         config=config,
         data=data,
-        seeds=_seeds(config, given["seeds"], paths["seeds"], base),
+        seeds=_seeds(config, settings["seeds"], paths["seeds"], base),
         d_updates=d_updates,
         evaluations=evaluations,
         factors={name: tuple(levels) for name, levels in factors.items()},
         fixed=dict(fixed),
         sample=sample,
-        arms=parse_arms(config, given["arms"] or {}, factors, sampled, method, paths["arms"]),
-        family=given["family"] or f"{config.model}_{data}",
-        class_=given["class_"] or "",
-        sample_evaluations=_sample_evaluations(given["save_samples"], evaluations, paths["save_samples"]),
-        keep_checkpoints=given["keep_checkpoints"] or "none",
+        arms=parse_arms(config, settings["arms"] or {}, factors, sampled, method, paths["arms"]),
+        family=settings["family"] or f"{config.model}_{data}",
+        class_=settings["class_"] or "",
+        sample_evaluations=_sample_evaluations(settings["save_samples"], evaluations, paths["save_samples"]),
+        keep_checkpoints=settings["keep_checkpoints"] or "none",
         source=source,
         paths=paths,
     )
@@ -247,28 +247,28 @@ def _sample_evaluations(samples: SaveSamplesSpec | None, last: int, path: KeyPat
 
 
 def _sample(
-    config: type[TrainConfig], spec: SamplingSpec, known: dict[str, tuple[Level, ...]], path: KeyPath
+    config: type[TrainConfig], spec: SamplingSpec, levels_of: dict[str, tuple[Level, ...]], path: KeyPath
 ) -> Sample:
     space: list[Dimension] = []
-    known = dict(known)
+    levels_of = dict(levels_of)
     if not spec.space:
         raise LocatedError((*path, "space"), error_message("nothing to sample", got={}, hint="name a hyperparameter"))
     for name, dim in spec.space.items():
         at = (*path, "space", name)
         check_at(at, check_name, config, name, "dimension")
-        made = dimension(config, name, dim, at)
-        when = check_at((*at, "when"), check_when, config, dim.when or {}, known)
-        known |= {name: made.choices} if made.choices else {}
-        space.append(dataclasses.replace(made, when=when))
+        parsed = dimension(config, name, dim, at)
+        when = check_at((*at, "when"), check_when, config, dim.when or {}, levels_of)
+        levels_of |= {name: parsed.choices} if parsed.choices else {}
+        space.append(dataclasses.replace(parsed, when=when))
     start, batch = _rounds(spec, path)
     return Sample(method=spec.method, n=spec.n, seed=spec.seed, space=tuple(space), start=start, batch=batch)
 
 
 def _rounds(spec: SamplingSpec, path: KeyPath) -> tuple[int, int]:
     """`start` and `batch` of a sample."""
-    given = {key: getattr(spec, key) for key in ("start", "batch") if getattr(spec, key) is not None}
+    settings = {key: getattr(spec, key) for key in ("start", "batch") if getattr(spec, key) is not None}
     if spec.method != "boundary":
-        for key, value in given.items():
+        for key, value in settings.items():
             raise LocatedError(
                 (*path, key), error_message(f"'{key}' is for method boundary", got=value, hint="take it out")
             )
@@ -276,10 +276,10 @@ def _rounds(spec: SamplingSpec, path: KeyPath) -> tuple[int, int]:
     if spec.n > MOST_REFINED:
         problem = "its model is refitted to all points in every round"
         raise LocatedError((*path, "n"), error_message(problem, got=spec.n, allowed=f"up to {MOST_REFINED}"))
-    start = given.get("start", max(1, spec.n // 3))
+    start = settings.get("start", max(1, spec.n // 3))
     if start > spec.n:
         raise LocatedError((*path, "start"), error_message("more than n", got=start, allowed=f"1 to {spec.n}"))
-    return start, given.get("batch", 10)
+    return start, settings.get("batch", 10)
 
 
 def _refuse_overlap(

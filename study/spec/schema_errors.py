@@ -69,8 +69,8 @@ def _model_at(model: type[BaseModel], path: KeyPath) -> type[BaseModel]:
             is_key = True  # a place in a list, or a key that the user has chosen
             continue
         annotation = next(f.annotation for name, f in model.model_fields.items() if (f.alias or name) == part)
-        found = _models_in(annotation)
-        model = found[0] if found else model
+        models = _models_in(annotation)
+        model = models[0] if models else model
         is_key = dict not in _origins(annotation)
     return model
 

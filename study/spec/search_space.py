@@ -60,8 +60,8 @@ class Dimension:
     def to_json(self) -> dict[str, Any]:
         """As in a study file."""
         when = {"when": {name: list(values) for name, values in self.when.items()}} if self.when else {}
-        drawn = {"low": self.low, "high": self.high, "log": self.log}
-        return ({"choices": list(self.choices)} if self.choices else drawn) | when
+        bounds = {"low": self.low, "high": self.high, "log": self.log}
+        return ({"choices": list(self.choices)} if self.choices else bounds) | when
 
 
 def dimension(
@@ -110,20 +110,20 @@ def check_range(config: type[TrainConfig], name: str, low: Any, high: Any, log: 
 
 
 def check_when(
-    config: type[TrainConfig], when: Mapping[str, Any], known: Mapping[str, tuple[Level, ...]]
+    config: type[TrainConfig], when: Mapping[str, Any], levels_of: Mapping[str, tuple[Level, ...]]
 ) -> dict[str, tuple[Level, ...]]:
     """The condition of a dimension with its values as tuples; `known`: what the names above it can be."""
     out: dict[str, tuple[Level, ...]] = {}
-    for name, wanted in when.items():
-        if name not in known:
+    for name, condition in when.items():
+        if name not in levels_of:
             problem = f"unknown name '{name}' in a condition"
-            allowed = ", ".join(known) or "a factor, fixed key, or dimension of choices above this one"
-            raise ValueError(error_message(problem, closest=closest_match(name, known), allowed=allowed))
-        out[name] = tuple(wanted) if isinstance(wanted, list) else (wanted,)
+            allowed = ", ".join(levels_of) or "a factor, fixed key, or dimension of choices above this one"
+            raise ValueError(error_message(problem, closest=closest_match(name, levels_of), allowed=allowed))
+        out[name] = tuple(condition) if isinstance(condition, list) else (condition,)
         for value in out[name]:
-            if not contains_level(value, known[name]):
-                allowed = ", ".join(format_value(level) for level in known[name])
-                guess = closest_match(value, map(str, known[name]))
+            if not contains_level(value, levels_of[name]):
+                allowed = ", ".join(format_value(level) for level in levels_of[name])
+                guess = closest_match(value, map(str, levels_of[name]))
                 raise ValueError(
                     error_message(f"'{name}' never has this value", got=value, closest=guess, allowed=allowed)
                 )

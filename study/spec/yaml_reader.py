@@ -32,9 +32,9 @@ def read_text(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             what = "a directory" if path.is_dir() else "no regular file"
-            found = sorted(p.name for p in path.glob("*.y*ml"))[:5] if path.is_dir() else []
+            candidates = sorted(p.name for p in path.glob("*.y*ml"))[:5] if path.is_dir() else []
             raise StudyError(
-                f"{path}: {what}; allowed: a YAML file" + (f", such as {', '.join(found)}" if found else "")
+                f"{path}: {what}; allowed: a YAML file" + (f", such as {', '.join(candidates)}" if candidates else "")
             )
         with path.open("rb") as file:
             raw = file.read(MAX_BYTES + 1)

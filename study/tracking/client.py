@@ -201,10 +201,10 @@ class Experiment:
             self._client.set_terminated(run.run_id, status=status, end_time=end_ms)
         run.status = status
 
-    def upload(self, run: Run, files: Files, known: str | None) -> tuple[str, int]:
+    def upload(self, run: Run, files: Files, stored_digest: str | None) -> tuple[str, int]:
         """Store files, unless their fingerprint is `known`. Returns the fingerprint and the number of files sent."""
         digest = fingerprint(files)
-        if not files or digest == known:
+        if not files or digest == stored_digest:
             return digest, 0
         with tempfile.TemporaryDirectory() as folder:
             for name, content in files.items():

@@ -111,8 +111,8 @@ def _tables() -> dict[str, Any]:
     from mlflow.store.tracking.dbmodels import models
 
     names = ("Experiment", "Run", "Tag", "Param", "Metric", "LatestMetric", "Dataset", "Input")
-    known = (getattr(models, f"Sql{name}") for name in names)
-    return {model.__tablename__: model.__table__ for model in known}
+    models_ = (getattr(models, f"Sql{name}") for name in names)
+    return {model.__tablename__: model.__table__ for model in models_}
 
 
 class BulkExperiment(Experiment):
@@ -268,16 +268,16 @@ class BulkExperiment(Experiment):
             self._states[run.run_id] = {"run": run.run_id, "now": status, "ended": end_ms or before["ended"]}
             run.status = status
 
-    def upload(self, run: Run, files: Files, known: str | None) -> tuple[str, int]:
+    def upload(self, run: Run, files: Files, stored_digest: str | None) -> tuple[str, int]:
         """Store files, unless their fingerprint is `known`. Returns the fingerprint and the number of files sent."""
         assert all(row["run_uuid"] != run.run_id for row in self._runs), (
             "flush first: otherwise a kill leaves stray files"
         )
         folder = self._folders[run.run_id]
         if not _mlflow().is_local(folder):
-            return super().upload(run, files, known)
+            return super().upload(run, files, stored_digest)
         digest = fingerprint(files)
-        if not files or digest == known:
+        if not files or digest == stored_digest:
             return digest, 0
         for name, content in files.items():
             path = Path(_mlflow().local_path(folder), name)
@@ -337,9 +337,9 @@ class BulkExperiment(Experiment):
         for start in range(0, len(old), _MAX_IN_VALUES):
             chunk = old[start : start + _MAX_IN_VALUES]
             active = sa.select(runs.c.run_uuid).where(runs.c.run_uuid.in_(chunk), runs.c.lifecycle_stage == "active")
-            gone = set(chunk) - set(connection.execute(active).scalars())
-            if gone:
-                raise _mlflow().refusal(f"The run {min(gone)} must be in the 'active' state.")
+            inactive = set(chunk) - set(connection.execute(active).scalars())
+            if inactive:
+                raise _mlflow().refusal(f"The run {min(inactive)} must be in the 'active' state.")
 
 
 class _Statements:

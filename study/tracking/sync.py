@@ -97,8 +97,8 @@ class Syncer:
                 parent = self._write_parent(api, plan, request)
                 done = Counter[str]()
                 chunks = self._chunks(plan, ended, before, request, running)
-                for written in (w for chunk in chunks for w in self._write_chunk(api, parent, chunk, ended, request)):
-                    done += written
+                for counts in (w for chunk in chunks for w in self._write_chunk(api, parent, chunk, ended, request)):
+                    done += counts
                     if progress:
                         progress(done["trials"], sum(map(len, chunks)))
                 self._end_parent(api, parent, len(plan["trials"]), ended, request)
@@ -116,12 +116,12 @@ class Syncer:
     def _read_outcomes(self, plan: StoredPlan, final: bool) -> dict[str, TrialEnd]:
         """How trials ended. Before the final sync, synced trials are not read again."""
         done = self._ledger.finished_trials().intersection(trial["trial_id"] for trial in plan["trials"])
-        kept = {
+        unchanged = {
             i: outcome
             for i, outcome in self._ended.items()
             if not final and i in done and outcome["state"] == "complete" and self._mirrored(i, self._ended)
         }
-        self._ended = kept | self._ledger.read_outcomes(done - kept.keys())
+        self._ended = unchanged | self._ledger.read_outcomes(done - unchanged.keys())
         return self._ended
 
     def _open(self) -> Experiment:
@@ -155,8 +155,8 @@ class Syncer:
     ) -> list[list[PlannedTrial]]:
         """Chunks of trials that may have something to write, ordered by pack, each small enough to be held."""
         packs = self._ledger.packs() if running else {}
-        begun = {pack_id: pack["trial_ids"] for pack_id, pack in packs.items() if progress.get(pack_id, -1) >= 0}
-        homes = {trial_id: pack_id for pack_id, trial_ids in begun.items() for trial_id in trial_ids}
+        started = {pack_id: pack["trial_ids"] for pack_id, pack in packs.items() if progress.get(pack_id, -1) >= 0}
+        homes = {trial_id: pack_id for pack_id, trial_ids in started.items() for trial_id in trial_ids}
         homes |= {trial_id: outcome["pack_id"] for trial_id, outcome in ended.items()}
         stale = {i for i in homes if request.relabel or not self._mirrored(i, ended)} | request.outcomes.keys()
         trials = [trial for trial in plan["trials"] if trial["trial_id"] in stale]

@@ -14,7 +14,7 @@ from tests.analysis.store import CONFIG, train
 from vistudy.analysis.ledger.ledger import Ledger
 
 Stable = Callable[[int, int], bool | str]
-"""(configuration, seed) -> stable or not, or the state of a trial that was not judged."""
+"""(configuration, seed) -> stable or not, or the state of a trial that is not evaluable."""
 SPACE = {"lr": {"low": 1e-4, "high": 1e-1, "log": True}, "batch_norm": {"choices": [True, False]}}
 CLAIM: dict[str, Any] = {"id": "made-up", "baseline": "A0", "treatment": "A1"}
 

@@ -105,16 +105,17 @@ def check_enough(dataset: ImageData) -> tuple[int, int]:
         DataError: there are too few of either. (Any number of stacks can be drawn, but from these single images.)
     """
     prepared = dataset.prepared
-    learnt, kept = prepared.train, len(prepared.images) - prepared.train
-    if min(learnt, kept) < LEAST_IMAGES:
+    learnt, reference = prepared.train, len(prepared.images) - prepared.train
+    if min(learnt, reference) < LEAST_IMAGES:
         where = dataset.source().base or f"data {dataset.name!r}"
         keyed = prepared.split.startswith("keyed shuffle")
         in_all = f", {round(LEAST_IMAGES / (1 - KEYED_TRAIN_SHARE)):,} in all" if keyed else ""
         raise DataError(
-            f"{where} has {learnt + kept:,} images, {learnt:,} to learn and {kept:,} to compare with; the metrics need "
-            f"at least {LEAST_IMAGES} of each{in_all}: add images, or take data that need no files, such as digits"
+            f"{where} has {learnt + reference:,} images, {learnt:,} to learn and {reference:,} to compare with; "
+            f"the metrics need at least {LEAST_IMAGES} of each{in_all}: add images, or take data that need no "
+            "files, such as digits"
         )
-    return learnt, kept
+    return learnt, reference
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,7 +209,7 @@ class Evaluator:
     def _check(self, shape: tuple[int, ...]) -> None:
         if shape != (self.n_samples, *self.dataset.shape):
             expected = (self.n_samples, *self.dataset.shape)
-            raise ValueError(f"data {self.dataset.name!r} is judged by samples of shape {expected}, got {shape}")
+            raise ValueError(f"data {self.dataset.name!r} is evaluated by samples of shape {expected}, got {shape}")
 
 
 def _as_one_thread() -> None:

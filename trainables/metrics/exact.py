@@ -22,7 +22,7 @@ class Exact:
         self._metrics = getattr(dataset, "exact_metrics", None)
         self._distance = getattr(dataset, "exact_distance", None)
         if self._metrics is None and self._distance is None:
-            raise TypeError(f"data {dataset.name!r} is judged exactly, and has no exact_metrics or exact_distance")
+            raise TypeError(f"data {dataset.name!r} is evaluated exactly, and has no exact_metrics or exact_distance")
 
     def __call__(self, samples: Tensor) -> dict[str, float]:
         """Return the exact values. The reference is implied by the formula."""

@@ -173,12 +173,12 @@ def cost_ms(data: Dataset, repeats: int = 30) -> float:
 def main() -> None:
     """Print the tables of the data sets that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m vistudy.trainables.metrics.known_failures", description=__doc__)
-    known = {name: data for name, data in DATASETS.items() if isinstance(data, Mixture) or data.kind == "images"}
-    known[UNLABELLED.name] = UNLABELLED
+    datasets = {name: data for name, data in DATASETS.items() if isinstance(data, Mixture) or data.kind == "images"}
+    datasets[UNLABELLED.name] = UNLABELLED
     names = parser.add_argument("data", nargs="*", default=["ring8", "grid25", "digits"], metavar="DATA")
-    names.help = f"of {', '.join(known)}; default: {' '.join(names.default)}"
+    names.help = f"of {', '.join(datasets)}; default: {' '.join(names.default)}"
     torch.set_num_threads(1)
-    for data in [known[name] for name in parser.parse_args().data]:
+    for data in [datasets[name] for name in parser.parse_args().data]:
         real = reference(data, lambda seed, data=data: untrained(data, seed))  # type: ignore[misc]
         print(f"\n{data.name}: one evaluation {cost_ms(data):.1f} ms")
         print("  " + ", ".join(f"{name} {value:.4g}" for name, value in real.items()))

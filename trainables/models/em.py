@@ -78,8 +78,8 @@ class EmConfig(TrainConfig):
         """
         data = DATASETS[self.data]
         if not isinstance(data, GaussianMixture):
-            known = ", ".join(name for name, d in DATASETS.items() if isinstance(d, GaussianMixture))
-            raise ValueError(f"data: model em learns Gaussian mixtures, got {self.data!r}; allowed: {known}")
+            names = ", ".join(name for name, d in DATASETS.items() if isinstance(d, GaussianMixture))
+            raise ValueError(f"data: model em learns Gaussian mixtures, got {self.data!r}; allowed: {names}")
         components = len(data.means) if self.components is None else self.components
         if components > self.points:
             raise ValueError(f"components: {components} cannot start from {self.points} points; raise 'points'")
@@ -159,8 +159,8 @@ class EmPack(ParameterPack[EmConfig]):
     def _damped(self, step: Tensor, count: Tensor, covs: Tensor) -> Tensor:
         """Step of the means under the term: N_k (N_k I + 2 lambda Sigma_k)^-1 step, Sigma_k the current covariance."""
         eye = torch.eye(step.shape[2], dtype=step.dtype, device=step.device)
-        held = count[..., None, None] * eye + 2 * self._reg_weight[..., None, None] * covs
-        solved: Tensor = torch.linalg.solve_ex(held, (count.unsqueeze(2) * step).unsqueeze(3))[0]
+        damped = count[..., None, None] * eye + 2 * self._reg_weight[..., None, None] * covs
+        solved: Tensor = torch.linalg.solve_ex(damped, (count.unsqueeze(2) * step).unsqueeze(3))[0]
         return solved.squeeze(3)
 
     def evaluation_samples(self, n: int, evaluation: int) -> tuple[Tensor, Tensor | None]:

@@ -60,9 +60,9 @@ class ExactConfig(TrainConfig):
         Raises:
             ValueError: the data set is not one that the toy can learn.
         """
-        known = hyperparameters(type(self))["data"].choices
-        if known and self.data not in known:
-            raise ValueError(f"data: model {self.model} learns {' or '.join(known)} only, got {self.data!r}")
+        names = hyperparameters(type(self))["data"].choices
+        if names and self.data not in names:
+            raise ValueError(f"data: model {self.model} learns {' or '.join(names)} only, got {self.data!r}")
         return {}
 
     def unused_fields(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_needed_and_detectable_invert_power() -> None:
     assert power(60, 2, least) == pytest.approx(0.8, abs=1e-3)
     assert 0.13 < least < 0.18
     assert needed(0.08, 4) < configs < needed(0.08, 1)
-    assert detectable(60, 2, wanted=0.9) > least
+    assert detectable(60, 2, target=0.9) > least
     assert math.isnan(detectable(2, 1))
     assert power(2000, 3, 0.4) == pytest.approx(1.0)
     assert math.isnan(detectable(60, 2, base=0.97))
@@ -91,8 +91,8 @@ def test_refusals() -> None:
         (lambda: power(10, 2, 0.1, alpha=0), "alpha must lie between"),
         (lambda: power(10, 2, 0.1, config_sd=-1), "must not be negative"),
         (lambda: needed(0.0, 2), "cannot be found"),
-        (lambda: needed(0.1, 2, wanted=0.01), "wanted power must lie between"),
-        (lambda: detectable(10, 2, wanted=1), "wanted power must lie between"),
+        (lambda: needed(0.1, 2, target=0.01), "target power must lie between"),
+        (lambda: detectable(10, 2, target=1), "target power must lie between"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

@@ -60,7 +60,7 @@ def test_difference_of_pairs_counted_by_hand() -> None:
     assert (low.text, low.small[0]) == ("+25", "3 vs 2 of 4")
     assert "2 rescued, 1 broken, 4 pairs of 4" in low.note
     assert (math.isnan(high.value), high.text, high.small) == (True, "", ("no pairs",))
-    assert "no pair of 2 was judged in both arms" in high.note
+    assert "none of 2 pairs is evaluable in both arms" in high.note
 
 
 def test_paired_interval() -> None:

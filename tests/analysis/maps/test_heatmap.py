@@ -55,7 +55,7 @@ def test_cells_say_what_became_of_their_trials() -> None:
     assert "0/4 run" in found
     assert "4 failed" in found
     assert "1 failed\n1/4 run" in found
-    assert "gan on ring8 · 40 trials, 28 judged" in found
+    assert "gan on ring8 · 40 trials, 28 evaluable" in found
 
 
 def test_failures_are_named_below_one_half_only() -> None:

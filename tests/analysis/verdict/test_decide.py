@@ -565,7 +565,7 @@ def test_registered_before_the_first_record() -> None:
     assert found.sentence == "Registered on 1970-01-01 00:00 UTC (claim c0ffee), before the first record."
     changed = run(rows, {"sesoi": 0.05}, [registration(900, **filled)]).registered
     assert changed.differences == ("claim.sesoi: 0.08 -> 0.05",)
-    assert "What is judged here differs from that: claim.sesoi: 0.08 -> 0.05" in changed.sentence
+    assert "What is decided here differs from that: claim.sesoi: 0.08 -> 0.05" in changed.sentence
 
 
 def test_a_changed_box_is_shown_and_a_found_scale_is_no_change() -> None:

@@ -137,11 +137,11 @@ def test_samples_that_need_gradients_or_are_strided_are_accepted(data: Dataset) 
 @ALL
 def test_another_number_of_samples_is_refused(data: Dataset) -> None:
     pack = some(data, 2)
-    with pytest.raises(ValueError, match=rf"'{data.name}' is judged by samples of shape"):
+    with pytest.raises(ValueError, match=rf"'{data.name}' is evaluated by samples of shape"):
         evaluator(data)(pack[:, 1:])
-    with pytest.raises(ValueError, match="is judged by samples of shape"):
+    with pytest.raises(ValueError, match="is evaluated by samples of shape"):
         evaluator(data)(pack[0])
-    with pytest.raises(ValueError, match="is judged by samples of shape"):
+    with pytest.raises(ValueError, match="is evaluated by samples of shape"):
         Evaluator(data, data.real(100, "reference"))
 
 

@@ -38,5 +38,5 @@ def test_the_floor_is_zero_and_the_ceiling_the_start() -> None:
 
 
 def test_data_that_know_no_distance_are_refused() -> None:
-    with pytest.raises(TypeError, match="'plain' is judged exactly, and has no exact_metrics or exact_distance"):
+    with pytest.raises(TypeError, match="'plain' is evaluated exactly, and has no exact_metrics or exact_distance"):
         Exact(PLAIN, torch.zeros(1, 1))

@@ -126,9 +126,9 @@ def _key(source: Source, cache: Path) -> str:
     """Return 16 hex digits that identify the contents and names of the files, and the recipe."""
     recipe = {"format": FORMAT, "name": source.name} | dict(source.recipe)
     stamp, changed_s = _stamp(source, recipe)
-    known = cache / "known" / stamp
-    if known.is_file():
-        return known.read_text()
+    listing = cache / "known" / stamp
+    if listing.is_file():
+        return listing.read_text()
     names = [[_below(path, source.base), _file_sha256(path)] for path in source.files]
     if _stamp(source, recipe)[0] != stamp:
         raise DataError(f"{source.base}: files of data {source.name!r} changed while they were read; try again")
@@ -136,10 +136,10 @@ def _key(source: Source, cache: Path) -> str:
     if time.time() - changed_s < SETTLED_S:
         return key
     with contextlib.suppress(OSError):  # in a read-only cache the files are read each time
-        known.parent.mkdir(parents=True, exist_ok=True)
-        temporary = known.with_name(f".{stamp}.{os.getpid()}")
+        listing.parent.mkdir(parents=True, exist_ok=True)
+        temporary = listing.with_name(f".{stamp}.{os.getpid()}")
         temporary.write_text(key)
-        os.replace(temporary, known)
+        os.replace(temporary, listing)
     return key
 
 
