@@ -13,16 +13,14 @@ if TYPE_CHECKING:
     from vistudy.analysis.outcomes.labels import Thresholds
     from vistudy.analysis.outcomes.rules import Outcome, label
     from vistudy.analysis.tables.arm_table import load_arms
-    from vistudy.analysis.tables.compare_studies import compare_studies
     from vistudy.analysis.tables.compare_studies import compare_studies as compare
     from vistudy.analysis.tables.outcome_versions import relabel_study as relabel
     from vistudy.analysis.tables.rates import cell_rates
     from vistudy.analysis.tables.trials import export, load_frame, load_records
-    from vistudy.analysis.verdict.decide import decide_study
     from vistudy.analysis.verdict.decide import decide_study as verdict
     from vistudy.analysis.verdict.multiverse import multiverse_check
     from vistudy.study.api.doctor import doctor
-    from vistudy.study.api.heatmap import draw
+    from vistudy.study.api.heatmap import draw_heatmaps
     from vistudy.study.api.plan import Preview, plan
     from vistudy.study.api.register import register
     from vistudy.study.api.report import report
@@ -36,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Ledger", "Outcome", "Plan", "Preview", "RunReport", "Status", "Study", "StudyError", "Thresholds", "atlas",
-    "cell_rates", "compare", "compare_studies", "decide_study", "doctor", "draw", "export", "film", "heatmap",
+    "cell_rates", "compare", "doctor", "draw_heatmaps", "export", "film", "heatmap",
     "label", "load_arms", "load_frame", "load_records", "load_study", "multiverse_check", "plan", "register",
     "relabel", "report", "run", "save_heatmaps", "status", "sync", "verdict",
 ]  # fmt: skip
@@ -49,14 +47,14 @@ _HOMES = {
     "analysis.outcomes.labels": "Thresholds",
     "analysis.outcomes.rules": "Outcome label",
     "analysis.tables.arm_table": "load_arms",
-    "analysis.tables.compare_studies": "compare_studies compare=compare_studies",
+    "analysis.tables.compare_studies": "compare=compare_studies",
     "analysis.tables.outcome_versions": "relabel=relabel_study",
     "analysis.tables.rates": "cell_rates",
     "analysis.tables.trials": "export load_frame load_records",
-    "analysis.verdict.decide": "decide_study verdict=decide_study",
+    "analysis.verdict.decide": "verdict=decide_study",
     "analysis.verdict.multiverse": "multiverse_check",
     "study.api.doctor": "doctor",
-    "study.api.heatmap": "draw",
+    "study.api.heatmap": "draw_heatmaps",
     "study.api.plan": "Preview plan",
     "study.api.register": "register",
     "study.api.report": "report",

@@ -85,7 +85,11 @@ def _why_none(ledger: Ledger, study: str) -> str:
     if coming:
         last = max(entry["config"]["evaluations"] for entry in plan["trials"])
         when = " and ".join(filter(None, (", ".join(map(str, coming[:-1])), str(coming[-1]))))
-        do = "they are being trained" if ledger.live(study, unfinished) else "the same `vistudy run` command goes on"
+        do = (
+            "they are being trained"
+            if ledger.live(study, unfinished)
+            else "the same `vistudy run` command resumes them"
+        )
         return (
             f"no samples that have a picture are stored yet. {len(unfinished)} of {len(plan['trials'])} trials have "
             f"not ended, and samples are stored at evaluation {when} of {last}: {do}; draw the atlas after that."

@@ -15,7 +15,7 @@ BACKEND = Backend(
         Setting(
             name="time",
             pattern=r"(\d+-)?\d{1,2}:\d{2}:\d{2}",
-            help="Time limit of one job, [D-]HH:MM:SS; at the limit it goes on in the next.",
+            help="Time limit of one job, [D-]HH:MM:SS; at the limit the next job resumes.",
             default="04:00:00",
         ),
         Setting(name="memory-gb", pattern=r"[1-9]\d{0,3}", help="Memory of each node on shared nodes.", default="32"),

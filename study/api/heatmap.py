@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def draw(
+def draw_heatmaps(
     study: str,
     *,
     store: str = DEFAULT_STORE,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.api.status import DEFAULT_STORE, Standing, standing
+from vistudy.study.api.status import DEFAULT_STORE, TrialStates, trial_states
 
 if TYPE_CHECKING:
     from vistudy.clusters import Cluster
@@ -22,12 +22,12 @@ class Preview:
     """A plan held against a store and a cluster."""
 
     plan: Plan
-    work: Workload
+    workload: Workload
     cluster: str
     slots: int
     gpus: int
     estimate: Estimate | None
-    standing: Standing
+    trial_states: TrialStates
     """Where its trials stand in the store."""
 
 
@@ -101,13 +101,13 @@ def _plan_here(planned: Plan, ledger: Ledger, cluster: Cluster, *, pilot: bool) 
 
 
 def _preview(planned: Plan, ledger: Ledger, workload: Workload, cluster: Cluster, cost: Estimate | None) -> Preview:
-    states = standing(ledger, planned)
+    states = trial_states(ledger, planned)
     return Preview(
         plan=planned,
-        work=workload,
+        workload=workload,
         cluster=cluster.name,
         slots=cluster.slots,
         gpus=cluster.gpus,
         estimate=cost,
-        standing=states,
+        trial_states=states,
     )

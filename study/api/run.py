@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from vistudy.analysis.ledger.documents import TrialState
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.api.heatmap import draw
+from vistudy.study.api.heatmap import draw_heatmaps
 from vistudy.study.api.plan import as_study
-from vistudy.study.api.status import DEFAULT_STORE, counts, standing
+from vistudy.study.api.status import DEFAULT_STORE, count_values, trial_states
 from vistudy.study.execution.interrupts import DRAWING, SYNCING, Stop, Stopping, listening
 from vistudy.study.execution.runner import LogFn, ProgressFn, StudyRunner, final_labels, no_op
 
@@ -37,29 +37,29 @@ class RunReport:
     study: str
     trials: int
     """Trials of the plan."""
-    ran: int
+    n_trained: int
     """Trials that ended in this run."""
-    already: int
+    n_existing: int
     """Trials that had ended before it."""
-    left: int
+    n_unfinished: int
     """Trials that have not ended."""
-    saved: int
-    """Those of them with a checkpoint, from which the next run goes on."""
-    saved_at: float | None
+    n_with_checkpoint: int
+    """Those of them with a checkpoint, from which the next run resumes."""
+    checkpoint_progress: float | None
     """Mean share of their training after which it was written."""
-    begun: int
-    """Those that have records and no checkpoint: the next run begins them again."""
+    n_started: int
+    """Those that have records and no checkpoint: the next run trains them from the beginning."""
     states: dict[str, int]
     outcomes: dict[str, int]
     train_s: float
     """Seconds of training, with Ray's start and end."""
     heatmaps: tuple[Path, ...]
     synced: bool
-    """MLflow was written, or tried, at the end. It is not where a run was stopped before it trained anything."""
+    """MLflow was synced, or tried, at the end; not if the run was stopped before it trained anything."""
     tracking_error: str | None
-    """Why MLflow lacks something, if it does."""
+    """Why MLflow is incomplete; None: it is complete."""
     interrupted: bool
-    """It was asked to stop, by Ctrl-C (SIGINT) or SIGTERM; `left`, `heatmaps` and `tracking_error` say where."""
+    """The run was asked to stop, by Ctrl-C (SIGINT) or SIGTERM."""
     terminated: bool
     """By SIGTERM."""
 
@@ -87,7 +87,7 @@ def run(
 ) -> RunReport:
     """Run the trials of a study that the store lacks, mirror them to MLflow and draw the heatmaps.
 
-    Running again is resuming: what is done is kept, packs that were begun go on from their checkpoints. Ctrl-C and
+    Running again resumes: finished trials are kept, started packs resume from their checkpoints. Ctrl-C and
     SIGTERM (in the main thread) stop a run in order: packs write checkpoints, heatmaps are left out, MLflow gets
     FINAL_SYNC_TIMEOUT_S seconds, and the report says what is left.
 
@@ -155,9 +155,9 @@ def _run(
         say(f"claim {declared.claim.id} is not registered: `vistudy register` freezes it before the first record")
     planned, messages, heatmaps = first, set[str](), list[Path]()
 
-    def draw_heatmaps() -> list[Path]:
+    def draw_all() -> list[Path]:
         update_outcome_cache(ledger, declared.name)  # before the first of several readers
-        return draw(declared.name, store=store, tracking_uri=uri, say=say)[1]
+        return draw_heatmaps(declared.name, store=store, tracking_uri=uri, say=say)[1]
 
     with ledger.lock(declared.name, "run"), trainer_on(ledger=ledger, uri=uri) as trainer:
         ended = False
@@ -171,7 +171,7 @@ def _run(
             if not trainer.mirrors:
                 say(f"nothing left to run: all {len(planned.trials)} trials of {declared.name} are in {ledger.uri}")
             stop.doing = DRAWING
-            heatmaps = trainer.disconnect_while(draw_heatmaps)
+            heatmaps = trainer.disconnect_while(draw_all)
             stop.settle(SYNCING)
         except (Stopping, KeyboardInterrupt, SystemExit) as error:
             if not stop.here(error):
@@ -184,20 +184,20 @@ def _run(
 
 def _report(ledger: Ledger, planned: Plan, trainer: StudyRunner, heatmaps: Sequence[Path], stop: Stop) -> RunReport:
     """What a run did, counted in the ledger."""
-    name, states = planned.study.name, standing(ledger, planned)
-    ended = states.states.keys() - states.left
+    name, states = planned.study.name, trial_states(ledger, planned)
+    ended = states.states.keys() - states.unfinished
     outcomes = final_labels(ledger, name, ended) if name in ledger.study_names() else {}
     return RunReport(
         study=name,
         trials=len(planned.trials),
-        ran=len(ended - trainer.before),
-        already=len(ended & trainer.before),
-        left=len(states.left),
-        saved=len(states.saved),
-        saved_at=sum(states.saved.values()) / len(states.saved) if states.saved else None,
-        begun=sum(state != TrialState.PLANNED for state in map(states.states.get, states.left - states.saved.keys())),
-        states=counts(states.states.values()),
-        outcomes=counts(str(labels["outcome"]) for labels in outcomes.values()),
+        n_trained=len(ended - trainer.before),
+        n_existing=len(ended & trainer.before),
+        n_unfinished=len(states.unfinished),
+        n_with_checkpoint=len(states.checkpoints),
+        checkpoint_progress=sum(states.checkpoints.values()) / len(states.checkpoints) if states.checkpoints else None,
+        n_started=sum(states.states[i] != TrialState.PLANNED for i in states.unfinished - states.checkpoints.keys()),
+        states=count_values(states.states.values()),
+        outcomes=count_values(str(labels["outcome"]) for labels in outcomes.values()),
         train_s=trainer.train_s,
         heatmaps=tuple(heatmaps),
         synced=trainer.synced,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.api.heatmap import draw
+from vistudy.study.api.heatmap import draw_heatmaps
 from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.execution.runner import ProgressFn, sync_all
 
@@ -27,5 +27,5 @@ def sync(
     ledger = Ledger(store)
     update_outcome_cache(ledger, study)
     uri = tracking_uri or default_tracking_uri(store)
-    _, heatmaps = draw(study, store=store, tracking_uri=uri)
+    _, heatmaps = draw_heatmaps(study, store=store, tracking_uri=uri)
     return sync_all(ledger, study, uri, heatmaps, tick)

@@ -14,7 +14,7 @@ from rich.table import Table
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.clusters.base import ClusterError
 from vistudy.clusters.deploy.render import Backend
-from vistudy.study.cli.options import AsJson, TrackingUri, err, escape, out
+from vistudy.study.cli.options import AsJson, TrackingUri, escape, stderr, stdout
 from vistudy.study.execution.preflight import Preflight
 
 app = typer.Typer(no_args_is_help=True, help="Check a cluster, or write the files that start one.")
@@ -44,20 +44,20 @@ def check(
         if cluster.gpus < gpus:
             problems.append(f"{address} has {cluster.gpus} GPUs; {gpus} were asked for. Add nodes with GPUs.")
     if as_json:
-        out.print_json(
+        stdout.print_json(
             json.dumps(
                 {"slots": cluster.slots, "gpus": cluster.gpus, "problems": problems, "nodes": _plain(preflight_report)}
             )
         )
     else:
-        out.print(
+        stdout.print(
             f"{cluster.name}: {len(cluster.nodes)} nodes, packs at once: {cluster.slots} "
             f"(one {_unit(cluster.gpus)} each)"
         )
-        out.print(_table(preflight_report, store=store is not None, tracking=tracking_uri is not None))
+        stdout.print(_table(preflight_report, store=store is not None, tracking=tracking_uri is not None))
     if problems:
         for problem in problems:
-            err.print(f"[bold red]problem:[/] {escape(problem)}", soft_wrap=True)
+            stderr.print(f"[bold red]problem:[/] {escape(problem)}", soft_wrap=True)
         raise typer.Exit(2)
 
 
@@ -89,7 +89,7 @@ def render(
         answers[key] = value
     try:
         for path in write(_backend(name), answers, folder):
-            out.print(str(path), soft_wrap=True)
+            stdout.print(str(path), soft_wrap=True)
     except ClusterError as error:
         raise StudyError(str(error)) from error
 
@@ -99,7 +99,7 @@ def options(name: Annotated[str, typer.Argument(help="ssh, slurm, kubernetes, aw
     """List the options of `render` for a kind of cluster."""
     for setting in _backend(name).settings:
         default = "required" if setting.default is None else f"default: {setting.default or 'none'}"
-        out.print(f"{setting.name}: {escape(setting.help)} ({escape(default)})", soft_wrap=True)
+        stdout.print(f"{setting.name}: {escape(setting.help)} ({escape(default)})", soft_wrap=True)
 
 
 def _backend(name: str) -> Backend:

@@ -10,7 +10,7 @@ import typer
 
 from vistudy.analysis.ledger.errors import StudyError
 from vistudy.clusters.base import ClusterError
-from vistudy.study.cli.options import StudyName, err, escape, name_of, out
+from vistudy.study.cli.options import StudyName, escape, name_of, stderr, stdout
 
 if TYPE_CHECKING:
     from vistudy.clusters.jobs import Job
@@ -29,7 +29,7 @@ def list_jobs(cluster: Dashboard) -> None:
 
     try:
         for job in Jobs(cluster).list():
-            out.print(_line(job), soft_wrap=True)
+            stdout.print(_line(job), soft_wrap=True)
     except ClusterError as error:
         raise StudyError(str(error)) from error
 
@@ -47,7 +47,7 @@ def logs(
         at = Jobs(cluster)
         for text in at.logs(at.newest(name_of(study)), follow=follow):
             typer.echo(text, nl=False)
-        err.print(_line(at.newest(name_of(study))), soft_wrap=True)
+        stderr.print(_line(at.newest(name_of(study))), soft_wrap=True)
     except ClusterError as error:
         raise StudyError(str(error)) from error
 
@@ -62,15 +62,15 @@ def stop(study: StudyName, cluster: Dashboard) -> None:
         before = at.newest(name_of(study))
         job = at.stop(before)
         _, marker, answer = "".join(at.logs(job, follow=False)).rpartition(ASKED)
-        out.print(_line(job), soft_wrap=True)
+        stdout.print(_line(job), soft_wrap=True)
         if before.ended:
-            out.print("it had already ended")
+            stdout.print("it had already ended")
         elif not job.ended:
-            out.print(f"not ended yet; it has {STOP_S:.0f} s to stop")
+            stdout.print(f"not ended yet; it has {STOP_S:.0f} s to stop")
         elif marker:
             typer.echo(f"it said:\n{marker}{answer}", nl=False)
         else:
-            out.print(
+            stdout.print(
                 "it ended without output: `vistudy status` shows what is left; packs resume from their checkpoints"
             )
     except ClusterError as error:
@@ -94,8 +94,8 @@ def detach(study: Path, cluster: str, store: str, options: list[str]) -> None:
         job = Jobs(cluster).submit(loaded.name, loaded.text, ["--store", store, *options])
     except ClusterError as error:
         raise StudyError(str(error)) from error
-    out.print(_line(job), soft_wrap=True)
-    out.print(f"follow it: vistudy job logs {loaded.name} --cluster {escape(cluster)} --follow", soft_wrap=True)
+    stdout.print(_line(job), soft_wrap=True)
+    stdout.print(f"follow it: vistudy job logs {loaded.name} --cluster {escape(cluster)} --follow", soft_wrap=True)
 
 
 def _line(job: Job) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from vistudy.analysis.ledger.errors import DISK_FULL_ERRNOS, RunAbortedError, StudyError
 from vistudy.study.cli import cluster, job, maintenance, results, study
-from vistudy.study.cli.options import err, escape
+from vistudy.study.cli.options import escape, stderr
 from vistudy.study.cli.study import INTERRUPTED, RESUMABLE
 
 app = typer.Typer(
@@ -45,7 +45,7 @@ def with_present_names(words: list[str]) -> list[str]:
             now[i] = RENAMED_OPTIONS[name] + equals + value
             renamed[name] = RENAMED_OPTIONS[name]
     for before, after in renamed.items():
-        err.print(f"[yellow]note:[/] `{before}` is now `{after}`")
+        stderr.print(f"[yellow]note:[/] `{before}` is now `{after}`")
     return now
 
 
@@ -55,24 +55,24 @@ def main() -> None:
     try:
         app(args=with_present_names(sys.argv[1:]))
     except StudyError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
+        stderr.print(f"[bold red]error:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(RESUMABLE if isinstance(error, RunAbortedError) else 2)
     except ValueError as error:
         from vistudy.trainables.data.data_root import DataError
 
         if not isinstance(error, DataError):
             raise
-        err.print(f"[bold red]error:[/] data: {escape(str(error))}", soft_wrap=True)
+        stderr.print(f"[bold red]error:[/] data: {escape(str(error))}", soft_wrap=True)
         sys.exit(2)
     except OSError as error:
         if isinstance(error, PermissionError):
             what = f"{error.filename or 'a file'}: {error.strerror}"
             mend = "Give a folder that you may write to with --out, or a --store that you may read and write."
-            err.print(f"[bold red]error:[/] {escape(what)}. {mend}", soft_wrap=True)
+            stderr.print(f"[bold red]error:[/] {escape(what)}. {mend}", soft_wrap=True)
             sys.exit(2)
         if error.errno not in DISK_FULL_ERRNOS:
             raise
-        err.print(f"[bold red]error:[/] {escape(str(error))}. What is recorded is whole.", soft_wrap=True)
+        stderr.print(f"[bold red]error:[/] {escape(str(error))}. What is recorded is whole.", soft_wrap=True)
         sys.exit(RESUMABLE)
     except KeyboardInterrupt:  # elsewhere typer has it
         sys.exit(INTERRUPTED)

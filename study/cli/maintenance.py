@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from vistudy.study.api.status import DEFAULT_STORE
-from vistudy.study.cli.options import AsJson, Store, StudyName, TrackingUri, err, escape, name_of, out
+from vistudy.study.cli.options import AsJson, Store, StudyName, TrackingUri, escape, name_of, stderr, stdout
 
 app = typer.Typer()
 PANEL = "Maintenance"
@@ -24,7 +24,7 @@ def sync(study: StudyName, store: Store = DEFAULT_STORE, tracking_uri: TrackingU
     from vistudy.study.api import sync as api
 
     report = api.sync(name_of(study), store=store, tracking_uri=tracking_uri)
-    out.print(
+    stdout.print(
         f"{report.runs_created} runs made, {report.runs_finished} ended, {report.metrics_written} metrics and "
         f"{report.images_written} pictures written"
     )
@@ -41,9 +41,9 @@ def ui(
     from vistudy.study.tracking.mirror import EXAMPLE_FILTERS, UI_ENVIRONMENT, pages
 
     command, folder = pages(store, tracking_uri, host, port)
-    out.print(f"http://{host}:{port}  (Ctrl-C ends it). Example searches for an experiment:")
+    stdout.print(f"http://{host}:{port}  (Ctrl-C ends it). Example searches for an experiment:")
     for what, search in EXAMPLE_FILTERS:
-        out.print(f"  {escape(search)}\n      {what}", soft_wrap=True, style="")
+        stdout.print(f"  {escape(search)}\n      {what}", soft_wrap=True, style="")
     sys.stdout.flush()
     if folder is not None:
         os.chdir(folder)
@@ -71,15 +71,19 @@ def doctor(
     ledger = Ledger(store)
     findings, running = examine(name, ledger, uri, repairing=repair, stamp=stamp)
     if as_json:
-        out.print_json(json.dumps({"study": name, "running": running, "findings": [asdict(one) for one in findings]}))
+        stdout.print_json(
+            json.dumps({"study": name, "running": running, "findings": [asdict(one) for one in findings]})
+        )
     else:
         if running:
-            err.print(f"[yellow]note:[/] {escape(running)} Files that it is writing are not checked.", soft_wrap=True)
+            stderr.print(
+                f"[yellow]note:[/] {escape(running)} Files that it is writing are not checked.", soft_wrap=True
+            )
         for one in findings:
             state = "[green]repaired[/] " if one.repaired else ""
-            out.print(f"{state}[bold]{one.kind}[/] {escape(one.where)}: {escape(one.what)}", soft_wrap=True)
+            stdout.print(f"{state}[bold]{one.kind}[/] {escape(one.where)}: {escape(one.what)}", soft_wrap=True)
         if ledger.files.exists(f"quarantine/{stamp}"):
-            out.print(f"files were moved to {store}/quarantine/{stamp}; now run the study again", soft_wrap=True)
+            stdout.print(f"files were moved to {store}/quarantine/{stamp}; now run the study again", soft_wrap=True)
         if not findings:
-            out.print(f"{name}: nothing is wrong")
+            stdout.print(f"{name}: nothing is wrong")
     sys.exit(any(not one.repaired for one in findings))

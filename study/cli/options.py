@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False)
+stderr = Console(stderr=True, highlight=False)
 
 StudyFile = Annotated[
     Path, typer.Argument(help="Study file (YAML, see docs/study-file.md), or the name of a recipe such as quickstart.")

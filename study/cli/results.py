@@ -15,11 +15,11 @@ from vistudy.study.cli.options import (
     Store,
     StudyName,
     TrackingUri,
-    err,
     escape,
     name_of,
-    out,
     set_paths,
+    stderr,
+    stdout,
 )
 
 app = typer.Typer()
@@ -35,12 +35,12 @@ def heatmap(
     folder: Folder = None,
 ) -> None:
     """Draw the stability heatmaps of a study as PNG, SVG and one offline HTML page."""
-    from vistudy.study.api.heatmap import draw
+    from vistudy.study.api.heatmap import draw_heatmaps
     from vistudy.study.tracking.uri import default_tracking_uri
 
     uri = tracking_uri or ("://" not in store and default_tracking_uri(store)) or None
-    for path in draw(name_of(study), store=store, tracking_uri=uri, out=folder)[1]:
-        out.print(str(path), soft_wrap=True)
+    for path in draw_heatmaps(name_of(study), store=store, tracking_uri=uri, out=folder)[1]:
+        stdout.print(str(path), soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy report claim-rings --out report")
@@ -55,13 +55,13 @@ def report(
     from vistudy.study.api import report as api
 
     written_report, behind = api.report(name_of(study), store=store, tracking_uri=tracking_uri, out=folder, png=png)
-    out.print(written_report.headline, soft_wrap=True, markup=False)
+    stdout.print(written_report.headline, soft_wrap=True, markup=False)
     for note in written_report.notes:
-        out.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
+        stdout.print(f"[yellow]note:[/] {escape(note)}", soft_wrap=True)
     for path in (written_report.html, written_report.markdown, *written_report.tables, *written_report.figures):
-        out.print(str(path), soft_wrap=True)
+        stdout.print(str(path), soft_wrap=True)
     if behind:
-        err.print(f"[yellow]not copied to MLflow:[/] {escape(behind)}", soft_wrap=True)
+        stderr.print(f"[yellow]not copied to MLflow:[/] {escape(behind)}", soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy verdict claim-rings --multiverse")
@@ -82,11 +82,13 @@ def verdict(
     decision = decide_study(store, name)
     again = multiverse_check(store, name) if multiverse else None
     if as_json:
-        out.print_json(json.dumps({"decision": decision.to_json(), "multiverse": again.to_json() if again else None}))
+        stdout.print_json(
+            json.dumps({"decision": decision.to_json(), "multiverse": again.to_json() if again else None})
+        )
         return
-    out.print(decision.to_markdown(), soft_wrap=True, markup=False)
+    stdout.print(decision.to_markdown(), soft_wrap=True, markup=False)
     if again is not None:
-        out.print(again.to_markdown(), soft_wrap=True, markup=False)
+        stdout.print(again.to_markdown(), soft_wrap=True, markup=False)
 
 
 @app.command(
@@ -104,9 +106,9 @@ def compare(
 
     comparison = compare_studies(store, name_of(a), store_b or store, name_of(b))
     if as_json:
-        out.print_json(json.dumps(comparison.to_json()))
+        stdout.print_json(json.dumps(comparison.to_json()))
         return
-    out.print(comparison.to_markdown(), soft_wrap=True, markup=False)
+    stdout.print(comparison.to_markdown(), soft_wrap=True, markup=False)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy relabel ring-quickstart --version 1 --out labels.csv")
@@ -128,9 +130,9 @@ def relabel(
     if to is not None:
         versions.trials.to_csv(to, index=False)
     if as_json:
-        out.print_json(json.dumps(versions.to_json()))
+        stdout.print_json(json.dumps(versions.to_json()))
         return
-    out.print(versions.to_markdown(), soft_wrap=True, markup=False)
+    stdout.print(versions.to_markdown(), soft_wrap=True, markup=False)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy atlas ring-quickstart --out atlas.html")
@@ -145,7 +147,7 @@ def atlas(
     from vistudy.analysis.maps.atlas_page import atlas as draw
     from vistudy.study.execution.runner import real_modes
 
-    out.print(str(draw(store, name_of(study), to, modes=real_modes())), soft_wrap=True)
+    stdout.print(str(draw(store, name_of(study), to, modes=real_modes())), soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy film t2-0123456789ab --out films")
@@ -165,9 +167,9 @@ def film(
 
     set_paths(VISTUDY_DATA_ROOT=data_root)
     film_ = film_trial(trial_id, store, folder, frames=frames, without_pack=without_pack)
-    out.print(f"[bold]{film_.trial_id}[/]: {film_.frames} frames. {film_.agreement.text}", soft_wrap=True)
+    stdout.print(f"[bold]{film_.trial_id}[/]: {film_.frames} frames. {film_.agreement.text}", soft_wrap=True)
     for path in film_.paths:
-        out.print(str(path), soft_wrap=True)
+        stdout.print(str(path), soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy export ring-quickstart --records --out records.parquet")
@@ -181,4 +183,4 @@ def export(
     from vistudy.analysis.tables.trials import export as write
 
     rows = write(store, name_of(study), to, records=records)
-    out.print(f"{rows} rows in {to}", soft_wrap=True)
+    stdout.print(f"{rows} rows in {to}", soft_wrap=True)

@@ -18,7 +18,7 @@ from vistudy.analysis.ledger.errors import Terminated
 from vistudy.study.api.run import CHECKPOINT_EVERY_S, HEARTBEAT_TIMEOUT_S
 from vistudy.study.api.status import DEFAULT_STORE
 from vistudy.study.cli import job
-from vistudy.study.cli.options import (
+from vistudy.study.cli.options import (  # fmt: skip
     AllowLarge,
     AsJson,
     Cluster,
@@ -30,12 +30,12 @@ from vistudy.study.cli.options import (
     StudyFile,
     StudyName,
     TrackingUri,
-    err,
     escape,
     name_of,
-    out,
     set_paths,
-)  # fmt: skip
+    stderr,
+    stdout,
+)
 from vistudy.study.cli.printing import (
     preview_json,
     print_power,
@@ -89,7 +89,7 @@ def plan(
         pilot=pilot,
     )
     if as_json:
-        out.print_json(json.dumps(preview_json(preview)))
+        stdout.print_json(json.dumps(preview_json(preview)))
         return
     print_preview(preview)
     if power:
@@ -140,7 +140,7 @@ def run(
     set_paths(VISTUDY_DATA_ROOT=data_root, VISTUDY_INCEPTION_WEIGHTS=inception_weights)
     bar = Progress(
         TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("trials"), TimeElapsedColumn(),
-        console=err, transient=True, refresh_per_second=1, disable=not err.is_terminal,
+        console=stderr, transient=True, refresh_per_second=1, disable=not stderr.is_terminal,
     )  # fmt: skip
     with bar, _stopped_early():
         task = bar.add_task("", total=None)
@@ -155,12 +155,12 @@ def run(
             retry_failed=retry_failed,
             checkpoint_every_s=checkpoint_every,
             heartbeat_timeout_s=heartbeat_timeout,
-            say=lambda line: err.print(escape(line)),
+            say=lambda line: stderr.print(escape(line)),
             tick=lambda done, total: bar.update(task, completed=done, total=total),
             end_now=_end_now,
         )
     if as_json:
-        out.print_json(json.dumps(asdict(report), default=str))
+        stdout.print_json(json.dumps(asdict(report), default=str))
     else:
         print_report(report, store)
     if report.interrupted:
@@ -177,14 +177,14 @@ def _stopped_early() -> Iterator[None]:
     except (KeyboardInterrupt, Terminated) as error:
         terminated = isinstance(error, Terminated)
         how = "SIGTERM" if terminated else "Ctrl-C"
-        err.print(f"stopped by {how} before this run trained anything; the same command resumes it")
+        stderr.print(f"stopped by {how} before this run trained anything; the same command resumes it")
         _leave(RESUMABLE if terminated else INTERRUPTED)
 
 
 def _end_now(number: int) -> None:
     """End at a second signal: workers end with this process, and the system releases its locks."""
-    err.show_cursor()
-    err.print(
+    stderr.show_cursor()
+    stderr.print(
         "ended now. Records and checkpoints are complete; training since the last checkpoints will be repeated.\n"
         "MLflow may lack records and show runs as RUNNING: the next run or `vistudy sync` corrects that. "
         "The same command resumes the run."
@@ -212,7 +212,7 @@ def register(
     from vistudy.study.api.register import sentence
 
     registration = freeze(study, store, amend=amend)
-    out.print_json(json.dumps(registration)) if as_json else out.print(sentence(registration), soft_wrap=True)
+    stdout.print_json(json.dumps(registration)) if as_json else stdout.print(sentence(registration), soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy status ring-quickstart")
@@ -222,8 +222,8 @@ def status(study: StudyName, store: Store = DEFAULT_STORE, as_json: AsJson = Fal
 
     state = api.status(name_of(study), store=store)
     if as_json:
-        out.print_json(json.dumps(asdict(state)))
+        stdout.print_json(json.dumps(asdict(state)))
         return
     print_status(state)
     for trial_id, error in state.errors.items():
-        out.print(f"\n[red]{trial_id} failed[/]\n{escape(error)}", soft_wrap=True)
+        stdout.print(f"\n[red]{trial_id} failed[/]\n{escape(error)}", soft_wrap=True)

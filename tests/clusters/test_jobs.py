@@ -67,7 +67,7 @@ def test_a_second_one_is_refused_and_stop_ends_it_resumably(head, tmp_path):
     assert "STOPPED" in output
     assert "stopping: writing checkpoints" in output
     assert "stopped by SIGTERM; 0 of 4 trials ended in this run, 0 before it, 4 are left: 4 with a checkpoint" in output
-    assert "the same command goes on" in output
+    assert "the same command resumes the run" in output
     assert Ledger(str(store)).finished_trials() == set()
     assert json.loads(vistudy("status", "long", "--store", store, "--json"))["states"] == {"interrupted": 4}
     assert "it had already ended" in vistudy("job", "stop", "long", *at, env=head.env)

@@ -83,4 +83,4 @@ def test_public_names_are_there_and_stay_what_they_are() -> None:
     for _ in range(2):
         for name in vistudy.__all__:
             assert not isinstance(getattr(vistudy, name), type(importlib)), name
-    assert vistudy.compare_studies is compare_studies
+    assert vistudy.compare is compare_studies

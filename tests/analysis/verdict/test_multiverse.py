@@ -12,7 +12,7 @@ import pytest
 from tests.analysis.armstore import CLAIM, SPACE, entry, make_arm_store, train_all
 from tests.analysis.series import cut, series
 from tests.analysis.store import train
-from vistudy import decide_study, load_arms, multiverse_check
+from vistudy import load_arms, multiverse_check, verdict
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.outcomes.label_study import read_trials
 from vistudy.analysis.outcomes.labels import Thresholds
@@ -130,7 +130,7 @@ def test_every_variant_is_decided(store: Ledger) -> None:
 
 def test_a_variant_is_what_the_decision_says_under_its_thresholds(store: Ledger) -> None:
     found = multiverse_check(store, "demo")
-    decided = {block.block: block for block in decide_study(store, "demo").blocks}
+    decided = {block.block: block for block in verdict(store, "demo").blocks}
     assert found.blocks[0].verdict == decided["ring"].verdict
     assert decided["grid"].verdict == decided["empty"].verdict == REFUSED
     assert "it has no trial of arm A1 or A0" in decided["empty"].sentence

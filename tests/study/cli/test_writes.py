@@ -48,7 +48,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with a small study, trained and mirrored."""
     folder = tmp_path_factory.mktemp("watched")
     report = vs.run(write(folder / "tiny.yaml", STUDY), store=str(folder / "original"), cluster="debug")
-    assert report.ran == 4
+    assert report.n_trained == 4
     assert report.tracking_error is None
     return folder / "original"
 

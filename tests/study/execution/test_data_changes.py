@@ -122,13 +122,13 @@ def test_runs_on_two_contents_under_one_name(tmp_path: Path, monkeypatch: pytest
         study = parse_study(text(name, seeds))
         return vs.run(study, store=store, cluster="debug", say=said.append)
 
-    assert run("red", "[0]").ran == 1
+    assert run("red", "[0]").n_trained == 1
     first, ledger = load_frame(store, "red"), Ledger(store)
     red, blue = first["data_fingerprint"][0], wider(monkeypatch)
-    assert run("blue", "[0]").ran == 1
+    assert run("blue", "[0]").n_trained == 1
     assert f"(fingerprint {red} then, {blue} now)" in " ".join(said)
     assert load_frame(store, "blue")["q_final"][0] != first["q_final"][0]
-    assert run("red", "[0, 1]").ran == 1  # seed 0 is blue's
+    assert run("red", "[0, 1]").n_trained == 1  # seed 0 is blue's
     again = load_frame(store, "red")
     assert set(again["data_fingerprint"]) == {blue}
     ceilings = [ledger.read_pack(p)["reference"]["dist_ceiling"] for p in (first["pack_id"][0], *again["pack_id"])]
@@ -147,7 +147,7 @@ def test_runs_on_two_contents_under_one_name(tmp_path: Path, monkeypatch: pytest
     rows = dict(told(ledger.read_plan("red"), meta, "", again, [], None))
     assert rows["data ring8"] == f"fingerprint {blue}"
     monkeypatch.setitem(DATASETS, "ring8", RING8)
-    assert run("red", "[0]").ran == 0  # the earlier data, the earlier trials
+    assert run("red", "[0]").n_trained == 0  # the earlier data, the earlier trials
 
 
 def test_a_worker_with_other_data_records_nothing(disk: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def status(store: Path) -> tuple[dict[str, int], str]:
 def run_again(file: Path, store: Path) -> RunReport:
     """The same command, to its end."""
     report = vs.run(file, store=str(store), cluster="debug")
-    assert (report.interrupted, report.left, report.tracking_error) == (False, 0, None)
+    assert (report.interrupted, report.n_unfinished, report.tracking_error) == (False, 0, None)
     assert {run.info.status for run in mlflow_runs(store, "s")} == {"FINISHED"}
     return report
 
@@ -88,7 +88,7 @@ def test_one_signal_outside_training(tmp_path: Path, moment: str, number: signal
         assert "MLflow was not synced: nothing was trained in this run" in output
         assert Ledger(store).finished_trials() == set()
     again = run_again(file, store)
-    assert (again.ran, again.already) == ((0, 4) if trained else (4, 0))
+    assert (again.n_trained, again.n_existing) == ((0, 4) if trained else (4, 0))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -120,7 +120,7 @@ def test_one_signal_in_training(tmp_path: Path, number: signal.Signals) -> None:
     assert set(load_frame(store, "s")["state"]) == {"interrupted"}
     assert "to run: 1, 1 of them begun and interrupted" in vistudy("plan", file, "--store", store, "--no-pilot")
     with pytest.raises(
-        StudyError, match="kept at evaluation 500 and 1000 of 1000: the same `vistudy run` command goes on"
+        StudyError, match="kept at evaluation 500 and 1000 of 1000: the same `vistudy run` command resumes on"
     ):
         atlas(store, "s", tmp_path / "a.html")
 
@@ -173,7 +173,8 @@ import vistudy
 before = signal.getsignal(signal.SIGINT)
 try:
     report = vistudy.run(sys.argv[1], store=sys.argv[2], cluster="debug")
-    print("REPORT", report.interrupted, report.ran, report.left, report.saved, report.states, flush=True)
+    counts = report.n_trained, report.n_unfinished, report.n_with_checkpoint
+    print("REPORT", report.interrupted, *counts, report.states, flush=True)
 except KeyboardInterrupt:
     print("RAISED", flush=True)
 print("LIVE", vistudy.status("s", store=sys.argv[2]).states, signal.getsignal(signal.SIGINT) is before, flush=True)
