@@ -21,7 +21,7 @@ __all__ = [
     "missing_bounds", "pair", "pool", "risk_difference", "sign_flip",
 ]  # fmt: skip
 
-FEW = 10
+MIN_DIFFERING = 10
 """Below so many configurations that differ, the plain t interval of a share covers less than it says."""
 SUPPORT = 2**20
 """Largest number of sign patterns (equal ones counted once) that is enumerated."""
@@ -155,7 +155,7 @@ def _spread(values: Floats, share: bool) -> _Normal:
     if n < 2:
         return _Normal(centre=total / max(n, 1), error=math.nan, df=0, method="none: a single configuration")
     differing = int(np.count_nonzero(values))
-    if not share or differing >= FEW:
+    if not share or differing >= MIN_DIFFERING:
         error = float(values.std(ddof=1)) / math.sqrt(n)
         return _Normal(centre=total / n, error=error, df=n - 1, method="cluster t")
     if not differing:
@@ -163,7 +163,7 @@ def _spread(values: Floats, share: bool) -> _Normal:
         return _Normal(centre=0.0, error=math.nan, df=n - 1, method=method, bound_n=n)
     centre = total / (n + 2)
     variance = (float((values**2).sum()) + 1 - (n + 2) * centre**2) / (n + 1)
-    method = f"cluster t with pseudo-pairs: fewer than {FEW} configurations differ"
+    method = f"cluster t with pseudo-pairs: fewer than {MIN_DIFFERING} configurations differ"
     return _Normal(centre=centre, error=math.sqrt(variance / (n + 2)), df=n - 1, method=method)
 
 

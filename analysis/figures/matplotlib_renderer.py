@@ -88,7 +88,7 @@ def _write(
     )  # fmt: skip
 
 
-def _head(ax: Axes, width: float, height: float, title: str) -> None:
+def _draw_title(ax: Axes, width: float, height: float, title: str) -> None:
     room = int((width - 2 * _LEFT) / 0.105)
     _write(ax, _LEFT, height - 0.24, textwrap.shorten(title, room, placeholder="…"), size=12, weight="bold", gid=TITLE)
 
@@ -118,7 +118,7 @@ def _tiles(figure: TileFigure) -> Figure:
     foot = _wrapped(f"{figure.caption} {figure.small}".strip(), width)
     height = 0.62 + sum(heights) + 0.38 + 0.15 * len(foot) + 0.1
     sheet, ax = _sheet(width, height)
-    _head(ax, width, height, figure.title)
+    _draw_title(ax, width, height, figure.title)
     top = height - 0.62
     for row, high in zip(rows, heights, strict=True):
         for i, m in enumerate(row):
@@ -217,7 +217,7 @@ def _grid(
     return sheet, ax, axes, 0.15 * len(foot) + 0.12
 
 
-def _dress(ax: Axes, title: str, x_label: str, y_label: str) -> None:
+def _label_axes(ax: Axes, title: str, x_label: str, y_label: str) -> None:
     ax.set_title(title, fontsize=_SIZE, fontweight="bold", loc="left", fontfamily=_FONT, color=INK, parse_math=False)
     ax.set_xlabel(x_label, fontsize=_SMALL + 0.5, color=GREY)
     ax.set_ylabel(y_label, fontsize=_SMALL + 0.5, color=GREY)
@@ -235,7 +235,7 @@ def _curves(figure: CurveFigure) -> Figure:
     lines = math.ceil(len(names) / 6) if len(names) > 1 else 0
     sheet, page, axes, bottom = _grid(len(figure.panels), 2.55, 2.0, 0.22 * lines, figure.caption)
     height = float(sheet.get_size_inches()[1])
-    _head(page, float(sheet.get_size_inches()[0]), height, figure.title)
+    _draw_title(page, float(sheet.get_size_inches()[0]), height, figure.title)
     for i, (ax, panel) in enumerate(zip(axes, figure.panels, strict=True)):
         _panel(ax, figure, panel, figure.y_label if i % min(len(axes), 3) == 0 else "")
     if lines:
@@ -244,7 +244,7 @@ def _curves(figure: CurveFigure) -> Figure:
 
 
 def _panel(ax: Axes, figure: CurveFigure, panel: Panel, y_label: str) -> None:
-    _dress(ax, panel.title, figure.x_label, y_label)
+    _label_axes(ax, panel.title, figure.x_label, y_label)
     if figure.log_x:
         ax.set_xscale("log")
         ax.xaxis.set_minor_formatter(NullFormatter())
@@ -295,7 +295,7 @@ def _bars(figure: BarFigure) -> Figure:
     high = max(1.0, 0.17 * tall + 0.3)
     sheet, page, axes, bottom = _grid(len(figure.panels), 2.0, high, 0.22 * lines, figure.caption, label)
     width, height = map(float, sheet.get_size_inches())
-    _head(page, width, height, figure.title)
+    _draw_title(page, width, height, figure.title)
     for ax, panel in zip(axes, figure.panels, strict=True):
         _bar_panel(ax, figure, panel)
     if lines:
@@ -304,7 +304,7 @@ def _bars(figure: BarFigure) -> Figure:
 
 
 def _bar_panel(ax: Axes, figure: BarFigure, panel: BarPanel) -> None:
-    _dress(ax, panel.title, figure.x_label, "")
+    _label_axes(ax, panel.title, figure.x_label, "")
     high = 0.8 / max(1, len(panel.arms))
     for i, (style, bars) in enumerate(zip(panel.styles, panel.bars, strict=True)):
         for j, bar in enumerate(bars):

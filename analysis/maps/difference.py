@@ -95,16 +95,19 @@ def _difference_tile(pairs: np.ndarray, planned: int, place: str, treatment: str
     difference = (counts[1] - counts[2]) / n
     note = (
         f"{place}\n{treatment}: {counts[0] + counts[1]} of {n} stable; {baseline}: {counts[0] + counts[2]} of {n}\n"
-        f"difference {points(difference)} points, 95 % interval {points(low)} to {points(high)}\n"
+        f"difference {whole_points(difference)} points, 95 % interval {whole_points(low)} to {whole_points(high)}\n"
         f"{counts[1]} rescued, {counts[2]} broken, {n} pairs of {planned}"
     )
     return Tile(
-        value=difference, text=points(difference), note=note, strong=bool(low > 0 or high < 0),
-        small=(f"{counts[0] + counts[1]} vs {counts[0] + counts[2]} of {n}", f"{points(low)} to {points(high)}"),
+        value=difference, text=whole_points(difference), note=note, strong=bool(low > 0 or high < 0),
+        small=(
+            f"{counts[0] + counts[1]} vs {counts[0] + counts[2]} of {n}",
+            f"{whole_points(low)} to {whole_points(high)}",
+        ),
     )  # fmt: skip
 
 
-def points(share: float) -> str:
+def whole_points(share: float) -> str:
     """A difference of shares in percentage points with its sign: +25, −3, 0."""
     if math.isnan(share):
         return "–"

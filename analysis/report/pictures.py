@@ -46,7 +46,7 @@ class Picture:
         return cls(key=key, title=figure.title, caption=f"{figure.caption} {small}".strip(), figure=figure)
 
 
-class Painter:
+class FigureWorker:
     """Draws pictures, those of large studies in a second process, too. `results` draws the rest."""
 
     def __init__(self, folder: Path, trials: int, *, png: bool) -> None:

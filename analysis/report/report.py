@@ -23,7 +23,7 @@ from vistudy.analysis.maps.atlas_samples import Modes
 from vistudy.analysis.maps.heatmap_page import embedded_json, page_environment
 from vistudy.analysis.outcomes.label_study import as_ledger
 from vistudy.analysis.outcomes.labels import LABEL_TEXT, Thresholds
-from vistudy.analysis.report.pictures import Painter, Picture, Section, pictures
+from vistudy.analysis.report.pictures import FigureWorker, Picture, Section, pictures
 from vistudy.analysis.report.tables import DRAWS, Table, arm_tally, estimate_tables, estimates, packed
 from vistudy.analysis.report.text import markdown, methods, provenance
 from vistudy.analysis.report.verdict_section import View, view
@@ -116,7 +116,7 @@ def report(
     out.mkdir(parents=True, exist_ok=True)
     ledger = as_ledger(store)
     trials = frames.read_trials(ledger, study)
-    painter = Painter(out / "figures", len(trials.entries), png=png)
+    painter = FigureWorker(out / "figures", len(trials.entries), png=png)
     content = _gather(ledger, trials, painter, draws)
     tables = _write_tables(content, out / "tables")
     atlas = _atlas(ledger, study, trials.plan, modes)
@@ -130,7 +130,7 @@ def report(
     )  # fmt: skip
 
 
-def _gather(ledger: Ledger, trials: frames.StudyTrials, painter: Painter, draws: int) -> _Content:
+def _gather(ledger: Ledger, trials: frames.StudyTrials, painter: FigureWorker, draws: int) -> _Content:
     claim = claim_of(trials) if trials.plan.get("claim") else None
     thresholds = thresholds_of(claim) if claim else Thresholds()
     of_plan = _table(trials, thresholds)

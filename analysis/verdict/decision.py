@@ -103,7 +103,12 @@ def _block_rows(decision: Decision) -> list[Sequence[str]]:
         figures = ["", "", "", "", ""]
         if d is not None:
             p = d.p if block.p_holm is None else block.p_holm
-            figures = [points(d.estimate), f"{points(d.low)} to {points(d.high)}", str(d.n_configs), str(d.n_pairs)]
+            figures = [
+                points(d.estimate),
+                f"{points(d.low)} to {points(d.high)}",
+                str(d.n_configs),
+                str(d.n_pairs),
+            ]
             figures += [p_text(p)]
         rows.append((block.block, block.block_class, block.role, block.verdict, *figures))
     return rows

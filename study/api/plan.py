@@ -31,7 +31,7 @@ class Preview:
     """Where its trials stand in the store."""
 
 
-def as_study(study: Study | str | os.PathLike[str]) -> Study:
+def to_study(study: Study | str | os.PathLike[str]) -> Study:
     """A study as it is, or read from its file."""
     from vistudy.study.spec.model import Study
     from vistudy.study.spec.parser import load_study
@@ -63,7 +63,7 @@ def plan(
 
     ledger = Ledger(store)
     forget_seen_files()
-    planned = plan_from_store(as_study(study), ledger, allow_large=allow_large)
+    planned = plan_from_store(to_study(study), ledger, allow_large=allow_large)
     check_data(planned)
     planned = planned.noting(other_data(planned, ledger))
     if cluster == "local":

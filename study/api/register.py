@@ -38,7 +38,7 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
         StudyError: no claim; a claim that cannot be registered; another one is registered and `amend` is not given.
     """
     declared = study if isinstance(study, Study) else load_study(study)
-    content = frozen(declared)
+    content = registration_content(declared)
     ledger = Ledger(store)
     forget_seen_files()
     planned = plan_from_store(declared, ledger)  # refuses what cannot be trained, before anything is written
@@ -53,7 +53,7 @@ def register(study: Study | str | os.PathLike[str], store: str, *, amend: bool =
     if before and before[-1]["claim_hash"] in (digest, claim_hash(_as_before(content))):
         return before[-1]
     if before and not amend:
-        parts = ", ".join(differences(before[-1], content))
+        parts = ", ".join(diff_paths(before[-1], content))
         raise StudyError(
             f"study {declared.name!r}: another claim is registered ({before[-1]['claim_hash']}); it differs in "
             f"{parts}. Take the file back to what was registered, give the study another name, or use --amend: both "
@@ -80,14 +80,14 @@ def _as_before(content: Mapping[str, Any]) -> dict[str, Any]:
     return {**content, "claim": claim}
 
 
-def sentence(registration: Mapping[str, Any]) -> str:
+def describe(registration: Mapping[str, Any]) -> str:
     """A registration in words."""
     count = registration["records_before"]
     when = f"{count:,} records of its trials were in the store before" if count else "before the first record"
     return f"claim {registration['claim']['id']} is registered as {registration['claim_hash']}: {when}"
 
 
-def frozen(study: Study) -> dict[str, Any]:
+def registration_content(study: Study) -> dict[str, Any]:
     """What is frozen: the claim with all of its defaults, the version of the outcome rules, and every block.
 
     Raises:
@@ -143,7 +143,7 @@ def _canonical(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def diff_paths(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Paths such as `blocks.ring8-P.sample.n` at which two contents of a registration differ."""
     paths: list[str] = []
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from vistudy.analysis.ledger.documents import TrialState
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.study.api.heatmap import draw_heatmaps
-from vistudy.study.api.plan import as_study
+from vistudy.study.api.plan import to_study
 from vistudy.study.api.status import DEFAULT_STORE, count_values, trial_states
 from vistudy.study.execution.interrupts import DRAWING, SYNCING, Stop, Stopping, listening
 from vistudy.study.execution.runner import LogFn, ProgressFn, StudyRunner, final_labels, no_op
@@ -140,7 +140,7 @@ def _run(
     from vistudy.study.tracking import mirror
     from vistudy.trainables.data import forget_seen_files
 
-    declared = as_study(study)
+    declared = to_study(study)
     uri = tracking_uri or mirror.default_tracking_uri(store)
     mirror.check_tracking_uri(uri)
     ledger = Ledger(store)

@@ -208,11 +208,11 @@ def register(
     as_json: AsJson = False,
 ) -> None:
     """Freeze a study's claim, search space, arms and budget with a hash, before its first trial."""
+    from vistudy.study.api.register import describe
     from vistudy.study.api.register import register as freeze
-    from vistudy.study.api.register import sentence
 
     registration = freeze(study, store, amend=amend)
-    stdout.print_json(json.dumps(registration)) if as_json else stdout.print(sentence(registration), soft_wrap=True)
+    stdout.print_json(json.dumps(registration)) if as_json else stdout.print(describe(registration), soft_wrap=True)
 
 
 @app.command(rich_help_panel=PANEL, epilog="Example: vistudy status ring-quickstart")

@@ -17,7 +17,7 @@ from typing import TypeVar
 from vistudy.analysis.ledger.errors import Terminated
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-LOOK_EVERY_S = 0.5
+POLL_S = 0.5
 """Polling interval of waits, in case the exception was lost in a finalizer."""
 STARTING = "no pack is in training yet"
 TRAINING = "writing checkpoints"
@@ -62,7 +62,7 @@ class Stop:
         """Wait for a future and return its result. Raises Stopping once the run is asked to stop."""
         while True:
             self.check()
-            if wait([future], LOOK_EVERY_S).done:
+            if wait([future], POLL_S).done:
                 return future.result()
 
     def here(self, error: BaseException) -> bool:
@@ -126,7 +126,7 @@ class Stop:
                 self._tell()
             elif self._end_now:
                 self._end_now(data[0])
-            elif count == 2 and not self._twice.wait(LOOK_EVERY_S):  # Python merged two signals: send one more
+            elif count == 2 and not self._twice.wait(POLL_S):  # Python merged two signals: send one more
                 signal.pthread_kill(main_thread, data[0])
 
 

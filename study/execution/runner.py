@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from vistudy.analysis.ledger.documents import TrialEnd
 from vistudy.analysis.ledger.ledger import Ledger
-from vistudy.study.execution.interrupts import LOOK_EVERY_S, Stop
+from vistudy.study.execution.interrupts import POLL_S, Stop
 from vistudy.study.execution.provenance import now_ms, provenance
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class StudyRunner:
                 last.set_exception(error)
 
         threading.Thread(target=finish, name="vistudy-last-sync", daemon=True).start()
-        while not wait([last], LOOK_EVERY_S).done and not self._stop.asked.is_set():
+        while not wait([last], POLL_S).done and not self._stop.asked.is_set():
             pass
         late = not wait([last], FINAL_SYNC_TIMEOUT_S if self._stop.asked.is_set() else None).done
         self.behind = (

@@ -15,7 +15,7 @@ from statsmodels.stats.multitest import multipletests
 
 from tests.analysis.arm_tables import NAN, arm_table, at
 from vistudy.analysis.estimates.risk_difference import (
-    FEW,
+    MIN_DIFFERING,
     equivalence,
     holm,
     mean_interval,
@@ -175,7 +175,7 @@ def test_interval_of_many_configurations_is_students() -> None:
 
 def test_few_configurations_that_differ_widen_the_interval() -> None:
     d = np.zeros(60)
-    d[: FEW - 1] = 0.5
+    d[: MIN_DIFFERING - 1] = 0.5
     low, high, method = mean_interval(d, share=True)
     plain = mean_interval(d)
     assert "fewer than 10 configurations differ" in method

@@ -17,8 +17,8 @@ from vistudy.analysis.maps.difference import (
     difference_map,
     grid_figure,
     paired_interval,
-    points,
     stability_figure,
+    whole_points,
 )
 from vistudy.analysis.maps.heatmap_cells import blocks
 from vistudy.analysis.tables.arm_table import arms_by_weight
@@ -165,4 +165,4 @@ def test_colours_and_styles() -> None:
     assert tile_colour(1.0, True) != tile_colour(-1.0, True)
     assert arm_styles(["A1", "X", "A0"], "A0", "A1") == {"A0": 0, "A1": 1, "X": 2}
     assert max(arm_styles([str(i) for i in range(20)]).values()) == 7
-    assert [points(x) for x in (0.254, -0.03, 0.001, NAN)] == ["+25", "−3", "0", "–"]
+    assert [whole_points(x) for x in (0.254, -0.03, 0.001, NAN)] == ["+25", "−3", "0", "–"]

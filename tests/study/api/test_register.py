@@ -15,7 +15,7 @@ from tests.study.stored import pack, record
 from vistudy.analysis.ledger.errors import StoreError, StudyError
 from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.verdict.registration import registration_status
-from vistudy.study.api.register import claim_hash, differences, frozen, register, sentence
+from vistudy.study.api.register import claim_hash, describe, diff_paths, register, registration_content
 from vistudy.study.planning.plan import plan
 from vistudy.study.spec.arms import Match
 from vistudy.study.spec.parser import parse_study
@@ -38,7 +38,7 @@ claim: {id: c, baseline: A0, treatment: A1}
 
 
 def digest(text: str) -> str:
-    return claim_hash(frozen(parse_study(text)))
+    return claim_hash(registration_content(parse_study(text)))
 
 
 def test_a_registration_says_what_was_claimed_and_when(tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_a_registration_says_what_was_claimed_and_when(tmp_path: Path) -> None:
     assert found["claim"] == plan(study).to_json()["claim"]
     assert found["blocks"]["gan-ring8"]["arms"] == {"A0": {"reg_weight": 0}, "A1": {"reg_weight": 5}}
     assert found["blocks"]["gan-ring8"]["sample"]["space"] == {"lr": {"low": 1e-4, "high": 1e-1, "log": True}}
-    assert "before the first record" in sentence(found)
+    assert "before the first record" in describe(found)
     assert ledger.study_names() == []  # it has no plan before it is run
 
 
@@ -63,7 +63,7 @@ def test_the_same_claim_again_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_claim_registered_before_there_were_limits_of_room_is_the_same(tmp_path: Path) -> None:
-    content = frozen(parse_study(TEXT))
+    content = registration_content(parse_study(TEXT))
     content["claim"] = {k: v for k, v in content["claim"].items() if not k.startswith("room_")}
     old = {"claim_hash": claim_hash(content), "study_hash": "", "registered_ms": 1, "records_before": 0, **content}
     ledger = Ledger(tmp_path)
@@ -106,7 +106,7 @@ def test_a_claim_is_registered_for_the_data_that_are_there(tmp_path: Path, monke
 def test_a_registration_of_the_time_before_data_were_recorded_still_counts(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     ledger.create()
-    old = frozen(parse_study(TEXT))
+    old = registration_content(parse_study(TEXT))
     registered = {"claim_hash": claim_hash(old), "registered_ms": 5, "records_before": 0, **old}
     ledger.write_registration("s", registered)
     assert register(parse_study(TEXT), str(tmp_path)) == registered
@@ -138,7 +138,7 @@ def test_records_of_the_studys_trials_are_counted(tmp_path: Path) -> None:
         attempt.append([record(evaluation, mine), record(evaluation, "of-another-study")], unix_ms=1)
     found = register(parse_study(TEXT), str(tmp_path))
     assert found["records_before"] == 3
-    assert "3 records of its trials were in the store before" in sentence(found)
+    assert "3 records of its trials were in the store before" in describe(found)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,14 @@ def test_records_of_the_studys_trials_are_counted(tmp_path: Path) -> None:
 def test_whatever_bears_on_the_verdict_is_hashed(old: str, new: str) -> None:
     assert old in TEXT
     assert digest(TEXT.replace(old, new)) != digest(TEXT)
-    assert len(differences(frozen(parse_study(TEXT)), frozen(parse_study(TEXT.replace(old, new))))) == 1
+    assert (
+        len(
+            diff_paths(
+                registration_content(parse_study(TEXT)), registration_content(parse_study(TEXT.replace(old, new)))
+            )
+        )
+        == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vistudy.analysis.ledger.errors import StudyError
-from vistudy.study.api.register import claim_hash, frozen
+from vistudy.study.api.register import claim_hash, registration_content
 from vistudy.study.planning.plan import plan
 from vistudy.study.spec.parser import load_study, parse_study
 from vistudy.study.spec.yaml_reader import MAX_BYTES
@@ -461,7 +461,7 @@ class TestFormerKeys:
         former, present = parse_study(FORMER), parse_study(PRESENT)
         assert former.hash == present.hash
         assert [t.to_json() for t in plan(former).trials] == [t.to_json() for t in plan(present).trials]
-        assert claim_hash(frozen(former)) == claim_hash(frozen(present))
+        assert claim_hash(registration_content(former)) == claim_hash(registration_content(present))
         assert former.blocks[1].sample_evaluations == (0, 10)
 
     def test_the_hash_is_that_of_files_written_before(self) -> None:
