@@ -120,7 +120,7 @@ def test_one_signal_in_training(tmp_path: Path, number: signal.Signals) -> None:
     assert set(load_frame(store, "s")["state"]) == {"interrupted"}
     assert "to run: 1, 1 of them begun and interrupted" in vistudy("plan", file, "--store", store, "--no-pilot")
     with pytest.raises(
-        StudyError, match="kept at evaluation 500 and 1000 of 1000: the same `vistudy run` command resumes"
+        StudyError, match="stored at evaluation 500 and 1000 of 1000: the same `vistudy run` command resumes"
     ):
         atlas(store, "s", tmp_path / "a.html")
 
