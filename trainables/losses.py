@@ -206,11 +206,3 @@ def log_density_ratio(
     """
     old = gaussian_log_density(z, mean_old, log_variance_old)
     return (old - gaussian_log_density(z, mean, log_variance)).mean(1)
-
-
-def optimal_joint_logit(
-    posterior_old: Float[Tensor, "K B"], data: Float[Tensor, "K B"],
-    likelihood_old: Float[Tensor, "K B"], prior: Float[Tensor, "K B"],
-) -> Float[Tensor, "K B"]:  # fmt: skip
-    """Logit of the D of (39), p_old(z|x) p~(x) / (p_old(z|x) p~(x) + q_old(x|z) q(z)), of the four log densities."""
-    return posterior_old + data - likelihood_old - prior

@@ -132,8 +132,3 @@ def period_map(config: DiracConfig) -> np.ndarray:
     d_phase = np.linalg.matrix_power(d_step, c.d_steps)
     both: np.ndarray = d_phase @ g_phase if c.schedule == "alternating" else g_phase + d_phase - same
     return both
-
-
-def period_map_eigenvalues(config: DiracConfig) -> np.ndarray:
-    """Complex eigenvalues of a period near the equilibrium. A trial is locally stable if no modulus exceeds 1."""
-    return np.linalg.eigvals(period_map(config)).astype(complex)

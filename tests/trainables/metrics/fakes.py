@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from vistudy.trainables.data.base import Dataset, Kind, Split
+from vistudy.trainables.metrics.distances.mmd import rbf_sum, rbf_within
 from vistudy.trainables.random_streams import generator
 
 
@@ -107,3 +108,10 @@ class States(Toy):
 
 
 BARS, PLAIN, STACKED_BARS, TOY, STATES = Bars(), Plain(), StackedBars(), Toy(), States()
+
+
+def rbf_mmd2(x: Tensor, y: Tensor, variance: float) -> float:
+    """Unbiased estimate of MMD^2 between (N, d) and (M, d) points. It can be negative, and is never clipped."""
+    x, y = x.double(), y.double()
+    between = rbf_sum(x, y, variance) / (len(x) * len(y))
+    return rbf_within(x, variance) + rbf_within(y, variance) - 2 * between

@@ -84,10 +84,8 @@ def exact_logit(x: Tensor, z: Tensor, old: Tensor, log_variance: float) -> Tenso
         return losses.gaussian_log_density(value[..., None], mean[..., None], constant(log_variance))
 
     zero = torch.zeros_like(x)
-    return losses.optimal_joint_logit(
-        density(z, old[0] * x, log_variance), density(x, zero, 0.0),
-        density(x, old[1] * z, log_variance), density(z, zero, 0.0),
-    )  # fmt: skip
+    posterior_old, data = density(z, old[0] * x, log_variance), density(x, zero, 0.0)
+    return posterior_old + data - density(x, old[1] * z, log_variance) - density(z, zero, 0.0)
 
 
 def exact_field(name: str, theta: Tensor, rho: float, terms: tuple[str, ...] = ("T3", "T4")) -> Tensor:

@@ -39,12 +39,6 @@ def cubic_between(x: Tensor, y: Tensor) -> float:
     return cubic_sum(x, y) / (len(x) * len(y))
 
 
-def cubic_mmd2(x: Tensor, y: Tensor) -> float:
-    """Unbiased estimate from all of (N, d) and (M, d) features. It can be negative, and is never clipped."""
-    x, y = x.double(), y.double()
-    return cubic_within(x) + cubic_within(y) - 2 * cubic_between(x, y)
-
-
 def kid_of_subsets(
     x: Tensor, y: Tensor, *, subsets: int = 100, size: int = 1000, seed: int = 2020
 ) -> tuple[float, float]:

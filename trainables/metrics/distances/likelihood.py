@@ -1,4 +1,4 @@
-"""Likelihood of held-out data: bits per dimension, Gaussian mixtures, and a bound by importance sampling.
+"""Likelihood of held-out data: Gaussians, Gaussian mixtures, and a bound by importance sampling.
 
 Packs with a likelihood call these from `Pack.measures`. Values are in nats, float64.
 """
@@ -9,19 +9,6 @@ import math
 
 import torch
 from torch import Tensor
-
-LEVELS = 256
-"""Number of values of a pixel."""
-
-
-def bits_per_dim(nll: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Bits per dimension of images scaled to [-1, 1], from nats per image.
-
-    A pixel of value u = 0..255 is at u / 127.5 - 1, so a level has width 1 / 127.5, and the density of levels is the
-    density in [-1, 1] over 127.5 per dimension. It bounds the probability of the pixels if training and test data
-    were dequantised by uniform noise of one level; otherwise a density is unbounded and this is not a code length.
-    """
-    return nll / (math.prod(shape) * math.log(2)) + math.log2((LEVELS - 1) / 2)
 
 
 def gaussian_nll(x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:

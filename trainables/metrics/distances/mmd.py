@@ -36,13 +36,6 @@ def rbf_within(x: Tensor, variance: float) -> float:
     return (rbf_sum(x, x, variance) - n) / (n * (n - 1))
 
 
-def rbf_mmd2(x: Tensor, y: Tensor, variance: float) -> float:
-    """Unbiased estimate of MMD^2 between (N, d) and (M, d) points. It can be negative, and is never clipped."""
-    x, y = x.double(), y.double()
-    between = rbf_sum(x, y, variance) / (len(x) * len(y))
-    return rbf_within(x, variance) + rbf_within(y, variance) - 2 * between
-
-
 def median_variance(real: Tensor, points: int = 1000) -> float:
     """The kernel's variance by the median heuristic: half the median squared distance among the first `points`.
 

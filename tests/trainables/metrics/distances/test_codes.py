@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainables.metrics.fakes import rbf_mmd2
 from vistudy.trainables.metrics.distances.codes import code_fd, code_fd_floor, code_mmd2
-from vistudy.trainables.metrics.distances.mmd import rbf_mmd2
 
 
 def prior(k: int, n: int, dim: int, seed: int = 0) -> torch.Tensor:

@@ -5,8 +5,14 @@ import pytest
 import torch
 
 from tests.trainables.metrics.fakes import BARS
-from vistudy.trainables.metrics.distances.kid import Kid, cubic_mmd2, kid_of_subsets
+from vistudy.trainables.metrics.distances.kid import Kid, cubic_between, cubic_within, kid_of_subsets
 from vistudy.trainables.metrics.views import ImageView
+
+
+def cubic_mmd2(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Unbiased estimate from all of (N, d) and (M, d) features. It can be negative, and is never clipped."""
+    x, y = x.double(), y.double()
+    return cubic_within(x) + cubic_within(y) - 2 * cubic_between(x, y)
 
 
 def features(n: int, seed: int, shift: float = 0.0) -> torch.Tensor:

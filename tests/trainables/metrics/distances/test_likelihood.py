@@ -8,19 +8,7 @@ import scipy.stats
 import torch
 
 from vistudy.trainables.data.gaussians import MOG_FULL
-from vistudy.trainables.metrics.distances.likelihood import bits_per_dim, gaussian_nll, importance_nll, mixture_nll
-
-
-def test_uniform_pixels_cost_eight_bits() -> None:
-    # 256 levels of width 1 / 127.5 fill an interval of length 256 / 127.5.
-    nll = torch.tensor([3 * 5 * 7 * math.log(256 / 127.5)])
-    assert float(bits_per_dim(nll, (3, 5, 7))) == pytest.approx(8, abs=1e-6)
-
-
-def test_a_density_twice_as_high_saves_a_bit_a_dimension() -> None:
-    nll = torch.tensor([100.0], dtype=torch.float64)
-    less = bits_per_dim(nll - 12 * math.log(2), (1, 3, 4))
-    assert float(bits_per_dim(nll, (1, 3, 4)) - less) == pytest.approx(1)
+from vistudy.trainables.metrics.distances.likelihood import gaussian_nll, importance_nll, mixture_nll
 
 
 def test_a_gaussian_is_scipys() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.trainables.metrics.fakes import BARS
-from vistudy.trainables.metrics.distances.mmd import Mmd, median_variance, rbf_mmd2, squared_distances
+from tests.trainables.metrics.fakes import BARS, rbf_mmd2
+from vistudy.trainables.metrics.distances.mmd import Mmd, median_variance, squared_distances
 from vistudy.trainables.metrics.views import ImageView
 
 GENERATOR = torch.Generator()
