@@ -20,7 +20,7 @@ from vistudy.analysis.ledger.ledger import Ledger
 from vistudy.analysis.maps.atlas_page import atlas
 from vistudy.analysis.tables.trials import load_frame
 from vistudy.study.api.run import RunReport
-from vistudy.study.cli.printing import where
+from vistudy.study.cli.printing import state_sentence
 from vistudy.study.execution.interrupts import listening
 
 STUDY: dict[str, Any] = {
@@ -53,7 +53,7 @@ def in_training(run: Spoken, store: Path) -> None:
 def status(store: Path) -> tuple[dict[str, int], str]:
     """Counts of states, and what is said of them."""
     found = vs.status("s", store=str(store))
-    return found.states, where(found)
+    return found.states, state_sentence(found)
 
 
 def run_again(file: Path, store: Path) -> RunReport:
