@@ -20,7 +20,7 @@ from vistudy.analysis.tables.formatting import points
 from vistudy.analysis.verdict.decide import decide
 from vistudy.analysis.verdict.decision import Decision
 from vistudy.analysis.verdict.results import IDENTICAL
-from vistudy.study.api.register import frozen
+from vistudy.study.api.register import registration_content
 from vistudy.study.spec.parser import load_study
 
 
@@ -29,7 +29,7 @@ def recompute(folder: Path, draws: int = 100_000) -> Decision:
 
     The registration is that of the study file: its hash and date are in the verdict of the day.
     """
-    content = frozen(load_study(folder / "study.yaml"))
+    content = registration_content(load_study(folder / "study.yaml"))
     table = pd.read_parquet(folder / "tables" / "trials.parquet")
     pilots = table["arm"].str.contains(PILOT, regex=False)
     counts: dict[str, dict[str, int]] = {}

@@ -59,7 +59,7 @@ def write(study: Path, store: str) -> Work:
         ledger, name = Ledger(store), planned.study.name
         ledger.create()
         times = [time.perf_counter()]
-        ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger))
+        ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger, planned.data))
         todo = plan_workload(planned, ledger, slots=2, gpu=False)
         known = {reference_key(trial.config): REFERENCE for trial in planned.trials}
         prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
@@ -112,7 +112,7 @@ def ray(study: Path, store: str) -> Work:
         started = time.perf_counter()
         with reached("local") as on:
             connected = time.perf_counter()
-            ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger))
+            ledger.write_study(name, planned.study.text, planned.to_json(), provenance(name, ledger, planned.data))
             todo = plan_workload(planned, ledger, slots=on.slots, gpu=False)
             known = {reference_key(trial.config): REFERENCE for trial in planned.trials}
             prepare.prepare(planned, todo, ledger, known, now_ms=now_ms())
@@ -155,9 +155,9 @@ def sync(study: Path, store: str) -> Work:
 
 def heatmap(study: Path, store: str) -> Work:
     """Read the trials and draw the heatmaps."""
-    from vistudy.study.api.heatmap import draw
+    from vistudy.study.api.heatmap import draw_heatmaps
 
-    return lambda: {"files": len(draw(study.stem, store=store, out=Path(store) / "heatmaps")[1])}
+    return lambda: {"files": len(draw_heatmaps(study.stem, store=store, out=Path(store) / "heatmaps")[1])}
 
 
 STEPS = {step.__name__: step for step in (plan, write, ray, status, sync, heatmap)}

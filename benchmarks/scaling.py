@@ -52,7 +52,8 @@ def measure(slots: int, packs_each: int, pack_s: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="vistudy-scaling-") as folder:
         ledger = Ledger(folder)
         ledger.create()
-        ledger.write_study("scaling", planned.study.text, planned.to_json(), provenance("scaling", ledger))
+        meta = provenance("scaling", ledger, planned.data)
+        ledger.write_study("scaling", planned.study.text, planned.to_json(), meta)
         packs = make_packs(configs, slots=slots * packs_each, max_trials=TRIALS_OF_A_PACK)
         pending = {config.trial_id(): config for config in configs}
         todo = Workload(pending=pending, packs=tuple(packs), done=0, failed=0, sizes=())

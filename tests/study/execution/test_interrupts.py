@@ -33,7 +33,7 @@ HELD = {
     "start-up": ("vistudy.clusters.debug:Node", "no pack is in training yet"),
     "baselines": ("vistudy.study.execution.prepare:references", "no pack is in training yet"),
     "training": ("vistudy.trainables.engine:Engine._evaluate", "writing checkpoints"),
-    "drawing": ("vistudy.study.api.heatmap:draw", "heatmaps are left out"),
+    "drawing": ("vistudy.study.api.heatmap:draw_heatmaps", "heatmaps are left out"),
     "sync": ("vistudy.study.execution.runner:StudyRunner._finish_mirror", "MLflow gets some seconds more"),
 }
 """Moment -> function that is held at it, and what the first signal says."""
