@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vistudy.trainables import worker as tune
+from vistudy.trainables import worker
 from vistudy.trainables.engine import Evaluation
 from vistudy.trainables.models.gan import GanConfig
 from vistudy.trainables.records import Record
@@ -65,6 +65,7 @@ class SyntheticEngine:
         device: torch.device,
         keep_samples: Collection[int],
         between_periods: Callable[[], None] = lambda: None,
+        metric_threads: int = 1,
     ) -> None:
         assert not keep_samples, "the synthetic engine has no samples"
         self.pack = SimpleNamespace(d_updates=0)
@@ -101,5 +102,5 @@ class SyntheticEngine:
 def train_pack(config: Mapping[str, Any], *, sleep_s: float, **options: Any) -> dict[str, Any]:
     """`vistudy.trainables.worker.train_pack` with the synthetic engine."""
     SyntheticEngine.sleep_s = sleep_s
-    tune.Engine = SyntheticEngine  # type: ignore[assignment, misc]
-    return tune.train_pack(config, **options)
+    worker.Engine = SyntheticEngine  # type: ignore[assignment, misc]
+    return worker.train_pack(config, **options)
