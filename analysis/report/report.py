@@ -21,7 +21,7 @@ from vistudy.analysis.ledger.errors import StudyError
 from vistudy.analysis.maps.atlas_page import atlas_section
 from vistudy.analysis.maps.atlas_samples import Modes
 from vistudy.analysis.maps.heatmap_page import embedded_json, page_environment
-from vistudy.analysis.outcomes.label_study import as_ledger
+from vistudy.analysis.outcomes.label_study import StoreLike
 from vistudy.analysis.outcomes.labels import LABEL_TEXT, Thresholds
 from vistudy.analysis.report.pictures import FigureWorker, Picture, Section, pictures
 from vistudy.analysis.report.tables import DRAWS, Table, arm_tally, estimate_tables, estimates, packed
@@ -85,7 +85,7 @@ class _Content:
 
 
 def report(
-    store: Ledger | str | os.PathLike[str],
+    store: StoreLike,
     study: str,
     out_dir: str | os.PathLike[str],
     *,
@@ -99,9 +99,9 @@ def report(
     A study without a claim gets one, too: it describes and decides nothing.
 
     Args:
-        store: the ledger.
+        store: the ledger, its place, or the trials of the study as read from it.
         study: name of a study in it.
-        out_dir: folder; made if it is not there, files of an earlier report are replaced.
+        out_dir: folder, created if needed; files of an earlier report are replaced.
         mlflow_url: page of the study's experiment in MLflow; trials then link to their search there.
         modes: data set -> centres of its real modes (m, 2), marked in the pictures of samples.
         draws: resamples of an interval.
@@ -114,8 +114,8 @@ def report(
         raise StudyError(f"mlflow_url: got {mlflow_url!r}; give the http:// or https:// address of the experiment")
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    ledger = as_ledger(store)
-    trials = frames.read_trials(ledger, study)
+    trials = frames.read_trials(store, study)
+    ledger = trials.ledger
     painter = FigureWorker(out / "figures", len(trials.entries), png=png)
     content = _gather(ledger, trials, painter, draws)
     tables = _write_tables(content, out / "tables")

@@ -39,11 +39,11 @@ def report(
     from vistudy.study.tracking.uri import default_tracking_uri
 
     ledger = Ledger(store)
-    update_outcome_cache(ledger, study)  # a second report reads no records
+    trials = update_outcome_cache(ledger, study)  # a second report reads no records
     uri = tracking_uri or default_tracking_uri(store)
     folder = Path(out) if out is not None else Path("" if "://" in ledger.uri else ledger.uri, "reports", study)
     detach_links(folder)
-    written_report = write(ledger, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
+    written_report = write(trials, study, folder, mlflow_url=experiment_url(uri, study), modes=real_modes(), png=png)
     try:
         sync_all(ledger, study, uri, [written_report.html, written_report.markdown])
     except (TrackingError, ReadOnlyError) as error:
