@@ -1,4 +1,4 @@
-"""Pictures for print: `panels` drawn with matplotlib. Text keeps its size whatever the number of panels or cells."""
+"""Draw the figures of `specs` with matplotlib. Text keeps its size whatever the number of panels or cells."""
 
 from __future__ import annotations
 

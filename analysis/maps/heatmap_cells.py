@@ -1,4 +1,4 @@
-"""A frame of trials -> the cells of its heatmaps, ready to be drawn (`figures`) or written as a page (`heatmap_html`).
+"""Cells of the heatmaps of a frame of trials; `heatmap` draws them, `heatmap_page` writes them as a page.
 
 A block is one model on one data set, a facet one combination of the other factors, a cell one place in it.
 """
